@@ -1,0 +1,1 @@
+"""What the operator wants: the schema, and how it is read from files, environment and flags."""

@@ -1,0 +1,124 @@
+"""Every error that a client or an operator can meet: whose fault it is, its status and its code.
+
+A client sees `status` and the JSON of `body()`; an operator sees `str(error)`. Foreign exceptions
+(OSError, h11, cattrs) are turned into one of these at one border each: connection, child, config.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+
+class LlamasupError(Exception):
+    """Something went wrong in a way that we can name. `str(error)` says what, and what to do."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def body(self) -> bytes:
+        """The error as clients of the OpenAI API expect it."""
+        error = {"message": str(self), "type": self.type, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+
+class ClientError(LlamasupError):
+    """The request is at fault: sending it again unchanged would fail again."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_parameter"
+
+
+class MalformedRequest(ClientError):
+    """Not HTTP as we accept it. The connection is closed: what follows cannot be told apart."""
+
+    code = "malformed_request"
+
+
+class RequestTimeout(MalformedRequest):
+    """The client was too slow to send its request."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLarge(MalformedRequest):
+    """The body is over `server.max_body`."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class HeadTooLarge(MalformedRequest):
+    """Request line and headers are over `server.max_head`."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+class ExpectationFailed(ClientError):
+    """An `Expect` other than 100-continue."""
+
+    status = 417
+    code = "expectation_failed"
+
+
+class NotImplementedByProxy(MalformedRequest):
+    """A transfer coding that we do not speak."""
+
+    status = 501
+    code = "not_implemented"
+
+
+class RouteNotFound(ClientError):
+    """No such path."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(ClientError):
+    """The path is right, the method is not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class ModelNotFound(ClientError):
+    """The request names a model that is not configured."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class ModelUnavailable(LlamasupError):
+    """The model's engine could not be started, in the engine's own words."""
+
+    status = 503
+    code = "model_unavailable"
+
+
+class EngineUnusable(ModelUnavailable):
+    """The engine program is missing or cannot be run, in its own words."""
+
+    code = "engine_unusable"
+
+
+class ChildLost(LlamasupError):
+    """The child died or fell silent before it answered."""
+
+    status = 502
+    code = "engine_lost"
+
+
+class ShuttingDown(LlamasupError):
+    """llamasup is stopping and starts nothing new."""
+
+    status = 503
+    code = "shutting_down"
+
+
+class OperatorError(LlamasupError):
+    """The configuration or the machine is at fault; the message says what to change."""
