@@ -85,6 +85,10 @@ class MethodNotAllowed(ClientError):
     status = 405
     code = "method_not_allowed"
 
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
 
 class ModelNotFound(ClientError):
     """The request names a model that is not configured."""

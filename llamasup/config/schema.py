@@ -1,16 +1,17 @@
 """The shape of `llamasup.toml`: one attrs class a table, every key with its default.
 
 Every key here takes effect; a key joins together with the capability that reads it. How text
-becomes these values (durations, sizes, the environment) is `load`'s concern.
+becomes these values (durations, sizes, the environment) is `load`'s concern. A key's metadata
+says under `write` what an operator may write there; error messages end with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
-from attrs import field, frozen, validators
+from attrs import Attribute, field, frozen
 
 Seconds = NewType("Seconds", float)
 """A span of time, written `"90s"`, `"30m"`, `"1.5h"`, or as a number of seconds."""
@@ -18,7 +19,39 @@ Seconds = NewType("Seconds", float)
 Bytes = NewType("Bytes", int)
 """An amount of memory, written `"64MiB"`, `"1.5GB"`, or as a number of bytes."""
 
-at_least_one = validators.ge(1)
+
+class Unfit(ValueError):
+    """A value that its key refuses: what is wrong with it, and what to write instead."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}; {fix}")
+        self.what = what
+        self.fix = fix
+
+
+Check = Callable[[object, "Attribute[Any]", Any], None]
+
+
+def at_least(least: int) -> Check:
+    """Refuse smaller numbers. Words that a key knows beside its numbers ("auto") pass."""
+
+    def check(_table: object, attribute: Attribute[Any], value: Any) -> None:
+        if not isinstance(value, str) and value < least:
+            hint = attribute.metadata.get("write", f"{least} or more")
+            raise Unfit(f"{value} is less than {least}", f"write {hint}")
+
+    return check
+
+
+def port_or_zero(_table: object, attribute: Attribute[Any], value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise Unfit(f"{value} is not a port", f"write {attribute.metadata['write']}")
+
+
+def above_zero(_table: object, _attribute: Attribute[Any], value: float) -> None:
+    """For spans of time that would fail everything if there were none of it."""
+    if value <= 0:
+        raise Unfit(f"{value:g} leaves no time at all", 'write a longer one such as "30s"')
 
 
 def _tuple_of_one_or_many(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
@@ -33,13 +66,15 @@ class Server:
     default_model: str = ""
     path_prefixes: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ("*",)
-    max_connections: int = field(default=4096, validator=at_least_one)
-    max_head: Bytes = Bytes(64 << 10)
-    max_body: Bytes = Bytes(64 << 20)
-    head_timeout: Seconds = Seconds(15)
-    body_timeout: Seconds = Seconds(30)
+    max_connections: int = field(
+        default=4096, validator=at_least(1), metadata={"write": "a number such as 4096"}
+    )
+    max_head: Bytes = field(default=Bytes(64 << 10), validator=at_least(1))
+    max_body: Bytes = field(default=Bytes(64 << 20), validator=at_least(1))
+    head_timeout: Seconds = field(default=Seconds(15), validator=above_zero)
+    body_timeout: Seconds = field(default=Seconds(30), validator=above_zero)
     idle_timeout: Seconds = Seconds(75)
-    send_timeout: Seconds = Seconds(120)
+    send_timeout: Seconds = field(default=Seconds(120), validator=above_zero)
     drain_timeout: Seconds = Seconds(30)
 
 
@@ -51,9 +86,11 @@ class EngineSettings:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(factory=dict)
     port_range_start: int = field(
-        default=0, validator=validators.and_(validators.ge(0), validators.le(65535))
+        default=0,
+        validator=port_or_zero,
+        metadata={"write": "a port such as 12000, or 0 for Unix sockets"},
     )
-    load_timeout: Seconds = Seconds(180)
+    load_timeout: Seconds = field(default=Seconds(180), validator=above_zero)
     stop_grace: Seconds = Seconds(5)
 
 
@@ -70,12 +107,30 @@ class ModelSettings:
 
     path: Path
     aliases: tuple[str, ...] = ()
-    context_size: int | Literal["auto"] = "auto"
+    context_size: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(1),
+        metadata={"write": 'a number of tokens such as 8192, or "auto"'},
+    )
     cache_type: str = "auto"
-    parallel: int = field(default=1, validator=at_least_one)
-    gpu_layers: int | Literal["auto"] = "auto"
-    threads: int | Literal["auto"] = "auto"
-    batch_size: int | Literal["auto"] = "auto"
+    parallel: int = field(
+        default=1, validator=at_least(1), metadata={"write": "a number of slots such as 1"}
+    )
+    gpu_layers: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(-1),
+        metadata={"write": 'a number of layers such as 20, -1 for all, or "auto"'},
+    )
+    threads: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(1),
+        metadata={"write": 'a number of threads such as 8, or "auto"'},
+    )
+    batch_size: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(1),
+        metadata={"write": 'a number of tokens such as 512, or "auto"'},
+    )
     extra_args: tuple[str, ...] = ()
 
 

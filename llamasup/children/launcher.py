@@ -1,0 +1,107 @@
+"""Plans incarnations: which engine, with which arguments, listening where."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from llamasup.children.child import Child, Launch
+from llamasup.children.orphans import RunFolder
+from llamasup.config.addresses import Address, TcpAddress, UnixAddress
+from llamasup.config.schema import Config
+from llamasup.engine.argv import argv, environment
+from llamasup.engine.locate import Engine, Program, ask, locate
+from llamasup.errors import ModelUnavailable
+from llamasup.memory.ladder import first_rung
+
+log = logging.getLogger(__name__)
+
+_LOOPBACK = "127.0.0.1"
+_HIGHEST_PORT = 65535
+
+
+class Launcher:
+    """Knows the engine, and asks it again whenever its program was replaced."""
+
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], cache: Path, run_folder: RunFolder
+    ) -> None:
+        self._config = config
+        self._environ = environ
+        self._cache = cache
+        self._run_folder = run_folder
+        self._asking = trio.Lock()
+        self._known: tuple[object, Engine] | None = None
+
+    @property
+    def known_engine(self) -> Engine | None:
+        """The engine as it last answered; None before it did."""
+        return self._known[1] if self._known else None
+
+    async def engine(self) -> Engine:
+        """The engine as it is now. Raises EngineUnusable in its own words."""
+        async with self._asking:
+            program = locate(self._config.engine.command, self._environ, self._cache)
+            identity = _identity(program)
+            if self._known is None or self._known[0] != identity:
+                engine = await ask(program, self._environment(program))
+                log.info("engine: %s (%s)", program, engine.version)
+                self._known = identity, engine
+            return self._known[1]
+
+    async def child(self, model: str) -> Child:
+        """The next incarnation of `model`, not started. Raises ModelUnavailable."""
+        engine = await self.engine()
+        settings = self._config.models[model]
+        address = self._address(engine)
+        launch = Launch(
+            model=model,
+            argv=argv(
+                engine, model, settings, first_rung(settings), address, self._config.engine.args
+            ),
+            environment=self._environment(engine.program),
+            address=address,
+            slots=settings.parallel,
+            load_timeout=self._config.engine.load_timeout,
+            stop_grace=self._config.engine.stop_grace,
+        )
+        return Child(launch, self._run_folder)
+
+    def _environment(self, program: Program) -> dict[str, str]:
+        return environment(program, self._environ, self._config.engine.env, sys.platform)
+
+    def _address(self, engine: Engine) -> Address:
+        """A private Unix socket; a port where the engine has none, or the operator wants one."""
+        first = self._config.engine.port_range_start
+        if first:
+            return TcpAddress(_LOOPBACK, _free_port(range(first, _HIGHEST_PORT + 1)))
+        if engine.unix_sockets:
+            return UnixAddress(str(self._run_folder.next_socket()))
+        return TcpAddress(_LOOPBACK, _free_port([0]))
+
+
+def _identity(program: Program) -> object:
+    """Changes when the program's file is replaced."""
+    found = os.stat(program.command[0])
+    return program, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _free_port(candidates: range | list[int]) -> int:
+    """The first port that nobody uses now. Somebody may still come first: then the load fails
+    with "address in use", and the next one looks again."""
+    for port in candidates:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((_LOOPBACK, port))
+            except OSError:
+                continue
+            bound: int = trial.getsockname()[1]
+            return bound
+    raise ModelUnavailable("no port is free from engine.port_range_start upwards")

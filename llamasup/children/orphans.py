@@ -1,0 +1,189 @@
+"""The run folder: this process's sockets, and the mark that it leaves of each living child.
+
+A child is marked by an empty file that is named after its pid and start time. So a mark cannot be
+torn, and an innocent process that inherited the pid is never taken for the child. Each llamasup
+has a folder of its own below one base, and holds a lock on it for as long as it lives: a folder
+whose lock is free belongs to the dead, and its children are swept when the next one starts.
+(The lock also keeps tmp cleaners away, which spare locked folders.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+
+import trio
+from attrs import frozen
+
+from llamasup.errors import OperatorError
+
+log = logging.getLogger(__name__)
+
+_MARK = "child-"
+_LONGEST_SOCKET_PATH = 100
+_GRACE = 2.0
+_DEATH_PATIENCE = 5.0
+
+
+def default_base(environ: Mapping[str, str]) -> Path:
+    """Where run folders go: the user's runtime folder, or a private one among temporary files."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "llamasup"
+    return Path(gettempdir()) / f"llamasup-{os.getuid()}"
+
+
+@frozen
+class Process:
+    """A process that cannot be mistaken for another one of the same pid."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """The process of this pid, or None if there is none (a zombie is none)."""
+        try:
+            started = _start_time(pid)
+        except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+            return None
+        return cls(pid, started) if started else None
+
+    def alive(self) -> bool:
+        """Is it this very process that runs under its pid?"""
+        return Process.of(self.pid) == self
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal it and its group; a process that is gone is no error."""
+        if self.alive():
+            for send in (os.killpg, os.kill):
+                try:
+                    send(self.pid, number)
+                except ProcessLookupError:
+                    continue
+
+
+def _start_time(pid: int) -> str:
+    if Path("/proc/self/stat").exists():
+        # The name before the last ")" may hold anything; state is field 3, start time field 22.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    listing = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=True
+    )
+    return "_".join(listing.stdout.split())
+
+
+class RunFolder:
+    """This llamasup's own folder, private (0700)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._sockets = 0
+
+    def next_socket(self) -> Path:
+        """A path for a child's socket that nobody has used."""
+        self._sockets += 1
+        return self.path / f"{self._sockets}.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where control listens."""
+        return self.path / "control.sock"
+
+    def mark(self, pid: int) -> None:
+        """A child lives: leave a mark for whoever comes after us."""
+        if process := Process.of(pid):
+            self._mark_of(process).touch()
+
+    def unmark(self, pid: int) -> None:
+        """It is gone."""
+        for mark in self.path.glob(f"{_MARK}{pid}-*"):
+            mark.unlink(missing_ok=True)
+
+    def _mark_of(self, process: Process) -> Path:
+        return self.path / f"{_MARK}{process.pid}-{process.started}"
+
+
+@contextmanager
+def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
+    """This process's run folder, and the children that dead llamasups left alive.
+
+    The folders of the dead are removed. Raises OperatorError where none can be made.
+    """
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(base):
+            left = list(_clear_the_dead(base))
+            path = base / str(os.getpid())
+            path.mkdir(mode=0o700)
+            own = os.open(path, os.O_RDONLY)
+            fcntl.flock(own, fcntl.LOCK_EX)
+    except OSError as error:
+        raise OperatorError(
+            f"{base} cannot be used for sockets ({error.strerror}); set folders.run to a folder"
+            " that this user may write"
+        ) from error
+    try:
+        if len(str(path)) + 10 > _LONGEST_SOCKET_PATH:
+            raise OperatorError(
+                f"{path} is too long for a Unix socket; set folders.run to a shorter path"
+            )
+        yield RunFolder(path), left
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(own)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _clear_the_dead(base: Path) -> Iterator[Process]:
+    for folder in base.iterdir():
+        if not folder.is_dir():
+            continue
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            yield from (child for child in _marked(folder) if child.alive())
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _marked(folder: Path) -> Iterator[Process]:
+    for mark in folder.glob(f"{_MARK}*"):
+        pid, _, started = mark.name.removeprefix(_MARK).partition("-")
+        if pid.isdigit():
+            yield Process(int(pid), started)
+
+
+async def sweep(left: list[Process]) -> None:
+    """End the children that a dead llamasup left, and wait until they are gone (bounded)."""
+    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _DEATH_PATIENCE)):
+        for process in left:
+            log.warning("ending process %d, left by a llamasup that died", process.pid)
+            process.signal(number)
+        with trio.move_on_after(patience):
+            # They are not our children: nothing but looking tells when they are gone.
+            while any(process.alive() for process in left):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        left = [process for process in left if process.alive()]

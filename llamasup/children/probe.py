@@ -1,0 +1,54 @@
+"""One small question to a child, such as `GET /health`."""
+
+from __future__ import annotations
+
+import socket
+
+import h11
+
+from llamasup import sockets
+from llamasup.config.addresses import Address
+
+_LONGEST_ANSWER = 4 << 20
+
+
+class NoAnswer(Exception):
+    """The child does not listen, broke off, or did not speak HTTP."""
+
+
+async def ask(address: Address, target: str) -> tuple[int, bytes]:
+    """GET `target`: the status and the body. Raises NoAnswer; the caller bounds the time."""
+    client = h11.Connection(h11.CLIENT)
+    request = h11.Request(
+        method="GET", target=target, headers=[("Host", "llamasup"), ("Connection", "close")]
+    )
+    try:
+        sock = await sockets.dial(address)
+    except OSError as error:
+        raise NoAnswer(str(error)) from error
+    try:
+        await sockets.send(sock, client.send(request) or b"")
+        return await _answer(sock, client)
+    except (OSError, h11.ProtocolError) as error:
+        raise NoAnswer(str(error)) from error
+    finally:
+        sock.close()
+
+
+async def _answer(sock: socket.socket, client: h11.Connection) -> tuple[int, bytes]:
+    status = 0
+    body = bytearray()
+    while True:
+        event = client.next_event()
+        if event is h11.NEED_DATA:
+            client.receive_data(await sockets.receive(sock))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _LONGEST_ANSWER:
+                raise NoAnswer("the answer is too long")
+        elif isinstance(event, h11.EndOfMessage):
+            return status, bytes(body)
+        elif isinstance(event, h11.ConnectionClosed):
+            raise NoAnswer("the connection was closed within the answer")

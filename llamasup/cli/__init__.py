@@ -1,0 +1,33 @@
+"""The command line: one file a command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from llamasup import __version__
+from llamasup.cli import check, serve
+from llamasup.errors import LlamasupError
+
+WRONG = 2
+"""The exit status for everything that the operator must put right."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="llamasup",
+        description="Own every llama-server child, and stand in front of them on one port.",
+    )
+    parser.add_argument("--version", action="version", version=f"llamasup {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (serve, check):
+        command.add_to(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except LlamasupError as error:
+        print(error, file=sys.stderr)
+        return WRONG
+    return status

@@ -1,0 +1,68 @@
+"""What `serve` and `check` have in common: the file, and the flags that override it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from llamasup.config.load import find, load
+from llamasup.config.schema import Config
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add the file and the flags."""
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="the configuration (default: $LLAMASUP_CONFIG, ./llamasup.toml, the user's"
+        " configuration folder, /etc/llamasup/llamasup.toml; none is fine)",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="serve this GGUF file under its name without .gguf (may be repeated)",
+    )
+    parser.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="host:port or unix:/path (may be repeated)",
+    )
+    parser.add_argument("--engine", metavar="COMMAND", help="auto, embedded, a path or a command")
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any key of the file, for example server.drain_timeout=1m (may be repeated)",
+    )
+
+
+def configuration(options: argparse.Namespace) -> tuple[Config, Path | None]:
+    """The configuration that the options mean, and its file. Raises ConfigError."""
+    file = options.file or find(os.environ, Path.cwd())
+    return load(file, os.environ, _flags(options)), file
+
+
+def _flags(options: argparse.Namespace) -> Mapping[str, object]:
+    flags: dict[str, object] = {}
+    for assignment in options.set:
+        key, _, value = assignment.partition("=")
+        flags[key.strip()] = value
+    for path in options.model:
+        flags[f"models.{Path(path).name.removesuffix('.gguf')}.path"] = path
+    for key, value in (
+        ("server.listen", options.listen),
+        ("engine.command", options.engine),
+        ("log.level", options.log_level),
+    ):
+        if value is not None:
+            flags[key] = value
+    return flags

@@ -1,0 +1,74 @@
+"""`llamasup serve`: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+import trio
+
+from llamasup import __version__
+from llamasup.cli import options
+from llamasup.config.addresses import Address, TcpAddress
+from llamasup.config.schema import Config
+from llamasup.serve import DEMO, serve
+
+
+def add_to(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("serve", help="serve the configured models on one port")
+    options.add_to(parser)
+    parser.set_defaults(run=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Serve until told to stop. Returns 0 after a clean stop."""
+    config, file = options.configuration(parsed)
+    logging.basicConfig(
+        level=config.log.level.upper(),
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        stream=sys.stderr,
+    )
+    has_models = bool(config.models)
+
+    def announce(config: Config, addresses: list[Address]) -> None:
+        print(greeting(config, addresses, str(file or "none"), has_models), file=sys.stderr)
+
+    trio.run(serve, config, os.environ, announce)
+    return 0
+
+
+def greeting(config: Config, addresses: list[Address], file: str, has_models: bool) -> str:
+    """What the operator sees when requests are welcome."""
+    urls = [_url(address) for address in addresses]
+    lines = [
+        f"llamasup {__version__} listens on {', '.join(urls)}",
+        f"  configuration: {file}",
+        f"  models: {', '.join(config.models)}",
+    ]
+    if not has_models:
+        lines += [
+            "",
+            f'No model is configured, so the built-in "{DEMO}" model is served: it recites one',
+            "fixed text, through the real llama.cpp, to show that everything works. Ask it:",
+            "",
+            f"  curl {urls[0]}/v1/chat/completions \\",
+            """    -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
+            "",
+            "Serve a model of your own:",
+            "",
+            "  llamasup serve --model path/to/model.gguf",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _url(address: Address) -> str:
+    if not isinstance(address, TcpAddress):
+        return str(address)
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    host = everywhere.get(address.host, address.host)
+    return f"http://{TcpAddress(host, address.port)}"

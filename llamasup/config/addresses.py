@@ -1,0 +1,87 @@
+"""Where llamasup listens: `host:port`, `[::1]:8080`, `:8080` or `unix:/path`, as one value."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from attrs import frozen
+
+from llamasup.config.schema import Unfit
+
+_HOST_AND_PORT = re.compile(
+    r"(?: \[ (?P<ipv6>[^\[\]]+) \] | (?P<host>[A-Za-z0-9._-]*) ) : (?P<port>[0-9]{1,5})",
+    re.VERBOSE,
+)
+
+_FORMS = 'write one such as "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/run/llamasup.sock"'
+
+_LONGEST_SOCKET_PATH = 107
+"""Bytes. The kernel's address has room for 108, and the last one is a zero."""
+
+
+@frozen
+class TcpAddress:
+    """A port on one interface; an empty host means all of them."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@frozen
+class UnixAddress:
+    """A Unix socket in the file system."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Address = TcpAddress | UnixAddress
+
+
+def parse_address(text: str) -> Address:
+    """The address that `text` names; `Unfit` (a ValueError) says what would be one."""
+    kind, _, path = text.partition(":")
+    if kind == "unix":
+        return _unix_address(path)
+    if "://" in text:
+        raise Unfit(f'"{text}" is a URL, not an address', _FORMS)
+    matched = _HOST_AND_PORT.fullmatch(text)
+    if matched is None:
+        raise Unfit(f'"{text}" is not an address', _FORMS)
+    port = int(matched["port"])
+    if port > 65535:
+        raise Unfit(f'"{text}" has a port above 65535', _FORMS)
+    if matched["ipv6"] is not None:
+        return TcpAddress(_ip_address(matched["ipv6"], ipaddress.IPv6Address), port)
+    host = matched["host"]
+    if re.fullmatch(r"[0-9.]+", host):
+        host = _ip_address(host, ipaddress.IPv4Address)
+    return TcpAddress(host, port)
+
+
+def _unix_address(path: str) -> UnixAddress:
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        raise Unfit(f'"{path}" is not the full path of a socket', 'write "unix:/path/x.sock"')
+    if len(path.encode()) > _LONGEST_SOCKET_PATH:
+        raise Unfit(
+            f"the socket's path is longer than {_LONGEST_SOCKET_PATH} bytes",
+            "choose a shorter folder",
+        )
+    return UnixAddress(path)
+
+
+def _ip_address(
+    host: str, family: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
+) -> str:
+    try:
+        family(host)
+    except ValueError:
+        raise Unfit(f'"{host}" is not an IP address', _FORMS) from None
+    return host

@@ -1,0 +1,68 @@
+"""Hypercorn serves the control app on a private Unix socket, and is started again if it falls.
+
+Hypercorn never faces the network here, nor carries tokens: an uncaught exception in one of its
+connections ends its `serve`, and it costs many times more per chunk than the relay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio import serve
+
+from llamasup.config.addresses import Address, UnixAddress
+from llamasup.control.app import ControlApp
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 30.0
+
+
+class ControlServer:
+    """An upstream for the relay, like a leased child."""
+
+    def __init__(self, app: ControlApp, socket: Path) -> None:
+        self._app = app
+        self._socket = socket
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return UnixAddress(str(self._socket))
+
+    async def survived(self) -> bool:
+        """Its replies have a length: none ends by a close."""
+        return False
+
+    async def run(self, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; `started` is reported when it listens."""
+        pause = _FIRST_PAUSE
+        while True:
+            with suppress(FileNotFoundError):
+                os.unlink(self._socket)
+            try:
+                await serve(
+                    self._app,  # type: ignore[arg-type]
+                    self._settings(),
+                    shutdown_trigger=trio.sleep_forever,
+                    task_status=task_status,
+                )
+            except* Exception as errors:
+                log.error("control fell and is started again", exc_info=errors)
+            task_status = trio.TASK_STATUS_IGNORED
+            await trio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _settings(self) -> HypercornConfig:
+        settings = HypercornConfig()
+        settings.bind = [f"unix:{self._socket}"]
+        settings.accesslog = None
+        settings.errorlog = None
+        settings.graceful_timeout = 0.5
+        return settings

@@ -1,0 +1,74 @@
+"""The command line and the environment of a child. Pure: what differs is told by the engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from llamasup.config.addresses import Address, UnixAddress
+from llamasup.config.schema import ModelSettings
+from llamasup.engine.locate import Engine, Program
+from llamasup.memory.ladder import Rung
+
+ALL_LAYERS = "999"
+"""More layers than any model has: every build takes it for "all"."""
+
+
+def argv(
+    engine: Engine,
+    name: str,
+    settings: ModelSettings,
+    rung: Rung,
+    address: Address,
+    engine_args: Sequence[str] = (),
+) -> list[str]:
+    """How to launch `settings` on `rung`. The user's arguments come last, and so win."""
+    words = [*engine.program.command, "--model", str(settings.path), *_where(address)]
+
+    def add(flag: str, value: object = None) -> None:
+        if value != "auto" and flag in engine.flags:
+            words.extend([flag] if value is None else [flag, str(value)])
+
+    add("--alias", name)
+    add("--parallel", settings.parallel)
+    # llama-server's HTTP threads are held by waiting requests: too few, and /health stalls.
+    add("--threads-http", max(32, settings.parallel + 16))
+    add("--ctx-size", "auto" if rung.context is None else rung.context)
+    add("--cache-type-k", rung.cache_type or "auto")
+    add("--cache-type-v", rung.cache_type or "auto")
+    add("--gpu-layers", _layers(rung.gpu_layers))
+    add("--threads", settings.threads)
+    add("--batch-size", settings.batch_size)
+    add("--metrics")
+    add("--slots")
+    return [*words, *engine_args, *settings.extra_args]
+
+
+def _where(address: Address) -> list[str]:
+    if isinstance(address, UnixAddress):
+        return ["--host", address.path]
+    return ["--host", address.host, "--port", str(address.port)]
+
+
+def _layers(layers: int | None) -> str:
+    if layers is None:
+        return "auto"
+    return ALL_LAYERS if layers < 0 else str(layers)
+
+
+def environment(
+    program: Program, base: Mapping[str, str], extra: Mapping[str, str], platform: str
+) -> dict[str, str]:
+    """The environment of a child: `base`, what we need of it, and the user's `extra` on top."""
+    result = {
+        **base,
+        # In "child mode" llama-server reports its loading, and ends when its stdin closes.
+        "LLAMA_SERVER_ROUTER_PORT": "1",
+        # A failed assertion would start gdb, and keep the dying child's memory meanwhile.
+        "GGML_NO_BACKTRACE": "1",
+    }
+    if program.folder is not None:
+        library_path = "DYLD_LIBRARY_PATH" if platform == "darwin" else "LD_LIBRARY_PATH"
+        folders = [str(program.folder), base.get(library_path, "")]
+        result[library_path] = os.pathsep.join(folder for folder in folders if folder)
+    return result | dict(extra)

@@ -1,0 +1,329 @@
+"""Why a child is gone, or a request failed: exit status, last log lines or reply -> cause.
+
+The engine exits with 1 for nearly everything, so its words decide. `_SIGNS` is all that we know of
+them, from every backend and age; a text met for the first time is one more alternative there.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from enum import Enum
+from typing import Literal
+
+from attrs import frozen
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Kind(Enum):
+    """What went wrong, as far as it changes what is done about it."""
+
+    ENGINE_UNUSABLE = "engine_unusable"
+    """The program does not run here: no such file, a missing library, another CPU or GPU."""
+    BAD_FLAG = "bad_flag"
+    """An argument, or a combination of them, that this engine refuses."""
+    ADDRESS_IN_USE = "address_in_use"
+    MISSING_FILE = "missing_file"
+    UNKNOWN_ARCHITECTURE = "unknown_architecture"
+    """The model is newer than the engine."""
+    BAD_MODEL_FILE = "bad_model_file"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASH = "crash"
+    KILLED = "killed"
+    """Somebody ended it; SIGKILL is also what the kernel does when memory runs out."""
+    FINISHED = "finished"
+    """It ended by itself and found nothing wrong."""
+    UNKNOWN = "unknown"
+
+
+class Where(Enum):
+    """What the memory was wanted for."""
+
+    WEIGHTS = "weights"
+    KV = "kv"
+    COMPUTE = "compute"
+    UNKNOWN = "unknown"
+
+
+@frozen
+class Cause:
+    """Why a child is gone; `words` is one line for an operator, the engine's own where it can be.
+
+    `where` says more about OUT_OF_MEMORY alone.
+    """
+
+    kind: Kind
+    words: str
+    where: Where = Where.UNKNOWN
+
+
+def split_line(line: str) -> tuple[Level | None, str]:
+    """The level that a log line claims, if it does, and the line without clock and level."""
+    if line[:1] in "DEIVW" and (old := _OLD_PREFIX.match(line)):
+        return _LEVELS[old[1][0]], f"{old[2]}: {line[old.end() :]}"
+    prefix = _PREFIX.match(line)
+    assert prefix is not None  # every part of it is optional
+    return _LEVELS.get(prefix[1] or ""), line[prefix.end() :]
+
+
+_LEVELS: dict[str, Level] = {
+    "D": "debug",
+    "V": "debug",
+    "I": "info",
+    "W": "warning",
+    "E": "error",
+}
+_PREFIX = re.compile(r"(?:[0-9]{1,9}\.[0-9]{2}\.[0-9]{3}\.[0-9]{3} )?(?:([DIWE]) )?")
+_OLD_PREFIX = re.compile(r"(DEBUG|VERB|INFO|WARN|WARNING|ERR|ERROR) +\[ *([^\]\s]+)\] +")
+
+
+def clean(message: str) -> str:
+    """What a message says, without the functions that say it: one line of bounded length."""
+    words = " ".join(message.split())
+    while (wrapped := _WRAPPING.match(words)) and wrapped.end() < len(words):
+        words = words[wrapped.end() :]
+    return words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}…"
+
+
+_LONGEST_WORDS = 400
+_WRAPPING = re.compile(
+    r"(?:(?:srv|slot|cmn|que|res) )?(?!\w*Error:)~?\w+(?:\(\))?: "
+    r"|error loading model(?: \w+)*: "
+    r"|failed to initialize the context: "
+)
+
+
+def symptom(message: str) -> Kind | None:
+    """The kind of trouble that a message without clock and level points at, if any.
+
+    A hint, not a verdict: the engine may yet overcome it. Only `explain` knows how it ended.
+    """
+    if not any(word in message for word in _ALARMING) or _HARMLESS.search(message):
+        return None
+    return next((kind for kind, sign in _SIGNS if sign.search(message)), None)
+
+
+# A verbose engine logs per token, and a substring costs a tenth of a search: each sign has one.
+_ALARMING = (
+    *("rror", "rrno", "ailed", "annot", "nvalid", "nknown", "not found", "expected"),
+    *("emory", "EMORY", "alloc", "ALLOC", "bind", "in use", "GGUF", "corrupt", "terminat"),
+    *("not loaded", "are loaded", "requires", ".cpp:", ".cu:", ".c:"),
+)
+
+# The engine goes on without pinned pages, locked pages or a cached prompt.
+_HARMLESS = re.compile(r"pinned memory|mlock|prompt cache")
+
+# The first kind that has a sign in the log wins, so whatever explains others stands before them.
+_SIGNS = tuple(
+    (kind, re.compile("|".join(signs)))
+    for kind, signs in {
+        Kind.ENGINE_UNUSABLE: (
+            r"error while loading shared libraries",
+            r"symbol lookup error",
+            r"version `\w+[^']*' not found",
+            r"Library not loaded",
+            r"Exec format error",
+            r"cannot execute",
+            r"^\[Errno \d+\]",
+            r"^(?:ImportError|ModuleNotFoundError): ",
+            r"no backends are loaded",
+            r"no kernel image is available",
+        ),
+        Kind.BAD_FLAG: (
+            r"^error: (?:invalid|unknown) (?:argument|parameter)",
+            r"^error while handling (?:argument|environment)",
+            r"error: unrecognized arguments",
+            r"quantized V cache (?:requires|was requested)|V cache quantization requires",
+        ),
+        Kind.ADDRESS_IN_USE: (
+            r"couldn't bind",
+            r"[Aa]ddress already in use",
+        ),
+        Kind.MISSING_FILE: (
+            r"failed to open .*No such file",
+            r"failed to open GGUF file",
+        ),
+        Kind.UNKNOWN_ARCHITECTURE: (
+            r"unknown model architecture",
+            r"unknown (?:pre-)?tokenizer",
+        ),
+        Kind.BAD_MODEL_FILE: (
+            r"invalid magic",
+            r"bad_alloc error while reading",
+            r"GGUF file is version|GGUFv1 is no longer supported|bad GGUF version",
+            r"failed to read (?:magic|header|key-value pairs|tensor)",
+            r"corrupted",
+            r"tensor '[^']*' not found|missing tensor",
+            r"key not found in model",
+            r"tensor '[^']*' has (?:wrong shape|invalid)",
+            r"wrong number of tensors",
+            r"cannot find tokenizer",
+        ),
+        Kind.OUT_OF_MEMORY: (
+            r"(?i:out.?of.?(?:device.?|host.?)?memory|insufficient memory)",
+            r"Cannot allocate memory",
+            r"unable to allocate \S+ buffer",
+            r"failed to allocate (?:\w+ ){0,3}(?:buffers?|memory)",
+            r"Device memory allocation of size",
+            r"(?:CUBLAS|HIPBLAS)_STATUS_ALLOC_FAILED|the resource allocation failed",
+            r"bad_alloc|^MemoryError",
+        ),
+        Kind.CRASH: (
+            r"(?:CUDA|ROCm|MUSA|SYCL|HIP) error: ",
+            r"ErrorDeviceLost",
+            r"terminat\w+ (?:called|due to)",
+            r"\.(?:cpp|cu|c):\d+: (?!\w+ error$)",
+        ),
+    }.items()
+)
+
+
+def explain(exit: int | None, lines: Sequence[str]) -> Cause:
+    """Why a child failed: `exit` as Python gives it, None while it runs, and its last log lines."""
+    if exit == 0:
+        return Cause(Kind.FINISHED, "finished by itself")
+    if any(_ORPHANED in line for line in lines[-3:]):
+        return Cause(Kind.FINISHED, _ORPHANED)
+    return _from_lines(lines) or _from_exit(exit, lines)
+
+
+# In child mode the engine leaves when its parent seems to, and calls that exit 1.
+_ORPHANED = "EOF on stdin detected"
+
+
+def _from_lines(lines: Sequence[str]) -> Cause | None:
+    messages = _complaints(lines)
+    found = [(kind, message) for message in messages if (kind := symptom(message))]
+    for kind, _ in _SIGNS:
+        hits = [message for symptom_kind, message in found if symptom_kind is kind]
+        if hits and kind is Kind.OUT_OF_MEMORY:
+            return _out_of_memory(hits, messages[messages.index(hits[0]) :])
+        if hits:
+            return Cause(kind, clean(hits[0]))  # the others follow from it
+    return None
+
+
+def _complaints(lines: Sequence[str]) -> list[str]:
+    """The messages that can hold a cause: since the engine last overcame one, and not chatter.
+
+    Debug and info lines are left out because they may quote a prompt, which may say anything.
+    """
+    complaints: list[str] = []
+    for line in lines:
+        level, message = split_line(line)
+        if _OVERCOME in message:
+            complaints.clear()
+        elif level not in ("debug", "info"):
+            complaints.append(message)
+    return complaints
+
+
+_OVERCOME = "retrying without pipeline parallelism"
+
+
+def _out_of_memory(hits: Sequence[str], since: Sequence[str]) -> Cause:
+    """What it was for, which the engine says last, and how much, which a backend said before."""
+    story = "\n".join(since)
+    where = next((where for where, sign in _PURPOSES if sign.search(story)), Where.UNKNOWN)
+    purpose = clean(hits[-1])
+    amounts = [clean(message) for message in hits if _AMOUNT.search(message)]
+    if amounts and amounts[-1] != purpose:
+        return Cause(Kind.OUT_OF_MEMORY, f"{purpose}: {amounts[-1]}", where)
+    return Cause(Kind.OUT_OF_MEMORY, purpose, where)
+
+
+_AMOUNT = re.compile(r"[0-9] ?Mi?B\b|memory allocation of size")
+_PURPOSES = (
+    (Where.KV, re.compile(r"(?:kv|rs)[ _]cache")),
+    (Where.COMPUTE, re.compile(r"(?i:compute|command ?buffer)|decode\(\) failed|function alloc\b")),
+    (Where.WEIGHTS, re.compile(r"error loading model: ")),
+)
+
+
+def _from_exit(exit: int | None, lines: Sequence[str]) -> Cause:
+    last = _last_words(lines)
+    if exit is None:
+        return Cause(Kind.UNKNOWN, last or "said nothing")
+    kind, ending = _read_exit(exit)
+    return Cause(kind, f"{ending}; its last words: {last}" if last else ending)
+
+
+def _read_exit(exit: int) -> tuple[Kind, str]:
+    if exit in (126, 127):  # what a shell answers for a program that it cannot start
+        return Kind.ENGINE_UNUSABLE, f"exited with {exit}"
+    if exit >= 0x8000_0000:  # Windows: an exception's number
+        missing_library = exit in (0xC000_0135, 0xC000_0139, 0xC000_007B)
+        return (Kind.ENGINE_UNUSABLE if missing_library else Kind.CRASH), f"ended with 0x{exit:08X}"
+    if exit < 0 or 128 < exit <= 192:  # a shell between us adds 128 to the signal
+        return _read_signal(-exit if exit < 0 else exit - 128)
+    return Kind.UNKNOWN, f"exited with {exit}"
+
+
+def _read_signal(number: int) -> tuple[Kind, str]:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return Kind.KILLED, f"killed by signal {number}"
+    kind, hint = _SIGNALS.get(name, (Kind.KILLED, ""))
+    return kind, f"killed by {name}{hint}"
+
+
+_SIGNALS = {
+    "SIGKILL": (Kind.KILLED, " (the kernel's, if memory ran out)"),
+    "SIGILL": (Kind.ENGINE_UNUSABLE, " (this engine was built for another CPU)"),
+    "SIGBUS": (Kind.CRASH, " (the model file may have been cut short while it was mapped)"),
+    "SIGSEGV": (Kind.CRASH, ""),
+    "SIGABRT": (Kind.CRASH, ""),
+    "SIGFPE": (Kind.CRASH, ""),
+    "SIGTRAP": (Kind.CRASH, ""),
+    "SIGSYS": (Kind.CRASH, ""),
+}
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """The last error that says something, or else the last line that is meant for people."""
+    split = [split_line(line) for line in lines if line.strip() and not line.startswith(_DATA)]
+    errors = [message for level, message in split if _is_error(level, message)]
+    telling = [message for message in errors if not _FOREGONE.search(message)]
+    for messages in (telling, errors, [message for _, message in split]):
+        if messages:
+            return clean(messages[-1])
+    return ""
+
+
+_DATA = ("cmd_child_to_router:", "{")
+
+
+def _is_error(level: Level | None, message: str) -> bool:
+    return level == "error" or (level is None and ("error" in message or "failed" in message))
+
+
+_FOREGONE = re.compile(r"exiting due to|failed to (?:load model|create[_ ](?:llama_)?context)")
+
+
+def reply_is_out_of_memory(status: int, body: bytes) -> bool:
+    """Whether an engine's error reply means that its memory ran out, and a smaller rung may hold.
+
+    A prompt too long for the context is the client's affair and never one.
+    """
+    text = body.lower()
+    if any(sign in text for sign in _CONTEXT_FULL):
+        return False
+    if status == 400:
+        return b"bad_alloc" in text
+    return 500 <= status <= 599 and any(sign in text for sign in _REPLY_SIGNS)
+
+
+_CONTEXT_FULL = (b"exceed_context_size_error", b"context size has been exceeded")
+_REPLY_SIGNS = (
+    b"out of memory",
+    b"outofdevicememory",
+    b"insufficient memory",
+    b"cuda",
+    b"failed to allocate",
+    b"failed to create context",
+    b"failed to initialize the context",
+    b"std::bad_alloc",
+)

@@ -1,0 +1,148 @@
+"""Finds the engine and asks it what it is: its version, and the flags that it knows."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import trio
+from attrs import frozen
+
+from llamasup.errors import EngineUnusable
+
+_FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
+_SAYS_UNIX_SOCKETS = re.compile(r"unix\s+socket", re.IGNORECASE)
+_PATIENCE = 20.0
+
+
+@frozen
+class Program:
+    """A command that should be an engine; nobody has run it yet."""
+
+    command: tuple[str, ...]
+    folder: Path | None
+    """Where its shared libraries lie; None where the loader needs no help."""
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+
+@frozen
+class Engine:
+    """A program that ran and told what it can do."""
+
+    program: Program
+    version: str
+    flags: frozenset[str]
+    unix_sockets: bool
+
+
+EMBEDDED = Program((sys.executable, "-m", "llamasup.engine.embedded"), None)
+
+
+def locate(command: str, environ: Mapping[str, str], cache: Path) -> Program:
+    """The program that `engine.command` means. Looks, runs nothing.
+
+    Raises EngineUnusable with what was looked for.
+    """
+    if command == "embedded":
+        return _embedded()
+    if command != "auto":
+        return _named(command, environ)
+    for program in _candidates(environ, cache):
+        return program
+    raise EngineUnusable(
+        "there is no engine: neither llama-server nor llama is on PATH, and the embedded engine"
+        " is not installed; put llama.cpp on PATH, set engine.command to its llama-server, or"
+        ' pip install "llamasup[engine]"'
+    )
+
+
+def _candidates(environ: Mapping[str, str], cache: Path) -> Iterator[Program]:
+    path = environ.get("PATH", "")
+    if found := shutil.which("llama-server", path=path):
+        yield _program(found)
+    if found := shutil.which("llama", path=path):
+        yield _program(found, "serve")
+    for cached in sorted(cache.glob("engines/*/llama-server"), reverse=True):
+        yield _program(str(cached))
+    if importlib.util.find_spec("xllamacpp"):
+        yield EMBEDDED
+
+
+def _embedded() -> Program:
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise EngineUnusable('the embedded engine is not installed; pip install "llamasup[engine]"')
+    return EMBEDDED
+
+
+def _named(command: str, environ: Mapping[str, str]) -> Program:
+    """A path, which may hold blanks, or a command line."""
+    whole = Path(command).expanduser()
+    words = [str(whole)] if whole.is_file() else shlex.split(command)
+    found = shutil.which(str(Path(words[0]).expanduser()), path=environ.get("PATH", ""))
+    if found is None:
+        there = "cannot be executed" if Path(words[0]).exists() else "does not exist"
+        raise EngineUnusable(f"engine.command: {words[0]} {there}")
+    return _program(found, *words[1:])
+
+
+def _program(path: str, *arguments: str) -> Program:
+    return Program((path, *arguments), Path(path).resolve().parent)
+
+
+async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
+    """Run `--help` and `--version`. Raises EngineUnusable with the program's own words."""
+    outputs: dict[str, str] = {}
+
+    async def run(flag: str) -> None:
+        outputs[flag] = await _output(program, flag, environment)
+
+    with trio.move_on_after(_PATIENCE) as patience:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run, "--help")
+                nursery.start_soon(run, "--version")
+        except* EngineUnusable as errors:
+            raise errors.exceptions[0] from None
+    if patience.cancelled_caught:
+        raise EngineUnusable(f"{program} --help gave no answer within {_PATIENCE:.0f} s")
+    return described(program, outputs["--help"], outputs["--version"])
+
+
+async def _output(program: Program, flag: str, environment: Mapping[str, str]) -> str:
+    try:
+        done = await trio.run_process(
+            [*program.command, flag],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise EngineUnusable(f"{program} cannot be run: {error.strerror}") from error
+    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    if done.returncode:
+        last = said.splitlines()[-1:] or [f"exit status {done.returncode}, without a word"]
+        raise EngineUnusable(f"{program} cannot be run: {last[0]}")
+    return said
+
+
+def described(program: Program, help_text: str, version_text: str) -> Engine:
+    """What the two texts say. Raises EngineUnusable for a program that is no llama-server."""
+    flags = frozenset(_FLAG.findall(help_text))
+    if not {"--model", "--host"} <= flags:
+        raise EngineUnusable(f"{program} is no llama-server: its --help knows no --model or --host")
+    return Engine(
+        program=program,
+        version=version_text.splitlines()[0] if version_text else "unknown version",
+        flags=flags,
+        unix_sockets=bool(_SAYS_UNIX_SOCKETS.search(help_text)),
+    )

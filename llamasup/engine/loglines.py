@@ -1,0 +1,280 @@
+"""What an engine says while it runs: bytes from its stdout or stderr -> events.
+
+llama-server has spoken many dialects: text with or without clock, level and colours; JSON lines,
+old and new; state reports for a parent. All become a `Line` for people, in one form, and where
+a line means something to us, one more event. Nothing here trusts the engine to be sane.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TypeAlias, TypeVar
+
+import msgspec
+from attrs import frozen
+from msgspec import Struct
+
+from llamasup.engine.failures import Kind, Level, clean, split_line, symptom
+
+
+@frozen
+class Line:
+    """One line, colours and line end removed; a JSON line is retold as the engine's text."""
+
+    text: str
+    level: Level | None
+
+
+@frozen
+class Listening:
+    """A port or socket is bound. Older engines bind before they load: ask `/health`, too."""
+
+    address: str
+
+
+@frozen
+class ModelLoaded:
+    """The model is in memory: at the start, or again after a sleep."""
+
+
+@frozen
+class LoadProgress:
+    """How much of the model is loaded, over all its parts; None where the engine does not say."""
+
+    fraction: float | None
+
+
+@frozen
+class SlotsConfigured:
+    """How many requests run at once, and the context that each has."""
+
+    n_slots: int
+    n_ctx_slot: int | None
+
+
+@frozen
+class PromptProgress:
+    """A long prefill goes on: the engine is busy, not stuck."""
+
+    slot: int
+    tokens: int
+    fraction: float
+
+
+@frozen
+class Sleeping:
+    """The engine gave its model's memory back until the next request."""
+
+
+@frozen
+class Trouble:
+    """A line that points at a cause. The engine may yet overcome it; `explain` decides."""
+
+    kind: Kind
+    text: str
+
+
+Event: TypeAlias = (
+    Line
+    | Listening
+    | ModelLoaded
+    | LoadProgress
+    | SlotsConfigured
+    | PromptProgress
+    | Sleeping
+    | Trouble
+)
+
+
+class LogReader:
+    """Reads one stream, however its bytes are cut. Never raises, and never holds more than a line.
+
+    A line longer than `longest` bytes loses its rest.
+    """
+
+    longest = 16 << 10
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events of every line that `data` completes."""
+        first, *others = data.split(b"\n")
+        self._append(first)
+        events: list[Event] = []
+        for piece in others:
+            events += self.end()
+            self._append(piece)
+        return events
+
+    def end(self) -> list[Event]:
+        """The events of a line that was left without its end."""
+        text = self._line.decode(errors="replace")
+        self._line.clear()
+        return list(_read(text))
+
+    def _append(self, data: bytes) -> None:
+        self._line += data[: max(self.longest - len(self._line), 0)]
+
+
+def _read(text: str) -> Iterator[Event]:
+    if "\x1b" in text:
+        text = _COLOURS.sub("", text)
+    text = text.rstrip()
+    if not text:
+        return
+    if text.startswith("{"):
+        yield from _read_json(text)
+    elif text.startswith(_TO_PARENT):
+        yield Line(text, "info")
+        yield from _read_report(text.removeprefix(_TO_PARENT))
+    else:
+        yield from _read_text(text)
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_TO_PARENT = "cmd_child_to_router:state:"
+
+
+def _read_text(text: str) -> Iterator[Event]:
+    level, message = split_line(text)
+    yield Line(text, level)
+    if level in (None, "info"):
+        yield from _read_milestone(message)
+    if level not in ("debug", "info") and (kind := symptom(message)):
+        yield Trouble(kind, clean(message))
+
+
+def _read_milestone(message: str) -> Iterator[Event]:
+    function = _FUNCTION.match(message)
+    body = message[function.end() :] if function else message
+    if body.startswith(_OPENINGS):
+        for form, event in _MILESTONES:
+            if said := form.match(body):
+                yield event(*said.groups())
+                return
+
+
+_FUNCTION = re.compile(r"(?:(?:srv|slot|cmn|que|res) +)?\w+: ")
+
+# Most lines are none of these: asking for their openings first spares them the searches.
+_OPENINGS = ("listening", "server is", "llama server", "HTTP", "model", "initializing", "id")
+
+
+def _at_host_and_port(host: str, port: str) -> Listening:
+    return Listening(f"http://{host}:{port}")
+
+
+def _slots(n_slots: str, n_ctx_slot: str | None) -> SlotsConfigured:
+    return SlotsConfigured(int(n_slots), int(n_ctx_slot) if n_ctx_slot else None)
+
+
+def _prompt(slot: str, tokens: str, fraction: str) -> PromptProgress:
+    return PromptProgress(int(slot), int(tokens), float(fraction))
+
+
+# Numbers are bounded because Python refuses to read absurdly long ones.
+_MILESTONES: tuple[tuple[re.Pattern[str], Callable[..., Event]], ...] = (
+    (re.compile(r"(?:llama |server is |server )*listening (?:on|at) (\w+://\S+)"), Listening),
+    (
+        re.compile(
+            r'HTTP server (?:is )?listening(?=.*\bhostname\W+([^\s",]+))(?=.*\bport\W+([0-9]{1,5}))'
+        ),
+        _at_host_and_port,
+    ),
+    (re.compile(r"model loaded(?: \|.*)?$"), ModelLoaded),
+    (
+        re.compile(
+            r'initializing\b.*?\bn_slots ?= ?"?([0-9]{1,9})\b'
+            r'(?:.*?\bn_ctx_slot ?= ?"?([0-9]{1,9})\b)?'
+        ),
+        _slots,
+    ),
+    (
+        re.compile(
+            r"id +([0-9]{1,9}) \| task -?[0-9]{1,9} \| "
+            r"prompt processing(?: progress)?, n_(?:tokens|past) = +"
+            r"([0-9]{1,9}),.*? progress = ([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+        ),
+        _prompt,
+    ),
+    (re.compile(r"server is entering sleeping state"), Sleeping),
+)
+
+
+class _Row(Struct):
+    """A JSON line, new (`{"type":"log",…,"msg"}`) or old (`{"function",…,"msg" or "message"}`)."""
+
+    msg: str = ""
+    message: str = ""
+    level: str = ""
+    function: str = ""
+    hostname: str = ""
+    port: str | int = ""
+    n_slots: int = 0
+    error: str = ""
+
+
+def _read_json(text: str) -> Iterator[Event]:
+    row = _decoded(text, _Row)
+    if row is None or not (message := row.msg or row.message):
+        yield Line(text, None)
+        return
+    prefix = _LETTERS.get(row.level.upper(), "")
+    if row.function:
+        prefix += f"{row.function}: "
+        message += "".join(f" {name}={value}" for name in _TOLD if (value := getattr(row, name)))
+    for part in message.splitlines():
+        if part := part.rstrip():
+            yield from _read_text(prefix + part)
+
+
+_LETTERS = {
+    **dict.fromkeys(("DEBUG", "VERB"), "D "),
+    "INFO": "I ",
+    **dict.fromkeys(("WARN", "WARNING"), "W "),
+    **dict.fromkeys(("ERR", "ERROR"), "E "),
+}
+_TOLD = ("hostname", "port", "n_slots", "error")
+
+
+class _Progress(Struct):
+    stages: list[str] = []
+    current: str = ""
+    value: float | None = None
+
+
+class _Report(Struct):
+    """What a child tells its parent about itself."""
+
+    state: str
+    payload: _Progress | None = None
+
+
+def _read_report(text: str) -> Iterator[Event]:
+    match _decoded(text, _Report):
+        case _Report("loading", payload):
+            yield LoadProgress(_fraction(payload) if payload else None)
+        case _Report("ready"):
+            yield ModelLoaded()
+        case _Report("sleeping"):
+            yield Sleeping()
+
+
+def _fraction(progress: _Progress) -> float | None:
+    """Progress over all stages, as each stage counts its own from 0 to 1."""
+    if progress.value is None or progress.current not in progress.stages:
+        return None
+    done = progress.stages.index(progress.current)
+    return (done + min(1.0, max(0.0, progress.value))) / len(progress.stages)
+
+
+T = TypeVar("T", bound=Struct)
+
+
+def _decoded(text: str, shape: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(text, type=shape)
+    except (msgspec.MsgspecError, RecursionError):
+        return None

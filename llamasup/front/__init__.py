@@ -1,0 +1,1 @@
+"""The public side: connections are read, routed, leased a child, and answered."""

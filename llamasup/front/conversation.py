@@ -1,0 +1,175 @@
+"""What is said on one connection: requests are read one after another, and each is answered."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+import trio
+
+from llamasup.config.schema import Server
+from llamasup.errors import BodyTooLarge, LlamasupError, MalformedRequest, RequestTimeout
+from llamasup.front.connection import ClientLeft, Connection
+from llamasup.front.framing import Counted, FramingError
+from llamasup.front.relay import ReplyCut, Upstream, relay
+from llamasup.front.replies import cors_lines, error_reply, preflight_reply
+from llamasup.front.requests import Request, parse_head, take_head
+from llamasup.front.routes import Router, ToControl
+from llamasup.models.catalog import Catalog
+from llamasup.pool.pool import Pool
+
+log = logging.getLogger(__name__)
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Desk:
+    """What all conversations share: the settings, and whom to ask."""
+
+    def __init__(self, settings: Server, catalog: Catalog, pool: Pool, control: Upstream) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.pool = pool
+        self.control = control
+        self.router = Router(settings.path_prefixes)
+        self.closing = False
+        """Every connection ends after the answer that it is at."""
+
+
+class Conversation:
+    """One client's requests and their answers, in order."""
+
+    def __init__(self, connection: Connection, desk: Desk) -> None:
+        self.idle = True
+        """Nothing of a request has come, and none is being answered."""
+
+        self._connection = connection
+        self._desk = desk
+        self._patience = trio.CancelScope()
+        self._answering = False
+
+    async def run(self) -> None:
+        """Talk until either side has had enough.
+
+        Raises ClientLeft or ReplyCut where the connection is not to be ended politely.
+        """
+        with self._patience:
+            while await self._exchange():
+                if self._desk.closing:
+                    return
+        if self._patience.cancelled_caught and not self.idle:
+            await self._refuse(RequestTimeout("the request took too long to arrive"))
+
+    async def _exchange(self) -> bool:
+        """Read and answer one request. False if the connection shall end."""
+        try:
+            request = await self._read()
+        except MalformedRequest as error:
+            await self._refuse(error)
+            return False
+        self._wait_at_most(math.inf)
+        if self._desk.closing:
+            request.keep_alive = False
+        await self._answer(request)
+        self.idle = not self._connection.inbox
+        return request.keep_alive
+
+    async def _read(self) -> Request:
+        settings = self._desk.settings
+        inbox = self._connection.inbox
+        self._wait_at_most(settings.idle_timeout if self.idle else settings.head_timeout)
+        while (head := take_head(inbox, settings.max_head)) is None:
+            await self._connection.arrival()
+            if self.idle:
+                self.idle = False
+                self._wait_at_most(settings.head_timeout)
+        self.idle = False
+        request = parse_head(head)
+        if not request.framing.done:
+            await self._read_body(request)
+        return request
+
+    async def _read_body(self, request: Request) -> None:
+        settings = self._desk.settings
+        inbox = self._connection.inbox
+        if isinstance(request.framing, Counted):
+            _check_size(request.framing.left, settings.max_body)
+        body = bytearray() if isinstance(request.framing, Counted) else request.body
+        if request.expects_continue and not inbox:
+            await self._connection.send(_CONTINUE)
+        while True:
+            data = bytes(inbox)
+            try:
+                taken = request.framing.feed(data)
+            except FramingError as error:
+                raise MalformedRequest(f"the body is badly framed: {error}") from None
+            if isinstance(request.framing, Counted):
+                body += data[:taken]
+            del inbox[:taken]
+            self._connection.took()
+            _check_size(len(body), settings.max_body)
+            if request.framing.done:
+                break
+            self._wait_at_most(settings.body_timeout)
+            await self._connection.arrival()
+        request.body = body
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._patience.deadline = trio.current_time() + seconds
+
+    async def _answer(self, request: Request) -> None:
+        origin = request.header(b"origin")
+        extra = cors_lines(self._desk.settings.cors_origins, origin) if origin else []
+        if origin and request.method == b"OPTIONS":
+            await self._connection.send(preflight_reply(request, extra))
+            return
+        try:
+            await self._forward(request, extra)
+        except LlamasupError as error:
+            log.info("%s %s: %d %s", *_said(request), error.status, error)
+            if isinstance(error, MalformedRequest):
+                request.keep_alive = False
+            await self._connection.send(error_reply(error, request, extra))
+
+    async def _forward(self, request: Request, extra: list[bytes]) -> None:
+        desk = self._desk
+        goal = desk.router.route(request)
+        if isinstance(goal, ToControl):
+            await relay(self._connection, request, desk.control, goal.target, extra)
+            return
+        async with desk.pool.lease(desk.catalog.choose(goal.model), goal.work) as lease:
+            await relay(self._connection, request, lease, goal.target, extra)
+
+    async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
+        """Answer what was no request, and end: what follows it cannot be told apart."""
+        await self._connection.send(error_reply(error, None, list(extra)))
+        await self._connection.finish()
+
+
+def _check_size(size: int, longest: int) -> None:
+    if size > longest:
+        raise BodyTooLarge(f"the body is over {longest} bytes (server.max_body)")
+
+
+def _said(request: Request) -> tuple[str, str]:
+    return request.method.decode("latin-1"), request.target.decode("latin-1")
+
+
+async def converse(connection: Connection, conversation: Conversation) -> None:
+    """The connection's nursery: the conversation, and the watch for the client's leaving.
+
+    Never raises for what one client or one engine does; cancelled, everything is closed.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.watch, nursery.cancel_scope)
+            await conversation.run()
+            nursery.cancel_scope.cancel()
+    except* ClientLeft:
+        pass
+    except* ReplyCut as cuts:
+        log.warning("an answer was cut: %s", cuts.exceptions[0])
+        connection.reset()
+    finally:
+        connection.close()

@@ -1,0 +1,134 @@
+"""Where a message body ends: by its length, by its last chunk, or by the end of the connection.
+
+One reader for both directions. Towards clients the bytes are passed on as they came and only
+counted, so that an end is known to be an end; of a chunked request the payload is kept.
+
+Chunk extensions are refused. They are legal and unused, and how leniently they are read is where
+two servers come to disagree about a message's end (request smuggling). h11 reads them leniently,
+which is why request bodies are read here and only heads by h11.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+_SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,15})\r\n")
+_LONGEST_SIZE_LINE = 17
+_LONGEST_TRAILER = 8192
+
+
+class FramingError(ValueError):
+    """The bytes are not the body that the head announced."""
+
+
+class Body(Protocol):
+    """What is still to come of a body."""
+
+    done: bool
+
+    def feed(self, data: bytes) -> int:
+        """Take what belongs to the body and return how many bytes that were.
+
+        Fewer than all only when the body is `done`: the rest belongs to what follows.
+        Raises FramingError, and must not be fed again afterwards.
+        """
+
+
+class Counted:
+    """A body of known length (`Content-Length`, or none at all)."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+        self.done = length == 0
+
+    def feed(self, data: bytes) -> int:
+        taken = min(len(data), self.left)
+        self.left -= taken
+        self.done = self.left == 0
+        return taken
+
+
+class UntilClose:
+    """A body that ends with its connection: `done` never comes from within."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def feed(self, data: bytes) -> int:
+        return len(data)
+
+
+class Chunked:
+    """A chunked body. `payload`, where given, receives the content without its framing."""
+
+    __slots__ = ("_in_trailer", "_left", "_line", "_trailer_left", "done", "payload")
+
+    def __init__(self, payload: bytearray | None = None) -> None:
+        self.payload = payload
+        self.done = False
+        self._left = 0  # of the current chunk, its closing CRLF included
+        self._line = b""  # the part that has come of a size or trailer line
+        self._in_trailer = False
+        self._trailer_left = _LONGEST_TRAILER
+
+    def feed(self, data: bytes) -> int:
+        at = 0
+        end = len(data)
+        while at < end and not self.done:
+            if self._left:
+                at = self._take_content(data, at)
+            elif self._in_trailer:
+                at = self._take_trailer(data, at)
+            else:
+                at = self._take_size(data, at)
+        return at
+
+    def _take_size(self, data: bytes, at: int) -> int:
+        match = None if self._line else _SIZE_LINE.match(data, at)
+        if match:
+            stop = match.end()
+        else:
+            stop = self._take_line(data, at, _LONGEST_SIZE_LINE)
+            if not self._line.endswith(b"\n"):
+                return stop
+            match = _SIZE_LINE.fullmatch(self._line)
+            self._line = b""
+            if not match:
+                raise FramingError("a chunk must start with its size in hexadecimal digits, alone")
+        size = int(match[1], 16)
+        self._left = size + 2 if size else 0
+        self._in_trailer = size == 0
+        return stop
+
+    def _take_content(self, data: bytes, at: int) -> int:
+        stop = min(at + self._left, len(data))
+        content_stop = min(at + max(self._left - 2, 0), stop)
+        if self.payload is not None:
+            self.payload += data[at:content_stop]
+        ending = b"\r\n"[-self._left :] if self._left < 2 else b"\r\n"
+        self._left -= stop - at
+        if not ending.startswith(data[content_stop:stop]):
+            raise FramingError("a chunk is longer than its size says")
+        return stop
+
+    def _take_trailer(self, data: bytes, at: int) -> int:
+        stop = self._take_line(data, at, self._trailer_left)
+        if self._line.endswith(b"\n"):
+            if not self._line.endswith(b"\r\n"):
+                raise FramingError("a trailer line must end with a carriage return and a newline")
+            self._trailer_left -= len(self._line)
+            self.done = self._line == b"\r\n"
+            self._line = b""
+        return stop
+
+    def _take_line(self, data: bytes, at: int, longest: int) -> int:
+        stop = data.find(b"\n", at) + 1 or len(data)
+        self._line += data[at:stop]
+        if len(self._line) > longest:
+            raise FramingError("a line of the chunked framing is too long")
+        return stop

@@ -1,0 +1,196 @@
+"""Listens on the public addresses, and gives each connection a task of its own."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+import trio
+
+from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
+from llamasup.errors import LlamasupError, OperatorError
+from llamasup.front.connection import Connection
+from llamasup.front.conversation import Conversation, Desk, converse
+from llamasup.front.replies import error_reply
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 4096
+_PAUSE_WITHOUT_DESCRIPTORS = 0.1
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class TooManyConnections(LlamasupError):
+    """`server.max_connections` are open."""
+
+    status = 503
+    code = "too_many_connections"
+
+
+@contextmanager
+def open_listeners(addresses: Iterable[str]) -> Iterator[list[socket.socket]]:
+    """Every address bound, until the end. Raises OperatorError if one cannot be."""
+    listeners: list[socket.socket] = []
+    try:
+        for text in addresses:
+            address = parse_address(text)
+            try:
+                listeners += _bind(address)
+            except OSError as error:
+                raise OperatorError(
+                    f"cannot listen on {address}: {error.strerror}; choose another address with"
+                    " --listen or server.listen"
+                ) from error
+        yield listeners
+    finally:
+        for listener in listeners:
+            _close(listener)
+
+
+def _bind(address: Address) -> list[socket.socket]:
+    if isinstance(address, UnixAddress):
+        return [_bind_unix(address)]
+    return _bind_tcp(address)
+
+
+def _bind_unix(address: UnixAddress) -> socket.socket:
+    _remove_stale(address.path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(address.path)
+        return _listening(listener)
+    except BaseException:
+        listener.close()
+        raise
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on; one that somebody does, binding will report."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+            trial.connect(path)
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        os.unlink(path)
+
+
+def _bind_tcp(address: TcpAddress) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    found = socket.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(where)
+            listeners.append(_listening(listener))
+        except OSError as error:
+            listener.close()
+            # A machine without IPv6 still resolves to its addresses.
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(found) == 1:
+                for earlier in listeners:
+                    earlier.close()
+                raise
+    if not listeners:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return listeners
+
+
+def _listening(listener: socket.socket) -> socket.socket:
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _close(listener: socket.socket) -> None:
+    if listener.fileno() >= 0 and isinstance(address := bound_address(listener), UnixAddress):
+        with suppress(OSError):
+            os.unlink(address.path)
+    listener.close()
+
+
+def bound_address(listener: socket.socket) -> Address:
+    """Where it really listens: port 0 has become a number."""
+    if listener.family == socket.AF_UNIX:
+        return UnixAddress(listener.getsockname())
+    host, port = listener.getsockname()[:2]
+    return TcpAddress(host, port)
+
+
+class Front:
+    """The open doors and the conversations behind them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._doors = trio.CancelScope()
+        self._open: dict[Conversation, trio.CancelScope] = {}
+
+    async def serve(self, listeners: list[socket.socket]) -> None:
+        """Accept until `close`, then return when the last answer has been given.
+
+        Cancelled, every connection is closed at once.
+        """
+        async with trio.open_nursery() as conversations:
+            with self._doors:
+                async with trio.open_nursery() as doors:
+                    for listener in listeners:
+                        doors.start_soon(self._accept, listener, conversations)
+            for listener in listeners:
+                _close(listener)
+
+    def close(self) -> None:
+        """Accept no more and end the idle conversations; the others end after their answer."""
+        self._desk.closing = True
+        self._doors.cancel()
+        for conversation, scope in self._open.items():
+            if conversation.idle:
+                scope.cancel()
+
+    async def _accept(self, listener: socket.socket, conversations: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                sock, _ = listener.accept()
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    log.error("cannot accept a connection: %s", error.strerror)
+                    await trio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
+                # Anything else is about the one client that left before it was accepted.
+                continue
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if len(self._open) >= self._desk.settings.max_connections:
+                _turn_away(sock)
+            else:
+                conversations.start_soon(self._attend, sock)
+
+    async def _attend(self, sock: socket.socket) -> None:
+        connection = Connection(sock, self._desk.settings.send_timeout)
+        conversation = Conversation(connection, self._desk)
+        with trio.CancelScope() as scope:
+            self._open[conversation] = scope
+            try:
+                await converse(connection, conversation)
+            except Exception:
+                # A mistake of ours in one conversation is no reason to end the others.
+                log.exception("a conversation failed")
+            finally:
+                del self._open[conversation]
+
+
+def _turn_away(sock: socket.socket) -> None:
+    error = TooManyConnections("too many connections are open (server.max_connections)")
+    with sock, suppress(OSError):
+        sock.send(error_reply(error, None, []))

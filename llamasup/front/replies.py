@@ -1,0 +1,138 @@
+"""Replies: a child's head read and rewritten for the client, and heads of our own."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from attrs import define
+
+from llamasup.errors import ChildLost, LlamasupError, MethodNotAllowed
+from llamasup.front.framing import Body, Chunked, Counted, UntilClose
+from llamasup.front.requests import HOP_BY_HOP, Request
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: [^\r\n]*)?")
+LONGEST_HEAD = 64 << 10
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+_WRITTEN_ANEW = HOP_BY_HOP | {b"content-length", b"x-request-id"}
+_CORS_PREFIX = b"access-control-"
+
+
+@define(slots=True)
+class ReplyHead:
+    """What a child answered, before its body."""
+
+    status: int
+    lines: list[bytes]
+    """The end-to-end header lines, ready to be sent on."""
+
+    length: int | None
+    chunked: bool
+
+    def framing(self, request: Request) -> Body:
+        """How the body that follows is framed."""
+        if request.method == b"HEAD" or self.status in (204, 304):
+            return Counted(0)
+        if self.chunked:
+            return Chunked()
+        return UntilClose() if self.length is None else Counted(self.length)
+
+
+def read_head(head: bytes) -> ReplyHead:
+    """A child's complete reply head, CORS headers removed: these are ours to give.
+
+    Raises ChildLost if it is not one: nothing that follows could be trusted.
+    """
+    status_line, *lines = head[:-4].split(b"\r\n")
+    status = _STATUS_LINE.fullmatch(status_line)
+    if status is None:
+        raise ChildLost("the engine answered with something that is not HTTP")
+    kept: list[bytes] = []
+    length: int | None = None
+    chunked = False
+    options: list[bytes] = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise ChildLost("the engine sent a header line that is none")
+        name = name.lower()
+        if name == b"content-length":
+            length = _length(value)
+        elif name == b"transfer-encoding":
+            chunked = value.strip().lower() == b"chunked"
+        elif name == b"connection":
+            options += [option.strip().lower() for option in value.split(b",")]
+        elif name not in _WRITTEN_ANEW and not name.startswith(_CORS_PREFIX):
+            kept.append(line)
+    if options and options != [b"close"]:
+        kept = [line for line in kept if line.partition(b":")[0].lower() not in options]
+    return ReplyHead(int(status[1]), kept, length, chunked)
+
+
+def _length(value: bytes) -> int:
+    if not value.strip().isdigit():
+        raise ChildLost("the engine sent a Content-Length that is not a number")
+    return int(value)
+
+
+def rewritten(
+    head: ReplyHead, request: Request, framing_line: bytes | None, extra: list[bytes]
+) -> bytes:
+    """The head for the client."""
+    lines = [b"HTTP/1.1 %d %b" % (head.status, _REASONS.get(head.status, b"")), *head.lines]
+    if framing_line is not None:
+        lines.append(framing_line)
+    lines += extra
+    lines.append(b"X-Request-ID: %b" % request.id)
+    if not request.keep_alive:
+        lines.append(b"Connection: close")
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes]) -> bytes:
+    """A complete JSON reply for `error`; without a request, the connection is to be closed."""
+    body = error.body()
+    lines = [
+        b"HTTP/1.1 %d %b" % (error.status, _REASONS.get(error.status, b"")),
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        *extra,
+    ]
+    if isinstance(error, MethodNotAllowed):
+        lines.append(b"Allow: " + error.allowed.encode())
+    if request is not None:
+        lines.append(b"X-Request-ID: %b" % request.id)
+    if request is None or not request.keep_alive:
+        lines.append(b"Connection: close")
+    head = b"\r\n".join([*lines, b"\r\n"])
+    return head if request is not None and request.method == b"HEAD" else head + body
+
+
+def cors_lines(origins: tuple[str, ...], origin: bytes | None) -> list[bytes]:
+    """The headers that let a page from `origin` read the reply; none if it may not."""
+    if origin is None:
+        return []
+    if "*" in origins:
+        return [b"Access-Control-Allow-Origin: *"]
+    if origin.decode("latin-1") in origins:
+        return [b"Access-Control-Allow-Origin: " + origin, b"Vary: Origin"]
+    return []
+
+
+def preflight_reply(request: Request, allowed: list[bytes]) -> bytes:
+    """The answer to a browser that asks whether it may send a request; `allowed` if it may."""
+    lines = [b"HTTP/1.1 204 No Content", *allowed]
+    if allowed:
+        wanted = request.header(b"access-control-request-headers") or b"*"
+        lines += [
+            b"Access-Control-Allow-Methods: GET, POST, OPTIONS",
+            b"Access-Control-Allow-Headers: " + wanted,
+            b"Access-Control-Max-Age: 86400",
+        ]
+    lines.append(b"X-Request-ID: %b" % request.id)
+    if not request.keep_alive:
+        lines.append(b"Connection: close")
+    return b"\r\n".join([*lines, b"\r\n"])

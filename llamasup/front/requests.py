@@ -1,0 +1,213 @@
+"""Requests as clients send them: bytes become a `Request`, or an error that says what is wrong.
+
+h11 reads the head; before it does, `refuse_ambiguity` turns away everything that two servers
+might read differently, because behind us stands a second server. The body is measured by
+`framing`, and held in memory whole: the model's name stands in it, and a request whose child dies
+is sent again.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final
+
+import h11
+from attrs import define, field
+
+from llamasup.errors import (
+    ClientError,
+    ExpectationFailed,
+    HeadTooLarge,
+    MalformedRequest,
+    NotImplementedByProxy,
+)
+from llamasup.front.framing import Body, Chunked, Counted
+
+END_OF_HEAD: Final = b"\r\n\r\n"
+
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
+_BARE_NEWLINE = re.compile(rb"(?<!\r)\n")
+_FOLDED_LINE = re.compile(rb"\r\n[ \t]")
+_LEADING_BLANK_LINES = re.compile(rb"(?:\r\n){1,8}")
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Headers that speak to the next hop alone, besides those that `Connection` names."""
+
+_WRITTEN_ANEW: Final = HOP_BY_HOP | {
+    b"content-length",
+    b"expect",
+    b"host",
+    b"x-request-id",
+    # llama-server would keep a stream alive for a client that has left.
+    b"x-conversation-id",
+}
+
+
+@define(slots=True)
+class Request:
+    """One request, read whole."""
+
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    """As h11 gives them: names in lower case, in order."""
+
+    keep_alive: bool
+    http_1_0: bool
+    id: bytes
+    body: bytes | bytearray = b""
+    expects_continue: bool = False
+    framing: Body = field(factory=lambda: Counted(0))
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of this name (in lower case)."""
+        for candidate, value in self.headers:
+            if candidate == name:
+                return value
+        return None
+
+    def forwarded(self, target: bytes) -> bytes:
+        """The head for a child: hop-by-hop headers gone, the body's length known."""
+        named = connection_options(self.headers)
+        lines = [b"%b %b HTTP/1.1\r\nHost: llamasup" % (self.method, target)]
+        lines += [
+            b"%b: %b" % (name, value)
+            for name, value in self.headers
+            if name not in _WRITTEN_ANEW and name not in named
+        ]
+        if self.body or self.method in (b"POST", b"PUT", b"PATCH"):
+            lines.append(b"Content-Length: %d" % len(self.body))
+        lines.append(b"X-Request-ID: %b\r\nConnection: close\r\n\r\n" % self.id)
+        return b"\r\n".join(lines)
+
+
+def connection_options(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
+    """What the `Connection` headers name, in lower case."""
+    options: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            options.update(option.strip().lower() for option in value.split(b","))
+    return options
+
+
+def take_head(inbox: bytearray, longest: int) -> bytes | None:
+    """Cut a complete head off the front of `inbox`, or None while more must come.
+
+    Raises HeadTooLarge, and MalformedRequest for what can never become a head.
+    """
+    if inbox.startswith(b"\r\n") and (blank := _LEADING_BLANK_LINES.match(inbox)):
+        del inbox[: blank.end()]
+    end = inbox.find(END_OF_HEAD, 0, longest)
+    if end >= 0:
+        head = bytes(inbox[: end + len(END_OF_HEAD)])
+        del inbox[: len(head)]
+        return head
+    if len(inbox) >= longest:
+        raise HeadTooLarge(f"the request line and headers are over {longest} bytes")
+    if _BARE_NEWLINE.search(inbox):
+        raise MalformedRequest("a line of the head ends without a carriage return")
+    return None
+
+
+def parse_head(head: bytes) -> Request:
+    """A complete head becomes a `Request` whose body is still to be read.
+
+    Raises a ClientError that closes the connection: after a head that is not understood, nobody
+    can say where the next request begins.
+    """
+    refuse_ambiguity(head)
+    reader = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
+    try:
+        reader.receive_data(head)
+        event = reader.next_event()
+    except h11.RemoteProtocolError as error:
+        if error.error_status_hint == 501:
+            raise NotImplementedByProxy(
+                "this Transfer-Encoding is not spoken here, only chunked"
+            ) from None
+        raise MalformedRequest(f"this is not a valid HTTP request: {error}") from None
+    if not isinstance(event, h11.Request):
+        raise MalformedRequest("this is not a valid HTTP request")
+    headers = list(event.headers)
+    http_1_0 = event.http_version < b"1.1"
+    options = connection_options(headers)
+    request = Request(
+        method=event.method,
+        target=event.target,
+        headers=headers,
+        keep_alive=not http_1_0 and b"close" not in options,
+        http_1_0=http_1_0,
+        id=b"",
+    )
+    request.id = request_id(request.header(b"x-request-id"))
+    request.framing = body_framing(request)
+    request.expects_continue = expects_continue(request)
+    return request
+
+
+def refuse_ambiguity(head: bytes) -> None:
+    """Raise MalformedRequest for a head that two servers might read differently."""
+    if _BARE_NEWLINE.search(head):
+        raise MalformedRequest("a line of the head ends without a carriage return")
+    if _FOLDED_LINE.search(head):
+        raise MalformedRequest("header lines must not be folded")
+    lengths = _CONTENT_LENGTH.findall(head)
+    if len(lengths) > 1:
+        raise MalformedRequest("there is more than one Content-Length")
+    if lengths and not lengths[0].strip(b" \t").isdigit():
+        raise MalformedRequest("Content-Length is not a number")
+
+
+def body_framing(request: Request) -> Body:
+    """How the body of a request is framed. Raises MalformedRequest where that is doubtful."""
+    length = request.header(b"content-length")
+    if request.header(b"transfer-encoding") is None:
+        return Counted(int(length or 0))
+    if length is not None:
+        raise MalformedRequest("Content-Length and Transfer-Encoding exclude each other")
+    if request.http_1_0:
+        raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
+    request.body = bytearray()
+    return Chunked(request.body)
+
+
+def expects_continue(request: Request) -> bool:
+    """Does the client wait for `100 Continue`? Raises ExpectationFailed for other wishes."""
+    expectation = request.header(b"expect")
+    if expectation is None or request.http_1_0:
+        return False
+    if expectation.lower() != b"100-continue":
+        raise ExpectationFailed('the only expectation that can be met is "100-continue"')
+    return not request.framing.done
+
+
+def request_id(given: bytes | None) -> bytes:
+    """The client's own id if it is sane, else a new one."""
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(8).encode()
+
+
+def origin_form(target: bytes) -> bytes:
+    """The target as a path with its query; a proxy-style `http://host/path` loses its host."""
+    if target.startswith(b"/"):
+        return target
+    scheme, separator, rest = target.partition(b"://")
+    if separator and scheme.lower() in (b"http", b"https"):
+        _, slash, path = rest.partition(b"/")
+        return slash + path if slash else b"/"
+    raise ClientError("the request's target must be a path")

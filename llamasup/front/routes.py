@@ -1,0 +1,180 @@
+"""Which request goes where: to a model's child, or to control.
+
+A table of every path that llama-server answers. Paths are matched as they were sent, neither
+decoded nor normalised: what is not in the table is not found, so no clever spelling reaches a
+child.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
+from urllib.parse import parse_qs
+
+import msgspec
+from attrs import frozen
+
+from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
+from llamasup.front.requests import Request, origin_form
+from llamasup.pool.work import Work
+
+
+@frozen
+class ToModel:
+    """Send it to a child of this model (None: the client named none)."""
+
+    model: str | None
+    target: bytes
+    work: Work
+
+
+@frozen
+class ToControl:
+    """Send it to the control app."""
+
+    target: bytes
+
+
+Target = ToModel | ToControl
+
+_GENERATE = [
+    "/completion",
+    "/completions",
+    "/v1/completions",
+    "/chat/completions",
+    "/v1/chat/completions",
+    "/responses",
+    "/v1/responses",
+    "/v1/messages",
+    "/infill",
+    "/embedding",
+    "/embeddings",
+    "/v1/embeddings",
+    "/rerank",
+    "/v1/rerank",
+    "/reranking",
+    "/v1/reranking",
+    "/v1/audio/transcriptions",
+]
+_ASK = [
+    "/v1/messages/count_tokens",
+    "/tokenize",
+    "/detokenize",
+    "/apply-template",
+    "/lora-adapters",
+    "/props",
+]
+_LOOK = ["/props", "/metrics", "/slots", "/lora-adapters"]
+_CONTROL = ["/health", "/v1/health", "/models", "/v1/models", "/api/status"]
+
+_SLOT_ACTION = re.compile(rb"/slots/[0-9]{1,6}")
+
+_READ: Final = (b"GET", b"HEAD")
+_Methods = dict[bytes, Work | Literal["control"]]
+
+
+def _table() -> dict[bytes, _Methods]:
+    table: dict[bytes, _Methods] = {}
+    rows: list[tuple[list[str], tuple[bytes, ...], Work | Literal["control"]]] = [
+        (_GENERATE, (b"POST",), Work.GENERATE),
+        (_ASK, (b"POST",), Work.ASK),
+        (_LOOK, _READ, Work.ASK),
+        (_CONTROL, _READ, "control"),
+    ]
+    for paths, methods, goal in rows:
+        for path in paths:
+            table.setdefault(path.encode(), {}).update(dict.fromkeys(methods, goal))
+    return table
+
+
+_ROUTES: Final = _table()
+_SLOT_METHODS: Final[_Methods] = {b"POST": Work.ASK}
+
+
+class Router:
+    """The table under `server.path_prefixes`, which are stripped before it is read."""
+
+    def __init__(self, path_prefixes: Iterable[str] = ()) -> None:
+        prefixes = sorted(path_prefixes, key=len, reverse=True)
+        self._prefixes = tuple(prefix.rstrip("/").encode() for prefix in prefixes)
+
+    def route(self, request: Request) -> Target:
+        """Where `request` goes. Raises a ClientError for what goes nowhere."""
+        target = self._strip(origin_form(request.target))
+        path, _, query = target.partition(b"?")
+        methods = _ROUTES.get(path)
+        if methods is None:
+            if not _SLOT_ACTION.fullmatch(path):
+                raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}")
+            methods = _SLOT_METHODS
+        goal = methods.get(request.method)
+        if goal is None:
+            allowed = ", ".join(method.decode() for method in methods)
+            raise MethodNotAllowed(
+                f"{request.method.decode('latin-1')} is not answered at"
+                f" {path.decode('latin-1')}; use {allowed}",
+                allowed,
+            )
+        if goal == "control":
+            return ToControl(target)
+        return ToModel(named_model(request, query), target, goal)
+
+    def _strip(self, target: bytes) -> bytes:
+        for prefix in self._prefixes:
+            if target.startswith(prefix + b"/"):
+                return target[len(prefix) :]
+        return target
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_decode: Callable[[bytes | bytearray], _Named | list[msgspec.Raw]] = msgspec.json.Decoder(
+    _Named | list[msgspec.Raw]
+).decode
+
+
+def named_model(request: Request, query: bytes) -> str | None:
+    """The model that a request names: in its body, else in `?model=`.
+
+    Raises ClientError for a body that no engine could read: it shall not load one.
+    """
+    named = _named_in_body(request) if request.body else None
+    if named is None and b"model=" in query:
+        values = parse_qs(query.decode("latin-1"), encoding="utf-8").get("model")
+        named = values[0] if values else None
+    return named
+
+
+def _named_in_body(request: Request) -> str | None:
+    content_type = request.header(b"content-type") or b""
+    if content_type.lower().startswith(b"multipart/form-data"):
+        return multipart_field(bytes(request.body), content_type, b"model")
+    try:
+        document = _decode(request.body)
+    except msgspec.ValidationError as error:
+        raise ClientError(f"the body is not as expected: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ClientError(f"the body is not valid JSON: {error}") from None
+    return document.model if isinstance(document, _Named) else None
+
+
+_BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,200})"?', re.IGNORECASE)
+
+
+def multipart_field(body: bytes, content_type: bytes, name: bytes) -> str | None:
+    """The text of a small form field, or None if it is not there."""
+    boundary = _BOUNDARY.search(content_type)
+    if boundary is None:
+        raise ClientError("the multipart body's Content-Type names no boundary")
+    wanted = re.compile(
+        rb'content-disposition:[^\r\n]*;\s*name="?' + re.escape(name) + rb'"?\s*(?:;|\r\n)',
+        re.IGNORECASE,
+    )
+    for part in body.split(b"--" + boundary[1]):
+        head, blank, content = part[:4096].partition(b"\r\n\r\n")
+        if blank and wanted.search(head + b"\r\n"):
+            return content.removesuffix(b"\r\n").decode("utf-8", "replace").strip()
+    return None

@@ -1,0 +1,49 @@
+"""The names that clients may ask for, and the model that each one means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from llamasup.config.schema import ModelSettings
+from llamasup.errors import ClientError, ModelNotFound
+
+
+class Catalog:
+    """Every model under its name and its aliases, looked up without regard to case."""
+
+    def __init__(self, models: Mapping[str, ModelSettings], default: str = "") -> None:
+        self._models = {name.casefold(): name for name in models}
+        for name, settings in models.items():
+            self._models |= {alias.casefold(): name for alias in settings.aliases}
+        self._names = list(models)
+        self._default = self._models[default.casefold()] if default else None
+
+    def choose(self, asked: str | None) -> str:
+        """The model that `asked` means; without a name the default, or the only one there is.
+
+        Raises ModelNotFound with near matches, or ClientError with the names to choose from.
+        """
+        if asked:
+            model = self._models.get(asked.casefold())
+            if model is None:
+                raise ModelNotFound(f'there is no model "{asked}"; {self._suggestion(asked)}')
+            return model
+        if self._default is not None:
+            return self._default
+        if len(self._names) == 1:
+            return self._names[0]
+        raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
+
+    def _suggestion(self, asked: str) -> str:
+        near = get_close_matches(asked.casefold(), self._models, n=3, cutoff=0.5)
+        if near:
+            return "did you mean " + " or ".join(f'"{self._spelled(name)}"' for name in near) + "?"
+        return f"there are: {self._listing()}"
+
+    def _spelled(self, folded: str) -> str:
+        name = self._models[folded]
+        return name if name.casefold() == folded else folded
+
+    def _listing(self) -> str:
+        return ", ".join(f'"{name}"' for name in self._names) or "none at all"

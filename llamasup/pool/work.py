@@ -1,0 +1,15 @@
+"""What a request asks of a child."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Work(Enum):
+    """Does it need a slot, or is it answered beside them?"""
+
+    GENERATE = "generate"
+    """Occupies a slot until it is answered."""
+
+    ASK = "ask"
+    """Answered at once, whatever the slots do (`/tokenize`, `/props`)."""

@@ -1,0 +1,142 @@
+"""Opens everything in order, serves until it is told to stop, and closes everything in order.
+
+serve
+├─ children (outer: outlives the front)
+│   ├─ control
+│   └─ keepers, one task per resident model
+└─ front (inner: drained first)
+    ├─ signals
+    └─ listeners and connections
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+import platformdirs
+import trio
+
+from llamasup.children.keeper import Keeper
+from llamasup.children.launcher import Launcher
+from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
+from llamasup.config.addresses import Address
+from llamasup.config.schema import Config, ModelSettings, Seconds
+from llamasup.control.app import ControlApp
+from llamasup.control.server import ControlServer
+from llamasup.engine.locate import locate
+from llamasup.errors import LlamasupError
+from llamasup.front.conversation import Desk
+from llamasup.front.listener import Front, bound_address, open_listeners
+from llamasup.models.catalog import Catalog
+from llamasup.models.demo import ensure_demo
+from llamasup.pool.pool import Pool
+
+log = logging.getLogger(__name__)
+
+DEMO = "demo"
+_CONTEXT_OF_THE_DEMO = 4096
+
+Announce = Callable[[Config, list[Address]], None]
+"""Called once, when requests are welcome."""
+
+
+async def serve(config: Config, environ: Mapping[str, str], announce: Announce) -> None:
+    """Serve until SIGINT or SIGTERM, then drain: running answers get `drain_timeout`.
+
+    A second signal ends them at once. Raises OperatorError or EngineUnusable before anything was
+    started, if it cannot serve. Cancelled, it stops the children before it returns.
+    """
+    cache = cache_folder(config)
+    locate(config.engine.command, environ, cache)
+    config = with_demo(config, cache)
+    base = default_base(environ) if config.folders.run == "auto" else config.folders.run
+    with own_run_folder(base) as (run_folder, left), open_listeners(config.server.listen) as doors:
+        stop = Stop(config.server.drain_timeout)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop.heed_signals)
+            with stop.hurry:
+                await sweep(left)
+                launcher = Launcher(config, environ, cache, run_folder)
+                await _serve(config, launcher, run_folder, doors, stop, announce)
+            nursery.cancel_scope.cancel()
+
+
+class Stop:
+    """The operator's wish to stop: first gently, then at once."""
+
+    def __init__(self, drain_timeout: Seconds) -> None:
+        self.wished = trio.Event()
+        self.hurry = trio.CancelScope()
+        self._drain_timeout = drain_timeout
+
+    async def heed_signals(self) -> None:
+        """SIGINT or SIGTERM begins the drain; the second one, or its timeout, ends it."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            await anext(signals)
+            log.info("stopping: running answers may take %g s", self._drain_timeout)
+            self.wished.set()
+            self.hurry.deadline = trio.current_time() + self._drain_timeout
+            await anext(signals)
+            self.hurry.cancel()
+
+
+def cache_folder(config: Config) -> Path:
+    """Where downloads and the demo model lie."""
+    if config.folders.cache == "auto":
+        return platformdirs.user_cache_path("llamasup")
+    return config.folders.cache
+
+
+def with_demo(config: Config, cache: Path) -> Config:
+    """`config`, with the demo model if it has none. Raises OperatorError if that cannot be."""
+    if config.models:
+        return config
+    demo = ModelSettings(path=ensure_demo(cache), context_size=_CONTEXT_OF_THE_DEMO)
+    return attrs.evolve(config, models={DEMO: demo})
+
+
+async def _serve(
+    config: Config,
+    launcher: Launcher,
+    run_folder: RunFolder,
+    doors: list[socket.socket],
+    stop: Stop,
+    announce: Announce,
+) -> None:
+    async with trio.open_nursery() as children:
+        pool = Pool(config.models, launcher, children)
+        app = ControlApp(config, pool, launcher, started=time.time())
+        control = ControlServer(app, run_folder.control_socket)
+        await children.start(control.run)
+        children.start_soon(_look_at_engine, launcher)
+        for name in config.pool.preload:
+            children.start_soon(_preload, pool.keepers[name])
+        catalog = Catalog(config.models, config.server.default_model)
+        front = Front(Desk(config.server, catalog, pool, control))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(front.serve, doors)
+            announce(config, [bound_address(door) for door in doors])
+            await stop.wished.wait()
+            front.close()
+        children.cancel_scope.cancel()
+
+
+async def _look_at_engine(launcher: Launcher) -> None:
+    """Report an unusable engine at the start, not only to the first client."""
+    try:
+        await launcher.engine()
+    except LlamasupError as error:
+        log.error("%s", error)
+
+
+async def _preload(keeper: Keeper) -> None:
+    try:
+        await keeper.ready()
+    except LlamasupError:
+        log.warning("%s could not be preloaded; its next request tries again", keeper.model)

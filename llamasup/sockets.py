@@ -1,0 +1,91 @@
+"""Raw non-blocking sockets: dial, send, receive.
+
+On the hot path trio's own sockets cost twice as much as these: here the kernel is asked first, and
+trio only waits when the kernel says "not now".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import trio
+
+from llamasup.config.addresses import Address, UnixAddress
+
+READ_SIZE = 64 << 10
+
+_CROWDED_RETRY = 0.001
+_CROWDED_PATIENCE = 5.0
+
+
+async def dial(address: Address) -> socket.socket:
+    """A connection to `address`. Raises OSError; cancelled, it leaves nothing open."""
+    if isinstance(address, UnixAddress):
+        return await _dial_unix(address.path)
+    return await _dial_tcp(address.host, address.port)
+
+
+async def _dial_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        deadline = trio.current_time() + _CROWDED_PATIENCE
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                # The listener's queue is full, and nothing tells us when it is not.
+                if trio.current_time() > deadline:
+                    raise
+                await trio.sleep(_CROWDED_RETRY)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _dial_tcp(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        result = sock.connect_ex((host, port))
+        if result == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock)
+            result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if result:
+            raise OSError(result, os.strerror(result))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def send(sock: socket.socket, data: bytes | bytearray | memoryview) -> None:
+    """Send all of `data`. Raises OSError; cancelled, a part may have been sent."""
+    try:
+        sent = sock.send(data)
+    except (BlockingIOError, InterruptedError):
+        sent = 0
+    if sent == len(data):
+        return
+    rest = memoryview(data)[sent:]
+    while rest:
+        await trio.lowlevel.wait_writable(sock)
+        try:
+            rest = rest[sock.send(rest) :]
+        except (BlockingIOError, InterruptedError):
+            continue
+
+
+async def receive(sock: socket.socket) -> bytes:
+    """The next bytes, b"" at the end. Raises OSError, also for a reset."""
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            return sock.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            continue

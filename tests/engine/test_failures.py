@@ -1,0 +1,414 @@
+"""An exit status and last lines become one cause, in the engine's own words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamasup.engine.failures import Cause, Kind, Where, explain, reply_is_out_of_memory, symptom
+from llamasup.engine.loglines import Line, LogReader, Trouble
+
+LOGS = Path(__file__).parent / "logs"
+EVERY_LOG = sorted(LOGS.rglob("*.txt"))
+
+
+def said(log: str) -> list[str]:
+    reader = LogReader()
+    events = reader.feed((LOGS / f"{log}.txt").read_bytes()) + reader.end()
+    return [event.text for event in events if isinstance(event, Line)]
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "words"),
+    [
+        (
+            "missing_file",
+            Kind.MISSING_FILE,
+            "failed to open GGUF file '/models/missing.gguf' (No such file or directory)",
+        ),
+        (
+            "pypi_missing_file",
+            Kind.MISSING_FILE,
+            "failed to open GGUF file '/models/missing.gguf' (No such file or directory)",
+        ),
+        (
+            "not_seen_here/missing_file_2023",
+            Kind.MISSING_FILE,
+            "failed to open /models/missing.gguf: No such file or directory",
+        ),
+        ("bad_magic", Kind.BAD_MODEL_FILE, "invalid magic characters: 'GGML', expected 'GGUF'"),
+        ("empty_file", Kind.BAD_MODEL_FILE, "failed to read magic"),
+        ("cut_header", Kind.BAD_MODEL_FILE, "failed to read key-value pairs"),
+        (
+            "cut_file",
+            Kind.BAD_MODEL_FILE,
+            "tensor 'output.weight' data is not within the file bounds, "
+            "model is corrupted or incomplete",
+        ),
+        (
+            "newer_gguf_version",
+            Kind.BAD_MODEL_FILE,
+            "this GGUF file is version 99 but this software only supports up to version 3",
+        ),
+        ("missing_tensor", Kind.BAD_MODEL_FILE, "tensor 'blk.0.attn_q.weight' not found"),
+        ("missing_key", Kind.BAD_MODEL_FILE, "key not found in model: llama.block_count"),
+        (
+            "unknown_architecture",
+            Kind.UNKNOWN_ARCHITECTURE,
+            "unknown model architecture: 'llamx'",
+        ),
+        (
+            "unknown_architecture_jsonl",
+            Kind.UNKNOWN_ARCHITECTURE,
+            "unknown model architecture: 'llamx'",
+        ),
+        ("unknown_flag", Kind.BAD_FLAG, "invalid argument: --frobnicate"),
+        ("bad_flag_value", Kind.BAD_FLAG, 'error while handling argument "-c": stoi'),
+        (
+            "refused_combination",
+            Kind.BAD_FLAG,
+            "quantized V cache requires flash_attn to be enabled",
+        ),
+        (
+            "address_in_use",
+            Kind.ADDRESS_IN_USE,
+            "couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 12061",
+        ),
+        (
+            "stale_unix_socket",
+            Kind.ADDRESS_IN_USE,
+            "couldn't bind HTTP server socket, hostname: /run/llamasup/st.sock, port: 9931",
+        ),
+        (
+            "pypi_address_in_use",
+            Kind.ADDRESS_IN_USE,
+            "couldn't bind HTTP server socket, hostname: /run/llamasup/py.sock, port: 0",
+        ),
+        ("child_mode_stdin_closed", Kind.FINISHED, "EOF on stdin detected"),
+    ],
+)
+def test_a_child_that_exits_with_1_says_why(log: str, kind: Kind, words: str) -> None:
+    assert explain(1, said(log)) == Cause(kind, words)
+
+
+@pytest.mark.parametrize(
+    ("log", "where", "words"),
+    [
+        (
+            "out_of_memory_weights",
+            Where.WEIGHTS,
+            "unable to allocate CPU buffer: insufficient memory (attempted to allocate 256.65 MB)",
+        ),
+        (
+            "out_of_memory_weights_mapped",
+            Where.WEIGHTS,
+            "mmap failed: Cannot allocate memory",
+        ),
+        (
+            "out_of_memory_kv",
+            Where.KV,
+            "failed to allocate buffer for kv cache: "
+            "insufficient memory (attempted to allocate 3906.25 MB)",
+        ),
+        (
+            "pypi_out_of_memory_kv",
+            Where.KV,
+            "failed to allocate buffer for kv cache: "
+            "insufficient memory (attempted to allocate 5859.38 MB)",
+        ),
+        (
+            "out_of_memory_compute",
+            Where.COMPUTE,
+            "failed to allocate compute pp buffers: "
+            "insufficient memory (attempted to allocate 8418.25 MB)",
+        ),
+        (
+            "not_seen_here/out_of_memory_cuda_weights",
+            Where.WEIGHTS,
+            "unable to allocate CUDA0 buffer: "
+            "allocating 16384.00 MiB on device 0: cudaMalloc failed: out of memory",
+        ),
+        (
+            "not_seen_here/out_of_memory_cuda_kv",
+            Where.KV,
+            "failed to allocate buffer for kv cache: "
+            "allocating 12288.00 MiB on device 0: cudaMalloc failed: out of memory",
+        ),
+        (
+            "not_seen_here/out_of_memory_cuda_compute",
+            Where.COMPUTE,
+            "failed to allocate compute pp buffers: "
+            "allocating 3084.02 MiB on device 0: cudaMalloc failed: out of memory",
+        ),
+        (
+            "not_seen_here/out_of_memory_hip",
+            Where.WEIGHTS,
+            "unable to allocate ROCm0 buffer: "
+            "allocating 20480.00 MiB on device 0: hipMalloc failed: out of memory",
+        ),
+        (
+            "not_seen_here/out_of_memory_vulkan_kv",
+            Where.KV,
+            "failed to allocate buffer for kv cache: "
+            "Device memory allocation of size 1879048192 failed.",
+        ),
+        (
+            "not_seen_here/out_of_memory_vulkan_too_large",
+            Where.WEIGHTS,
+            "unable to allocate Vulkan0 buffer",
+        ),
+        (
+            "not_seen_here/out_of_memory_metal_weights",
+            Where.WEIGHTS,
+            "unable to allocate Metal buffer: failed to allocate buffer, size = 16384.00 MiB",
+        ),
+        (
+            "not_seen_here/retried_without_pipeline_parallelism_in_vain",
+            Where.COMPUTE,
+            "failed to allocate compute pp buffers: "
+            "Device memory allocation of size 416022528 failed.",
+        ),
+    ],
+)
+def test_a_load_out_of_memory_says_for_what_and_how_much(
+    log: str, where: Where, words: str
+) -> None:
+    assert explain(1, said(log)) == Cause(Kind.OUT_OF_MEMORY, words, where)
+
+
+@pytest.mark.parametrize(
+    ("log", "where", "words"),
+    [
+        ("out_of_memory_cuda_while_decoding", Where.COMPUTE, "CUDA error: out of memory"),
+        ("out_of_memory_hip_while_decoding", Where.COMPUTE, "ROCm error: out of memory"),
+        (
+            "out_of_memory_vulkan_thrown",
+            Where.UNKNOWN,
+            "vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        ),
+        (
+            "out_of_memory_metal_while_decoding",
+            Where.COMPUTE,
+            "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+        ),
+    ],
+)
+def test_an_abort_out_of_memory_is_not_a_mere_crash(log: str, where: Where, words: str) -> None:
+    assert explain(-6, said(f"not_seen_here/{log}")) == Cause(Kind.OUT_OF_MEMORY, words, where)
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("cuda_illegal_access", "CUDA error: an illegal memory access was encountered"),
+        ("assertion", "/src/ggml/src/ggml.c:3108: GGML_ASSERT(ggml_can_repeat(b, a)) failed"),
+    ],
+)
+def test_an_abort_says_what_it_stumbled_over(log: str, words: str) -> None:
+    assert explain(-6, said(f"not_seen_here/{log}")) == Cause(Kind.CRASH, words)
+
+
+def test_a_failed_wake_up_is_blamed_on_the_file_and_not_on_the_abort() -> None:
+    cause = explain(-6, said("failed_wake_up"))
+    assert cause.kind is Kind.MISSING_FILE
+    assert "No such file or directory" in cause.words
+
+
+def test_memory_found_at_the_second_try_is_not_out_of_memory() -> None:
+    cause = explain(-11, said("not_seen_here/recovered_without_pipeline_parallelism"))
+    assert cause.kind is Kind.CRASH
+
+
+def test_what_an_engine_can_do_without_is_not_out_of_memory() -> None:
+    cause = explain(1, said("not_seen_here/warnings_that_harm_nothing"))
+    assert cause.kind is Kind.UNKNOWN
+
+
+def test_a_refused_request_is_not_why_a_child_was_killed() -> None:
+    assert explain(-9, said("prompt_too_long")).kind is Kind.KILLED
+
+
+def test_a_prompt_quoted_in_debug_or_info_lines_is_not_believed() -> None:
+    quotes = ["D prompt: CUDA error: out of memory", "I prompt: std::bad_alloc", "E real trouble"]
+    assert explain(1, quotes) == Cause(Kind.UNKNOWN, "exited with 1; its last words: real trouble")
+
+
+@pytest.mark.parametrize("exit", [1, 127])
+def test_a_missing_library_is_not_a_missing_model(exit: int) -> None:
+    cause = explain(exit, said("not_seen_here/missing_library"))
+    assert cause.kind is Kind.ENGINE_UNUSABLE
+    assert "libcudart.so.12" in cause.words
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[Errno 2] No such file or directory: './llama-server'",
+        "[Errno 8] Exec format error: './llama-server'",
+        "[Errno 13] Permission denied: './llama-server'",
+        "ModuleNotFoundError: No module named 'xllamacpp'",
+        "llama-server: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found",
+        "llama-server: symbol lookup error: libllama.so: undefined symbol: llama_x",
+        "bash: ./llama-server: cannot execute binary file",
+        "sh: 1: llama-server: Exec format error",
+        "dyld[7]: Library not loaded: @rpath/libllama.dylib",
+        "CUDA error: no kernel image is available for execution on the device",
+        "llama_model_load_from_file_impl: no backends are loaded. hint: use ggml_backend_load()",
+    ],
+)
+def test_an_engine_that_cannot_run_here_is_unusable(line: str) -> None:
+    assert explain(None, [line]).kind is Kind.ENGINE_UNUSABLE
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("error: unknown argument: --x", Kind.BAD_FLAG),
+        ("child.py: error: unrecognized arguments: --x", Kind.BAD_FLAG),
+        ("llama_init: quantized V cache was requested, but this requires X", Kind.BAD_FLAG),
+        ("OSError: [Errno 98] Address already in use", Kind.ADDRESS_IN_USE),
+        ("load: error loading model vocabulary: unknown pre-tokenizer type: 'x'",
+         Kind.UNKNOWN_ARCHITECTURE),
+        ("listen: Address already in use", Kind.ADDRESS_IN_USE),
+        ("gguf_init: failed to open GGUF file 'x' (Permission denied)", Kind.MISSING_FILE),
+        ("unknown model architecture: 'x'", Kind.UNKNOWN_ARCHITECTURE),
+        ("unknown tokenizer: 'x'", Kind.UNKNOWN_ARCHITECTURE),
+        ("gguf_init: invalid magic number 00000000", Kind.BAD_MODEL_FILE),
+        ("model is corrupted or incomplete", Kind.BAD_MODEL_FILE),
+        ("load: tensor 'x' not found", Kind.BAD_MODEL_FILE),
+        ("load: tensor 'x' has wrong shape; expected 3, got 4", Kind.BAD_MODEL_FILE),
+        ("load: cannot find tokenizer vocab in model file", Kind.BAD_MODEL_FILE),
+        ("gguf_init: encountered bad_alloc error while reading key 3", Kind.BAD_MODEL_FILE),
+        ("gguf_init: GGUFv1 is no longer supported", Kind.BAD_MODEL_FILE),
+        ("load: wrong number of tensors; expected 292, got 291", Kind.BAD_MODEL_FILE),
+        ("srv  update_slots: decode() failed: std::bad_alloc", Kind.OUT_OF_MEMORY),
+        ("unable to allocate CPU buffer", Kind.OUT_OF_MEMORY),
+        ("std::bad_alloc", Kind.OUT_OF_MEMORY),
+        ("UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", Kind.OUT_OF_MEMORY),
+        ("insufficient memory", Kind.OUT_OF_MEMORY),
+        ("MemoryError", Kind.OUT_OF_MEMORY),
+        ("CUBLAS_STATUS_ALLOC_FAILED", Kind.OUT_OF_MEMORY),
+        ("hipErrorOutOfMemory", Kind.OUT_OF_MEMORY),
+        ("init: failed to allocate output buffer of size 12.00 MiB", Kind.OUT_OF_MEMORY),
+        ("ggml_vulkan: vk::Queue::submit: ErrorDeviceLost", Kind.CRASH),
+        ("libc++abi: terminating due to uncaught exception", Kind.CRASH),
+        ("CUDA error: invalid argument", Kind.CRASH),
+        ("/src/server-context.cpp:1076: the state is lost", Kind.CRASH),
+        ("/src/ggml-cuda.cu:1: the state is lost", Kind.CRASH),
+        ("/src/ggml.c:1: GGML_ASSERT(x > 0)", Kind.CRASH),
+    ],
+)  # fmt: skip
+def test_lone_lines_that_point_at_a_cause(line: str, kind: Kind) -> None:
+    assert symptom(line) is kind
+
+
+@pytest.mark.parametrize(
+    ("exit", "kind", "words"),
+    [
+        (-9, Kind.KILLED, "killed by SIGKILL (the kernel's, if memory ran out)"),
+        (137, Kind.KILLED, "killed by SIGKILL (the kernel's, if memory ran out)"),
+        (-15, Kind.KILLED, "killed by SIGTERM"),
+        (-11, Kind.CRASH, "killed by SIGSEGV"),
+        (-6, Kind.CRASH, "killed by SIGABRT"),
+        (-4, Kind.ENGINE_UNUSABLE, "killed by SIGILL (this engine was built for another CPU)"),
+        (-200, Kind.KILLED, "killed by signal 200"),
+        (0xC0000005, Kind.CRASH, "ended with 0xC0000005"),
+        (0xC0000135, Kind.ENGINE_UNUSABLE, "ended with 0xC0000135"),
+        (3, Kind.UNKNOWN, "exited with 3"),
+    ],
+)
+def test_without_a_telling_line_the_exit_tells(exit: int, kind: Kind, words: str) -> None:
+    assert explain(exit, []) == Cause(kind, words)
+    last_words = "; its last words: listening on http://127.0.0.1:12063"
+    assert explain(exit, said("killed")) == Cause(kind, words + last_words)
+
+
+def test_a_model_file_cut_while_mapped_is_a_sigbus_that_says_so() -> None:
+    cause = explain(-7, said("mapped_file_cut"))
+    assert cause.kind is Kind.CRASH
+    assert "cut short" in cause.words
+
+
+@pytest.mark.parametrize("log", ["ready_text", "address_in_use"])
+def test_exit_0_is_no_failure(log: str) -> None:
+    assert explain(0, said(log)) == Cause(Kind.FINISHED, "finished by itself")
+
+
+def test_a_child_that_never_got_ready_is_quoted() -> None:
+    assert explain(None, ["loading", ""]) == Cause(Kind.UNKNOWN, "loading")
+    assert explain(None, []) == Cause(Kind.UNKNOWN, "said nothing")
+
+
+def test_the_last_words_are_an_error_that_says_something() -> None:
+    story = [
+        "E load: failed to load model",
+        "E load: the disk is on fire",
+        "I srv  operator(): cleaning up before exit...",
+        "E srv  llama_server: exiting due to model loading error",
+        'cmd_child_to_router:state:{"state":"loading","payload":null}',
+    ]
+    assert explain(1, story).words == "exited with 1; its last words: the disk is on fire"
+
+
+@pytest.mark.parametrize("path", EVERY_LOG, ids=lambda path: path.stem)
+def test_every_cause_was_a_trouble_when_its_line_came(path: Path) -> None:
+    reader = LogReader()
+    events = reader.feed(path.read_bytes()) + reader.end()
+    troubles = [event.kind for event in events if isinstance(event, Trouble)]
+    cause = explain(1, [event.text for event in events if isinstance(event, Line)])
+    assert cause.kind in (Kind.UNKNOWN, Kind.FINISHED) or cause.kind in troubles
+
+
+log_like = st.one_of(
+    st.text(),
+    st.sampled_from([line for path in EVERY_LOG for line in path.read_text().splitlines()]),
+)
+
+
+@settings(deadline=None)
+@given(exit=st.none() | st.integers(-300, 1 << 33), lines=st.lists(log_like, max_size=20))
+def test_any_end_has_a_cause_in_one_bounded_line(exit: int | None, lines: list[str]) -> None:
+    words = explain(exit, lines).words
+    assert words
+    assert words.splitlines() == [words]
+    assert len(words) < 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (500, "decode() failed: std::bad_alloc"),
+        (500, "CUDA error: out of memory"),
+        (500, "cudaMalloc failed"),
+        (500, "Failed to allocate buffer"),
+        (500, "failed to create context with model"),
+        (500, "failed to initialize the context: no"),
+        (503, "vk::Device::allocateMemory: ErrorOutOfDeviceMemory"),
+        (400, "std::bad_alloc"),
+    ],
+)
+def test_replies_that_mean_out_of_memory(status: int, message: str) -> None:
+    assert reply_is_out_of_memory(status, message.encode())
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (200, "std::bad_alloc"),
+        (400, "what does CUDA error: out of memory mean?"),
+        (404, "std::bad_alloc"),
+        (500, "Context size has been exceeded. failed to allocate"),
+        (400, '{"type":"exceed_context_size_error","message":"bad_alloc"}'),
+        (503, "Loading model"),
+        (500, ""),
+    ],
+)
+def test_replies_that_mean_something_else(status: int, message: str) -> None:
+    assert not reply_is_out_of_memory(status, message.encode())
+
+
+def test_a_reply_may_be_any_bytes() -> None:
+    assert not reply_is_out_of_memory(500, b"\xff\xfe\x00")

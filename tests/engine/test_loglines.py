@@ -1,0 +1,307 @@
+"""Bytes of every known dialect of llama-server become the same few events, however they are cut."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamasup.engine.failures import Kind
+from llamasup.engine.loglines import (
+    Event,
+    Line,
+    Listening,
+    LoadProgress,
+    LogReader,
+    ModelLoaded,
+    PromptProgress,
+    Sleeping,
+    SlotsConfigured,
+    Trouble,
+)
+
+LOGS = Path(__file__).parent / "logs"
+EVERY_LOG = sorted(LOGS.rglob("*.txt"))
+
+
+def read(data: bytes) -> list[Event]:
+    reader = LogReader()
+    return reader.feed(data) + reader.end()
+
+
+def meanings(log: str) -> list[Event]:
+    events = read((LOGS / f"{log}.txt").read_bytes())
+    return [event for event in events if not isinstance(event, Line)]
+
+
+def lines(data: bytes) -> list[Line]:
+    return [event for event in read(data) if isinstance(event, Line)]
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("ready_text", ["http://127.0.0.1:12061", (2, 512)]),
+        ("ready_no_prefix_unix_socket", ["unix:///run/llamasup/x.sock", (4, 1024)]),
+        ("ready_no_timestamps", ["http://127.0.0.1:12065", (4, 512)]),
+        ("ready_colours", ["http://127.0.0.1:12061", (4, 1024)]),
+        ("ready_jsonl", ["http://127.0.0.1:12061", (4, 1024)]),
+        ("ready_verbose", ["http://127.0.0.1:12061", (4, 1024)]),
+        ("pypi_ready", ["unix:///run/llamasup/py.sock", (1, 1024)]),
+    ],
+)
+def test_a_start_is_slots_then_model_then_address_in_every_dialect(
+    log: str, expected: tuple[str, tuple[int, int]]
+) -> None:
+    address, slots = expected
+    assert meanings(log) == [SlotsConfigured(*slots), ModelLoaded(), Listening(address)]
+
+
+@pytest.mark.parametrize("log", ["ready_2024_json", "ready_2024_text"])
+def test_older_engines_bind_before_they_load(log: str) -> None:
+    assert meanings(f"not_seen_here/{log}") == [
+        Listening("http://127.0.0.1:8080"),
+        SlotsConfigured(1, None),
+        ModelLoaded(),
+    ]
+
+
+def test_the_engine_of_2025_says_twice_that_it_listens_and_shows_its_prefill() -> None:
+    assert meanings("not_seen_here/ready_2025_text") == [
+        Listening("http://127.0.0.1:8080"),
+        SlotsConfigured(2, None),
+        ModelLoaded(),
+        Listening("http://127.0.0.1:8080"),
+        PromptProgress(slot=0, tokens=2048, fraction=0.5),
+    ]
+
+
+def test_the_engine_of_2023_says_in_text_and_in_json_that_it_listens() -> None:
+    assert meanings("not_seen_here/ready_2023") == [Listening("http://127.0.0.1:8080")] * 2
+
+
+def test_a_child_reports_how_far_it_has_loaded_and_then_that_it_is_ready() -> None:
+    *loading, ready = meanings("child_mode_load")
+    fractions = [event.fraction for event in loading if isinstance(event, LoadProgress)]
+    assert len(fractions) == len(loading)
+    assert fractions[0] == 0.0
+    assert fractions[-1] == 1.0
+    assert fractions == sorted(fractions)
+    assert ready == ModelLoaded()
+
+
+def test_a_child_reports_that_it_sleeps_and_wakes() -> None:
+    assert meanings("child_mode_sleep_and_wake") == [
+        *(LoadProgress(0.0), LoadProgress(1.0), ModelLoaded()),
+        Sleeping(),
+        *(LoadProgress(0.0), LoadProgress(1.0), ModelLoaded()),
+    ]
+
+
+def test_load_progress_counts_all_stages() -> None:
+    report = (
+        b'cmd_child_to_router:state:{"state":"loading",'
+        b'"payload":{"stages":["text_model","mmproj"],"current":"mmproj","value":0.5}}\n'
+    )
+    assert read(report)[1:] == [LoadProgress(0.75)]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"null", b"{}", b'{"stages":[],"current":"a","value":1}', b'{"stages":["a"],"current":"a"}'],
+)
+def test_loading_without_a_number_is_progress_all_the_same(payload: bytes) -> None:
+    report = b'cmd_child_to_router:state:{"state":"loading","payload":' + payload + b"}"
+    assert read(report)[1:] == [LoadProgress(None)]
+
+
+def test_sleep_is_told_once_on_stderr() -> None:
+    assert meanings("sleep_and_wake").count(Sleeping()) == 1
+
+
+def test_a_long_prefill_shows_its_progress() -> None:
+    progress = [event for event in meanings("long_prefill") if isinstance(event, PromptProgress)]
+    assert progress[0] == PromptProgress(slot=0, tokens=320, fraction=0.12)
+    assert len(progress) > 30
+    assert [event.tokens for event in progress] == sorted(event.tokens for event in progress)
+
+
+def test_a_failing_load_tells_its_trouble_in_clean_words() -> None:
+    trouble = Trouble(Kind.UNKNOWN_ARCHITECTURE, "unknown model architecture: 'llamx'")
+    assert trouble in meanings("unknown_architecture")
+    assert meanings("unknown_architecture_jsonl") == meanings("unknown_architecture")
+
+
+@pytest.mark.parametrize(
+    "log",
+    ["debug_of_a_request", "prompt_too_long", "not_seen_here/warnings_that_harm_nothing"],
+)
+def test_what_harms_nothing_is_no_trouble(log: str) -> None:
+    assert not [event for event in meanings(log) if isinstance(event, Trouble)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"0.00.032.395 I srv  hello", Line("0.00.032.395 I srv  hello", "info")),
+        (b"0.00.032.395 W srv  hello\r", Line("0.00.032.395 W srv  hello", "warning")),
+        (b"E hello", Line("E hello", "error")),
+        (b"D hello", Line("D hello", "debug")),
+        (b"WARN [  main] hello", Line("WARN [  main] hello", "warning")),
+        (b"srv  hello", Line("srv  hello", None)),
+        (b"\x1b[34m0.00.000.769\x1b[0m \x1b[35mW x\x1b[0m", Line("0.00.000.769 W x", "warning")),
+        (b'{"type":"log","level":"warn","msg":"srv  x\\n"}', Line("W srv  x", "warning")),
+        (b'{"level":"ERROR","function":"main","msg":"no"}', Line("E main: no", "error")),
+        (b'{"type":"fit_memory_breakdown"}', Line('{"type":"fit_memory_breakdown"}', None)),
+        (b"caf\xe9", Line("caf\ufffd", None)),
+    ],
+)  # fmt: skip
+def test_a_line_keeps_its_prefix_and_knows_its_level(data: bytes, expected: Line) -> None:
+    assert lines(data) == [expected]
+
+
+def test_empty_lines_are_no_events() -> None:
+    assert read(b"\n\n \r\n\x1b[0m\n") == []
+
+
+def test_a_json_message_of_several_lines_is_several_lines() -> None:
+    assert lines(b'{"level":"info","msg":"one\\n\\ntwo\\n"}') == [
+        Line("I one", "info"),
+        Line("I two", "info"),
+    ]
+
+
+def test_the_last_line_needs_no_end() -> None:
+    reader = LogReader()
+    assert reader.feed(b"I srv  llama_server: model loa") == []
+    assert reader.feed(b"ded") == []
+    assert reader.end() == [Line("I srv  llama_server: model loaded", "info"), ModelLoaded()]
+    assert reader.end() == []
+
+
+def test_a_line_of_no_end_is_cut_and_the_next_one_is_whole() -> None:
+    reader = LogReader()
+    for _ in range(100):
+        assert reader.feed(b"x" * 10_000) == []
+    assert reader.feed(b"\nnext\n") == [Line("x" * LogReader.longest, None), Line("next", None)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"initializing, n_slots = " + b"9" * 8000 + b", n_ctx_slot = 1",
+        b"[" * 16_000,
+        b'{"msg":' + b"[" * 8000 + b"]" * 8000 + b"}",
+        b'{"level":["error"],"msg":"\\ud800"}',
+        b'cmd_child_to_router:state:{"state":"loading","payload":{"value":1e999}}',
+        b"cmd_child_to_router:state:{" + b"[" * 9000,
+    ],
+)
+def test_absurd_values_are_lines_without_meaning(data: bytes) -> None:
+    assert len(lines(data)) == 1
+    assert len(read(data)) == 1
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        b"D srv  log: server is listening on http://127.0.0.1:1",
+        b"I slot print: id  0 | task 0 | say: listening on http://127.0.0.1:1",
+        b"I slot print: id  0 | task 0 | say: CUDA error: out of memory",
+        b'{"prompt":"main: model loaded"}',
+    ],
+)
+def test_chatter_that_quotes_us_is_not_believed(quote: bytes) -> None:
+    assert len(read(quote)) == 1
+
+
+@pytest.mark.parametrize("path", EVERY_LOG, ids=lambda path: path.stem)
+def test_every_line_of_every_log_is_kept(path: Path) -> None:
+    data = path.read_bytes()
+    assert len(lines(data)) == len([line for line in data.splitlines() if line.strip()])
+
+
+def cut(data: bytes, places: list[int]) -> list[Event]:
+    reader = LogReader()
+    events: list[Event] = []
+    start = 0
+    for place in [*sorted(place % (len(data) + 1) for place in places), len(data)]:
+        events += reader.feed(data[start:place])
+        start = place
+    return events + reader.end()
+
+
+places = st.lists(st.integers(0, 1 << 20), max_size=12)
+
+
+@settings(deadline=None)
+@given(path=st.sampled_from(EVERY_LOG), places=places)
+def test_a_log_means_the_same_however_it_is_cut(path: Path, places: list[int]) -> None:
+    data = path.read_bytes()
+    assert cut(data, places) == read(data)
+
+
+@pytest.mark.parametrize("path", EVERY_LOG, ids=lambda path: path.stem)
+def test_a_log_means_the_same_byte_by_byte(path: Path) -> None:
+    data = path.read_bytes()
+    assert cut(data, list(range(len(data)))) == read(data)
+
+
+# Random bytes alone would never look like a log: mix them with what the reader looks for.
+pieces = st.one_of(
+    st.binary(max_size=30),
+    st.sampled_from(
+        [
+            *(b"\n", b"\r\n", b"{", b'"}\n', b'{"msg":"', b'"level":"error",', b"\x1b[", b"0m"),
+            *(b"E ", b"0.00.000.001 W ", b"INFO [main] ", b"CUDA error: ", b"x" * 9000),
+            *(b"cmd_child_to_router:state:", b'{"state":"loading","payload":', b"model loaded"),
+            *(b"listening on http://", b"HTTP server listening hostname=", b" port=1"),
+            *(b"id  0 | task 0 | ", b"prompt processing, n_tokens = 1, progress = ", b"0."),
+            b"initializing, n_slots = ",
+        ]
+    ),
+)
+
+
+@settings(deadline=None)
+@given(data=st.lists(pieces, max_size=40).map(b"".join), places=places)
+def test_any_bytes_can_be_read_and_cut(data: bytes, places: list[int]) -> None:
+    assert cut(data, places) == read(data)
+
+
+def cost(line: bytes, count: int) -> float:
+    data = line * count
+    best = float("inf")
+    for _ in range(3):
+        reader = LogReader()
+        start = time.process_time()
+        for offset in range(0, len(data), 1 << 16):
+            reader.feed(data[offset : offset + (1 << 16)])
+        best = min(best, time.process_time() - start)
+    return best
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"0.01.012.351 D srv        decode: n_batch (effective) = 64, off = 0\n",
+        b"slot handle_last_: id  0 | task 0 | slot decode token, id=260, n_ctx = 2048\n",
+    ],
+)
+def test_a_flood_of_chatter_is_cheap(line: bytes) -> None:
+    assert cost(line, 20_000) < 0.8  # a tenth of that was measured
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(b"id 0 | task 0 | prompt processing, n_tokens = 1, ", b"failed to open ", b"error: "),
+        *(b"initializing n_slots ", b"HTTP server listening hostname ", b"version `G", b"a: "),
+    ],
+)
+def test_a_line_made_to_be_slow_is_not(piece: bytes) -> None:
+    line = (piece * LogReader.longest)[: LogReader.longest - 1] + b"\n"
+    assert cost(line, 1) < 0.2
