@@ -159,6 +159,9 @@ class Child:
             (signal.SIGKILL, _KILL_PATIENCE),
         ):
             _signal_group(process, number)
+            # In child mode llama-server heeds TERM only when its stdin ends, too (7 ms, else never).
+            if process.stdin is not None:
+                await process.stdin.aclose()
             with trio.move_on_after(patience):
                 await process.wait()
                 return

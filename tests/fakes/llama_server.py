@@ -7,7 +7,7 @@ journal, one JSON object a line: `event`, `pid`, `at` (time.monotonic) and detai
 
     started (argv, environment)   grandchild (grandchild)   ready   request (method, target,
     headers, body, busy)   answered (sent)   client closed (sent)   died (sent, how)
-    signal (name, ignored)   stdin closed   exited (status)
+    signal (name, ignored)   stdin closed   exited (status)   fault (traceback: a bug of its own)
 
 Only the standard library, so that any Python can run it as a child.
 """
