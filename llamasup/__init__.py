@@ -1,3 +1,97 @@
-"""llamasup: one process that owns every llama-server child and stands in front of them on one port."""
+"""llamasup: one process that owns every llama-server child and answers for them on one port.
+
+This page is the architecture: the words, the rooms, who owns whom, the way of a request, and the
+decisions with their reasons.
+
+Words
+-----
+model     a name that clients ask for
+engine    the llama-server program: found on PATH, or embedded (from PyPI)
+rung      one way to launch a model (context, KV type, GPU layers)
+child     one running llama-server, one incarnation
+keeper    owns one model's children over time
+pool      decides who gets which child; `async with pool.lease(model, work) as lease`
+lease     one request's permission to use one child
+relay     carries one request and its answer
+front     the public listener
+control   the operator's side: health, model list, status
+
+Rooms
+-----
+From the ground up; each imports only from those above it (`tests/test_house.py` checks that):
+
+    errors      every error that a client or an operator can meet
+    states      the states of children and keepers, and what may follow what
+    config/     llamasup.toml, environment and flags become a `Config`
+    sockets     raw non-blocking sockets: dial, send, receive
+    models/     the names of models; the demo model
+    memory/     rungs
+    engine/     where the engine is, how it is called, what its words mean
+    children/   processes: child, keeper, slots, and the marks that survive a kill -9
+    pool/       leases
+    front/      connections, requests, routes, relay, replies
+    control/    an ASGI app on Hypercorn, behind the front
+    serve       opens everything in order, and closes it in order
+    cli/        one file a command
+
+Decisions are pure: log lines, failures, command lines, framing, heads and routes import no trio,
+read no clock and open no file. They say what to do; the async rooms do it, and stay thin.
+
+Who owns whom
+-------------
+    serve
+    ├─ signals
+    ├─ children's nursery (outer: outlives the front)
+    │   ├─ control: Hypercorn on a private Unix socket, restarted if it falls
+    │   └─ keeper, one task per resident model
+    │       └─ incarnation nursery: the process · a pump for each output · the wait for readiness
+    └─ front nursery (inner: drained first)
+        └─ connection nursery: the conversation · the watch for the client's leaving
+
+No task has an owner that is not named here. A client that leaves cancels its connection's nursery;
+that closes the child's socket, and that is the cancellation: nothing else has to be told.
+
+The way of a request
+--------------------
+1. `front.listener` accepts. One task per connection reads for as long as it lives
+   (`front.connection`); `front.conversation` reads the request under limits of time and size.
+2. `front.routes` names its goal: a model, control, or an error. The body's bytes are not touched.
+3. `pool.lease`: the keeper is asked to be ready, and loads the model if need be. If every slot is
+   taken the request waits here, never inside llama-server.
+4. `front.relay` connects to the child, sends, and reads the head of the reply. What fails until
+   then is a JSON error.
+5. From then on bytes go from socket to socket as they come, and `front.framing` only counts, so
+   that an end is known to be an end. An answer that is cut ends with a broken connection.
+
+Control is one more upstream of the same relay: one port, one code path.
+
+Decisions, and why
+------------------
+- **An own front, with Hypercorn behind it.** Hypercorn's trio worker ends its `serve` when one
+  connection's reader raises, cannot time out a stalled client, loses disconnects, and costs four
+  to ten times more per token. So it never faces the network, and never carries tokens.
+- **h11 reads heads, `framing` measures bodies,** both ways. h11 reads chunk sizes leniently
+  (extensions), and that is where two servers come to disagree about where a request ends.
+- **Unix sockets to the children** in a private folder: no port to collide or to scan. TCP on
+  loopback where the engine knows no Unix sockets, or by `engine.port_range_start`.
+- **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
+  stream closes its connection anyway, and closing is how a request is cancelled.
+- **Never more requests than slots.** llama-server's queue has no fairness and no eye for clients
+  that leave.
+- **One reader task per connection,** not a watcher per request: 12 µs cheaper for each, and a
+  pipelined request and a leaving client are seen by the same read.
+- **A load belongs to its keeper,** not to the request that caused it: impatient clients that try
+  again would otherwise never see a model that loads slowly.
+- **Readiness is heard, not polled:** a log line is the hint, one `/health` the proof; engines with
+  unknown words are found out by looking, ever more seldom. A load may take as long as it likes,
+  but not be silent for longer than `engine.load_timeout`.
+- **A stop is TERM, the end of stdin, then KILL to the process group,** with both outputs read to
+  their end meanwhile, for a child that cannot write its last words does not end.
+  A llama-server in child mode does not end by TERM alone.
+- **No PR_SET_PDEATHSIG:** trio forks in a worker thread that ends when it is idle, and the signal
+  is bound to that thread. A child that a kill -9 leaves behind ends with its stdin, or is swept by
+  the next start (`children.orphans`).
+- **A key joins the configuration with the capability that reads it.** No key is without effect.
+"""
 
 __version__ = "0.1.0"

@@ -1,0 +1,323 @@
+"""A llamasup in this very process, on a port of its own, and a client that watches every byte.
+
+In-process, so that a test can see what no client can: which tasks are left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import field, frozen
+
+from llamasup.config.addresses import Address, TcpAddress
+from llamasup.config.load import load
+from llamasup.config.schema import Config
+from llamasup.models.demo import reciting_model
+from llamasup.serve import serve
+
+FAKE_PROGRAM = Path(__file__).parent / "fakes" / "llama_server.py"
+FAKE = shlex.join([sys.executable, str(FAKE_PROGRAM)])
+PATIENCE = 20.0
+"""How long anything may take that should take a moment: reached only by a failing test."""
+
+
+def counting_model(path: Path, *, up_to: int = 3000, context: int = 32768) -> Path:
+    """A model that answers " 0 1 2 3 …", whatever it is asked."""
+    chain = [f" {number}" for number in range(up_to)]
+    path.write_bytes(reciting_model(chain, context=context, name=path.stem))
+    return path
+
+
+def counted(tokens: int) -> str:
+    """What the counting model says in so many tokens."""
+    return "".join(f" {number}" for number in range(tokens))
+
+
+@frozen
+class Llamasup:
+    """A running one, as its clients see it."""
+
+    address: TcpAddress
+    run_folder: Path
+    tasks_at_rest: int = field(default=0)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def connect(self) -> Client:
+        """A connection of one's own."""
+        return Client(self.address)
+
+    async def ask(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """One request on a connection of its own."""
+        with trio.fail_after(PATIENCE):
+            async with self.connect() as client:
+                await client.send(request(method, path, body, headers))
+                return await client.reply()
+
+    async def status(self) -> Any:
+        """`/api/status`."""
+        return (await self.ask("GET", "/api/status")).json()
+
+    async def model_status(self, name: str) -> Any:
+        """What `/api/status` says of one model."""
+        return next(m for m in (await self.status())["models"] if m["name"] == name)
+
+
+def request(
+    method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+) -> bytes:
+    """A request's bytes; `body` is bytes, or becomes JSON."""
+    content = (
+        b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    )
+    lines = [f"{method} {path} HTTP/1.1", "Host: test"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if body is not None:
+        lines.append(f"Content-Length: {len(content)}")
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def chat(
+    tokens: int, *, stream: bool = True, model: str | None = None, **more: object
+) -> dict[str, object]:
+    """The body of a chat request that asks for so many tokens."""
+    body: dict[str, object] = {
+        "messages": [{"role": "user", "content": "count"}],
+        "max_tokens": tokens,
+        "stream": stream,
+        **more,
+    }
+    return body if model is None else {"model": model, **body}
+
+
+@frozen
+class Reply:
+    """A whole reply. `complete` is False if the connection ended before its framing said so."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    complete: bool = True
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        return self.json()["error"]
+
+    def events(self) -> list[str]:
+        """The data of each server-sent event."""
+        return [
+            event.removeprefix("data: ")
+            for event in self.body.decode().split("\n\n")
+            if event.startswith("data: ")
+        ]
+
+    def text(self) -> str:
+        """What a streamed chat said."""
+        deltas = [json.loads(event) for event in self.events() if event != "[DONE]"]
+        return "".join(
+            choice["delta"].get("content") or "" for delta in deltas for choice in delta["choices"]
+        )
+
+
+class Client:
+    """A raw connection: sends what it is told, reads replies strictly, leaves as it is told."""
+
+    def __init__(self, address: TcpAddress) -> None:
+        self._address = address
+        self._stream: trio.SocketStream
+        self.unread = bytearray()
+
+    async def __aenter__(self) -> Client:
+        self._stream = await trio.open_tcp_stream(self._address.host, self._address.port)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+    async def send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def read_some(self) -> bytes:
+        """The next bytes, b"" at the end; a reset raises trio.BrokenResourceError."""
+        with trio.fail_after(PATIENCE):
+            return bytes(await self._stream.receive_some(65536))
+
+    async def read_until(self, mark: bytes) -> bytes:
+        """Everything up to and including `mark`, b"" if the connection ends before."""
+        while mark not in self.unread:
+            if not (data := await self.read_some()):
+                return b""
+            self.unread += data
+        end = self.unread.index(mark) + len(mark)
+        found = bytes(self.unread[:end])
+        del self.unread[:end]
+        return found
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """A reply's status and headers (names in lower case)."""
+        lines = (await self.read_until(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        if not lines[0]:
+            raise EOFError("the connection ended without a reply")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines[1:-2])
+        }
+        return int(lines[0].split(" ")[1]), headers
+
+    async def reply(self, *, to_head: bool = False) -> Reply:
+        """The next reply, whole."""
+        status, headers = await self.head()
+        if to_head or status in (204, 304):
+            return Reply(status, headers, b"")
+        if headers.get("transfer-encoding") == "chunked":
+            body, complete = await self._chunks()
+        elif "content-length" in headers:
+            body, complete = await self._counted(int(headers["content-length"]))
+        else:
+            body, complete = await self._rest()
+        return Reply(status, headers, body, complete)
+
+    async def _chunks(self) -> tuple[bytes, bool]:
+        body = b""
+        while size_line := await self.read_until(b"\r\n"):
+            size = int(size_line, 16)
+            content, complete = await self._counted(size + 2)
+            body += content[:size]
+            if not size or not complete:
+                return body, complete
+        return body, False
+
+    async def _counted(self, length: int) -> tuple[bytes, bool]:
+        while len(self.unread) < length:
+            try:
+                data = await self.read_some()
+            except trio.BrokenResourceError:
+                data = b""
+            if not data:
+                break
+            self.unread += data
+        content = bytes(self.unread[:length])
+        del self.unread[:length]
+        return content, len(content) == length
+
+    async def _rest(self) -> tuple[bytes, bool]:
+        try:
+            while data := await self.read_some():
+                self.unread += data
+        except trio.BrokenResourceError:
+            return bytes(self.unread), False
+        return bytes(self.unread), True
+
+    def leave_by_fin(self) -> None:
+        """Close politely."""
+        self._stream.socket.close()
+
+    def leave_by_reset(self) -> None:
+        """Close with an RST."""
+        linger = (1).to_bytes(4, sys.byteorder) + (0).to_bytes(4, sys.byteorder)
+        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._stream.socket.close()
+
+    def leave_by_half_close(self) -> None:
+        """Send no more, but keep the connection."""
+        self._stream.socket.shutdown(socket.SHUT_WR)
+
+
+@asynccontextmanager
+async def running(
+    config: Mapping[str, object], environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Llamasup]:
+    """llamasup with `config` (dotted keys, as flags have them), until the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="llamasup-test-") as folder:
+        flags = {
+            "server.listen": ["127.0.0.1:0"],
+            "folders.run": f"{folder}/run",
+            "folders.cache": f"{folder}/cache",
+            **config,
+        }
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(_serve, load(None, {}, flags), environ or os.environ)
+            yield Llamasup(address, Path(folder) / "run" / str(os.getpid()))
+            nursery.cancel_scope.cancel()
+
+
+async def _serve(
+    config: Config,
+    environ: Mapping[str, str],
+    task_status: trio.TaskStatus[TcpAddress] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    def announce(config: Config, addresses: list[Address]) -> None:
+        assert isinstance(addresses[0], TcpAddress)
+        task_status.started(addresses[0])
+
+    await serve(config, environ, announce)
+
+
+def tasks() -> list[str]:
+    """The names of all tasks that run in this trio, for a test to see that none is left."""
+
+    def below(task: trio.lowlevel.Task) -> Iterator[str]:
+        yield task.name
+        for nursery in task.child_nurseries:
+            for child in nursery.child_tasks:
+                yield from below(child)
+
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    return sorted(below(root))
+
+
+async def eventually(condition: Any, within: float = PATIENCE) -> None:
+    """Wait until `condition()` (plain or async) is true; fail after `within` seconds."""
+    with trio.fail_after(within):
+        while True:
+            result = condition()
+            if hasattr(result, "__await__"):
+                result = await result
+            if result:
+                return
+            await trio.sleep(0.002)
+
+
+class Journal:
+    """What a fake engine wrote down about its lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def entries(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Every entry so far, or those of one event."""
+        if not self.path.exists():
+            return []
+        entries = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [entry for entry in entries if event is None or entry["event"] == event]
+
+    async def first(self, event: str) -> dict[str, Any]:
+        """The first entry of `event`, waiting for it."""
+        await eventually(lambda: self.entries(event))
+        return self.entries(event)[0]
+
+
+def is_alive(pid: int) -> bool:
+    """Is there such a process (a zombie is none)?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
