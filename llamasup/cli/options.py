@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,8 +55,8 @@ def configuration(options: argparse.Namespace) -> tuple[Config, Path | None]:
 def _flags(options: argparse.Namespace) -> Mapping[str, object]:
     flags: dict[str, object] = {}
     for assignment in options.set:
-        key, _, value = assignment.partition("=")
-        flags[key.strip()] = value
+        key, _, text = assignment.partition("=")
+        flags[key.strip()] = _value(text.strip())
     for path in options.model:
         flags[f"models.{Path(path).name.removesuffix('.gguf')}.path"] = path
     for key, value in (
@@ -66,3 +67,11 @@ def _flags(options: argparse.Namespace) -> Mapping[str, object]:
         if value is not None:
             flags[key] = value
     return flags
+
+
+def _value(text: str) -> object:
+    """A number, list or quoted string as TOML has it; anything else is meant as it stands."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

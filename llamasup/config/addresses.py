@@ -7,7 +7,7 @@ import re
 
 from attrs import frozen
 
-from llamasup.config.schema import Unfit
+from llamasup.config.problems import Unfit
 
 _HOST_AND_PORT = re.compile(
     r"(?: \[ (?P<ipv6>[^\[\]]+) \] | (?P<host>[A-Za-z0-9._-]*) ) : (?P<port>[0-9]{1,5})",

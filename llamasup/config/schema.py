@@ -1,8 +1,8 @@
 """The shape of `llamasup.toml`: one attrs class a table, every key with its default.
 
 Every key here takes effect; a key joins together with the capability that reads it. How text
-becomes these values (durations, sizes, the environment) is `load`'s concern. A key's metadata
-says under `write` what an operator may write there; error messages end with it.
+becomes these values is the concern of `structure`. A key's metadata says under `write` what an
+operator may write there; error messages about a file end with it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,13 @@ from typing import Any, Literal, NewType
 
 from attrs import Attribute, field, frozen
 
+from llamasup.config.problems import Unfit
+
 Seconds = NewType("Seconds", float)
 """A span of time, written `"90s"`, `"30m"`, `"1.5h"`, or as a number of seconds."""
 
 Bytes = NewType("Bytes", int)
 """An amount of memory, written `"64MiB"`, `"1.5GB"`, or as a number of bytes."""
-
-
-class Unfit(ValueError):
-    """A value that its key refuses: what is wrong with it, and what to write instead."""
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__(f"{what}; {fix}")
-        self.what = what
-        self.fix = fix
-
 
 Check = Callable[[object, "Attribute[Any]", Any], None]
 
@@ -35,17 +27,17 @@ Check = Callable[[object, "Attribute[Any]", Any], None]
 def at_least(least: int) -> Check:
     """Refuse smaller numbers. Words that a key knows beside its numbers ("auto") pass."""
 
-    def check(_table: object, attribute: Attribute[Any], value: Any) -> None:
+    def check(_table: object, _attribute: Attribute[Any], value: Any) -> None:
         if not isinstance(value, str) and value < least:
-            hint = attribute.metadata.get("write", f"{least} or more")
-            raise Unfit(f"{value} is less than {least}", f"write {hint}")
+            raise Unfit(f"{value} is less than {least}", f"write {least} or more")
 
     return check
 
 
-def port_or_zero(_table: object, attribute: Attribute[Any], value: int) -> None:
+def port_or_zero(_table: object, _attribute: Attribute[Any], value: int) -> None:
+    """Refuse what no port can be. What zero means is the key's affair."""
     if not 0 <= value <= 65535:
-        raise Unfit(f"{value} is not a port", f"write {attribute.metadata['write']}")
+        raise Unfit(f"{value} is not a port", "write one from 1 to 65535, or 0")
 
 
 def above_zero(_table: object, _attribute: Attribute[Any], value: float) -> None:

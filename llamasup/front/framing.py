@@ -45,6 +45,7 @@ class Counted:
         self.done = length == 0
 
     def feed(self, data: bytes) -> int:
+        """See `Body.feed`."""
         taken = min(len(data), self.left)
         self.left -= taken
         self.done = self.left == 0
@@ -60,6 +61,7 @@ class UntilClose:
         self.done = False
 
     def feed(self, data: bytes) -> int:
+        """See `Body.feed`."""
         return len(data)
 
 
@@ -77,6 +79,7 @@ class Chunked:
         self._trailer_left = _LONGEST_TRAILER
 
     def feed(self, data: bytes) -> int:
+        """See `Body.feed`."""
         at = 0
         end = len(data)
         while at < end and not self.done:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
-from llamasup.config.schema import Unfit
+from llamasup.config.problems import Unfit
 
 hosts = st.one_of(
     st.just(""),

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from llamasup.config.schema import Config, EngineSettings, ModelSettings, Server, Unfit
+from llamasup.config.problems import Unfit
+from llamasup.config.schema import Config, EngineSettings, ModelSettings, Server
 
 
 @pytest.mark.parametrize(

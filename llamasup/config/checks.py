@@ -1,0 +1,89 @@
+"""What no key's type can tell: addresses, names, and keys that contradict each other.
+
+Checked on what was written, not on the schema, so that one bad key does not hide others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from llamasup.config.addresses import parse_address
+from llamasup.config.problems import Key, Refusal, Unfit
+from llamasup.config.tree import Tree
+from llamasup.config.wording import bare_or_quoted, shown, suggestion
+
+
+def contradictions(tree: Tree) -> Iterator[Refusal]:
+    """Everything that the checks of this file refuse."""
+    yield from _bad_addresses(tree)
+    yield from _bad_names(tree)
+    yield from _shared_names(tree)
+    yield from _unknown_models(tree)
+
+
+def _bad_addresses(tree: Tree) -> Iterator[Refusal]:
+    if tree.get("server", "listen") in ([], ()):
+        yield ("server", "listen"), Unfit("this lists no address", 'write one such as ":8080"')
+    for key, text in tree.texts("server", "listen"):
+        try:
+            parse_address(text)
+        except Unfit as unfit:
+            yield key, unfit
+    for key, prefix in tree.texts("server", "path_prefixes"):
+        if not re.fullmatch(r"(/[^/\s?#]+)+", prefix):
+            what = f"{shown(prefix)} is not the beginning of a path"
+            yield key, Unfit(what, 'write one such as "/llama", without a slash at its end')
+
+
+def _bad_names(tree: Tree) -> Iterator[Refusal]:
+    names: list[tuple[Key, str]] = [(("models", name), name) for name in tree.table("models")]
+    names.extend((key, alias) for _, key, alias in _aliases(tree))
+    for key, name in names:
+        if not name or name != name.strip() or not name.isprintable() or set(name) & set("\"'\\"):
+            fix = "write printable characters without quotes, backslashes or spaces around them"
+            yield key, Unfit(f"{shown(name)} cannot be a model's name", fix)
+    for name in tree.table("engine", "env"):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            what = f"{shown(name)} cannot be an environment variable's name"
+            yield ("engine", "env", name), Unfit(what, "write letters, digits and underscores")
+
+
+def _shared_names(tree: Tree) -> Iterator[Refusal]:
+    """Clients may write a model's name in any case, so names must differ by more than that."""
+    owners: dict[str, str] = {}
+    for name in tree.table("models"):
+        owner = owners.setdefault(name.casefold(), name)
+        if owner != name:
+            yield ("models", name), Unfit(f'"{owner}" has the same name', "rename one of them")
+    for name, key, alias in _aliases(tree):
+        owner = owners.setdefault(alias.casefold(), name)
+        if owner != name:
+            yield key, Unfit(f'"{alias}" already means the model "{owner}"', "choose another")
+
+
+def _unknown_models(tree: Tree) -> Iterator[Refusal]:
+    """A default stands for what a client would ask for; what to load needs a model's own name."""
+    models = list(tree.table("models"))
+    aliases = {alias: name for name, _, alias in _aliases(tree)}
+    askable = {name.casefold() for name in (*models, *aliases)}
+    for key, name in tree.texts("server", "default_model"):
+        if name and name.casefold() not in askable:
+            yield key, _no_such_model(name, [*models, *aliases])
+    for key, name in tree.texts("pool", "preload"):
+        if name in aliases and name not in models:
+            yield key, Unfit(f"{shown(name)} is an alias", f'write "{aliases[name]}"')
+        elif name not in models:
+            yield key, _no_such_model(name, models)
+
+
+def _no_such_model(name: str, known: list[str]) -> Unfit:
+    fix = suggestion(name, known, most=3) if known else f"add [models.{bare_or_quoted(name)}]"
+    return Unfit(f"there is no model {shown(name)}", fix)
+
+
+def _aliases(tree: Tree) -> Iterator[tuple[str, Key, str]]:
+    """Every alias: the model that it is for, where it is written, and itself."""
+    for name in tree.table("models"):
+        for key, alias in tree.texts("models", name, "aliases"):
+            yield name, key, alias

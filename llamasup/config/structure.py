@@ -1,0 +1,158 @@
+"""Plain tables become a `Config`, strictly: what has the wrong type is refused, never converted.
+
+`strict` is the cattrs converter that does it, and back; `refusals` says what it refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, override
+
+from llamasup.config.problems import Key, Refusal, Unfit
+from llamasup.config.schema import Bytes, Seconds
+from llamasup.config.units import read_duration, read_size, write_duration, write_size
+from llamasup.config.wording import dotted, listed, shown, suggestion
+
+strict = cattrs.Converter(forbid_extra_keys=True)
+
+
+def refusals(error: BaseException, key: Key = ()) -> Iterator[Refusal]:
+    """The leaves of cattrs' tree of exceptions, each with the key it belongs to."""
+    match error:
+        case cattrs.ClassValidationError():
+            named, others = error.group_exceptions()
+            for inner, note in named:
+                yield from refusals(inner, (*key, note.name))
+            for inner in others:
+                yield from refusals(inner, key)
+        case cattrs.IterableValidationError():
+            for inner, place in error.group_exceptions()[0]:
+                yield from refusals(inner, (*key, place.index))
+        case cattrs.ForbiddenExtraKeysError():
+            known = [attribute.name for attribute in attrs.fields(error.cl)]
+            for name in sorted(error.extra_fields):
+                yield (*key, name), Unfit("this is not a known key", suggestion(name, known))
+        case KeyError():
+            yield key, Unfit("this is missing", f"add it to [{dotted(key[:-1])}]")
+        case Unfit():
+            yield key, error
+        case _:
+            raise error
+
+
+# Tables and their keys
+
+
+def _table_hook(table: type[Any]) -> Callable[[Any, Any], Any]:
+    overrides = {
+        attribute.name: override(struct_hook=_key_hook(attribute))
+        for attribute in attrs.fields(table)
+    }
+    structure = make_dict_structure_fn(table, strict, **overrides)  # type: ignore[arg-type]
+    return lambda value, kind: structure(_expect_table(value), kind)
+
+
+def _key_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
+    """Structure one key and validate it at once: by itself a class stops at its first failure."""
+
+    def structure_key(value: object, kind: Any) -> Any:
+        if attribute.converter is not None and isinstance(value, str):
+            value = [value]
+        try:
+            fitted = strict.structure(_expect_container(value, kind), kind)
+            if attribute.validator is not None:
+                attribute.validator(None, attribute, fitted)
+        except Unfit as unfit:
+            hint = attribute.metadata.get("write")
+            raise Unfit(unfit.what, f"write {hint}" if hint else unfit.fix) from None
+        return fitted
+
+    return structure_key
+
+
+def _expect_container(value: object, kind: Any) -> object:
+    """cattrs iterates over whatever it can: it would make a list of a word's letters."""
+    origin = get_origin(kind)
+    if origin is Mapping:
+        return _expect_table(value)
+    if origin is tuple and not isinstance(value, list | tuple):
+        fix = f"write [{shown(value)}]" if isinstance(value, str) else 'write one such as ["a"]'
+        raise Unfit(f"{shown(value)} is not a list", fix)
+    return value
+
+
+def _expect_table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Unfit(f"{shown(value)} is not a table", "write key = value lines under its [name]")
+    return value
+
+
+# Single values
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unfit(f"{shown(value)} is not text", "write it in quotes")
+    if "\0" in value or not _is_unicode(value):
+        raise Unfit(f"{shown(value)} is not plain text", "remove the characters it cannot hold")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    """False for bytes of the environment that were not UTF-8: nothing could print them."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _whole_number(value: object) -> int:
+    if type(value) is int and value.bit_length() <= 63:
+        return value
+    raise Unfit(f"{shown(value)} is not a whole number", "write one such as 1")
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        raise Unfit(f"{shown(value)} is not a path", "write one in quotes")
+    try:
+        return Path(_text(value)).expanduser()
+    except RuntimeError:
+        raise Unfit(f"{shown(value)} names no known user", "write the full path") from None
+
+
+def _one_of(value: object, words: Any) -> str:
+    choices = get_args(words)
+    if not isinstance(value, str) or value not in choices:
+        raise Unfit(f"{shown(value)} is not known here", f"write {listed(choices, 'or')}")
+    return value
+
+
+def _is_literal(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
+
+
+def _only(fit: Callable[[object], Any]) -> Callable[[object, Any], Any]:
+    return lambda value, _: fit(value)
+
+
+def _auto_or(fit: Callable[[object], Any]) -> Callable[[object, Any], Any]:
+    return lambda value, _: value if value == "auto" else fit(value)
+
+
+strict.register_structure_hook_factory(attrs.has, _table_hook)
+strict.register_structure_hook_func(_is_literal, _one_of)
+strict.register_structure_hook(str, _only(_text))
+strict.register_structure_hook(int, _only(_whole_number))
+strict.register_structure_hook(Path, _only(_path))
+strict.register_structure_hook(Seconds, _only(read_duration))
+strict.register_structure_hook(Bytes, _only(read_size))
+strict.register_structure_hook(int | Literal["auto"], _auto_or(_whole_number))
+strict.register_structure_hook(Path | Literal["auto"], _auto_or(_path))
+strict.register_unstructure_hook(Seconds, write_duration)
+strict.register_unstructure_hook(Bytes, write_size)

@@ -1,0 +1,56 @@
+"""The file as plain tables, and plain tables as a file. Broken TOML is told with its position."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import toml  # type: ignore[import-untyped]
+
+from llamasup.config.problems import ConfigError, Problem
+from llamasup.config.wording import quoted
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What the file says. Raises ConfigError if it cannot be read."""
+    place = str(file)
+    text = ""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        return tomllib.loads(text)
+    except OSError as error:
+        what, fix = _unreadable(file, error)
+    except UnicodeDecodeError as error:
+        what, fix = f"byte {error.start + 1} is not UTF-8 text", "save the file as UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        what, position = _syntax_error(str(error), text)
+        place, fix = f"{file}, {position}", "correct the TOML there"
+    except (ValueError, RecursionError):
+        # tomllib lets int() refuse thousands of digits, and recurses into brackets.
+        what, fix = "a number is too long or brackets are too deep", "write them shorter"
+    raise ConfigError([Problem(place, "", what, fix)])
+
+
+def written(tables: Mapping[str, Any]) -> str:
+    """The tables as TOML."""
+    encoder = toml.TomlEncoder()
+    encoder.dump_funcs[str] = quoted  # the library's own breaks on a backslash before an x
+    return str(toml.dumps(tables, encoder=encoder))
+
+
+def _unreadable(file: Path, error: OSError) -> tuple[str, str]:
+    if file.is_dir():
+        return "this is a folder", "name the file in it"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file", "create it, or name another"
+    return f"cannot be read ({error.strerror})", "change its permissions, or name another"
+
+
+def _syntax_error(message: str, text: str) -> tuple[str, str]:
+    """What is wrong and where. Before Python 3.14, only tomllib's message tells the position."""
+    what, _, position = message.removesuffix(")").rpartition(" (at ")
+    if position == "end of document":
+        position = f"line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
+    return what, position

@@ -1,0 +1,71 @@
+"""Addresses, names, and keys that contradict each other, in the exact words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.config.complaints import complaints, loaded
+
+ADDRESSES = 'write one such as "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/run/llamasup.sock"'
+NAMES = "write printable characters without quotes, backslashes or spaces around them"
+
+WRONG = {
+    # addresses and paths of requests
+    '[server]\nlisten = "8080"': f'server.listen: "8080" is not an address; {ADDRESSES}',
+    '[server]\nlisten = [":1", "x"]': f'server.listen[1]: "x" is not an address; {ADDRESSES}',
+    "[server]\nlisten = []": 'server.listen: this lists no address; write one such as ":8080"',
+    '[server]\npath_prefixes = ["llama"]': (
+        'server.path_prefixes[0]: "llama" is not the beginning of a path; '
+        'write one such as "/llama", without a slash at its end'
+    ),
+    # names
+    '[engine.env]\n"A=B" = "c"': (
+        'engine.env."A=B": "A=B" cannot be an environment variable\'s name; '
+        "write letters, digits and underscores"
+    ),
+    '[models.""]\npath = "a"': f'models."": "" cannot be a model\'s name; {NAMES}',
+    '[models.x]\npath = "a"\naliases = [" y"]': (
+        f'models.x.aliases[0]: " y" cannot be a model\'s name; {NAMES}'
+    ),
+    '[models.X]\npath = "a"\n[models.x]\npath = "a"': (
+        'models.x: "X" has the same name; rename one of them'
+    ),
+    '[models.a]\npath = "a"\naliases = ["B"]\n[models.b]\npath = "a"': (
+        'models.a.aliases[0]: "B" already means the model "b"; choose another'
+    ),
+    '[models.a]\npath = "a"\naliases = ["z"]\n[models.b]\npath = "a"\naliases = ["Z"]': (
+        'models.b.aliases[0]: "Z" already means the model "a"; choose another'
+    ),
+    '[server]\ndefault_model = "x"': (
+        'server.default_model: there is no model "x"; add [models.x]'
+    ),
+    '[server]\ndefault_model = "Qwen"\n[models.qwen3]\npath = "a"\n[models.gemma]\npath = "a"': (
+        'server.default_model: there is no model "Qwen"; did you mean "qwen3"?'
+    ),
+    '[server]\ndefault_model = "gtp"\n[models.qwen3]\npath = "a"\naliases = ["GPT"]': (
+        'server.default_model: there is no model "gtp"; did you mean "GPT"?'
+    ),
+    '[pool]\npreload = ["gpt"]\n[models.qwen3]\npath = "a"\naliases = ["gpt"]': (
+        'pool.preload[0]: "gpt" is an alias; write "qwen3"'
+    ),
+    '[pool]\npreload = ["b", "zzz"]\n[models.b]\npath = "a"\n[models.a]\npath = "a"': (
+        'pool.preload[1]: there is no model "zzz"; known are "a" and "b"'
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "complaint"), WRONG.items())
+def test_a_contradiction_is_told_with_its_place_its_key_and_its_cure(
+    folder: Path, text: str, complaint: str
+) -> None:
+    assert complaints(text) == [f"llamasup.toml: {complaint}"]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "Qwen3", "gpt", "GPT"])
+def test_the_default_model_may_be_written_as_clients_may_ask_for_it(
+    folder: Path, name: str
+) -> None:
+    text = f'[server]\ndefault_model = "{name}"\n[models.qwen3]\npath = "a"\naliases = ["gpt"]'
+    assert loaded(text).server.default_model == name

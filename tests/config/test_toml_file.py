@@ -1,0 +1,84 @@
+"""Broken files, told with their cure; and TOML that reads back as it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llamasup.config.problems import ConfigError
+from llamasup.config.toml_file import read, written
+
+
+def complaint(file: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(file)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '[server]\nlisten = "a\n',
+            "x.toml, line 2, column 12: Illegal character '\\n'; correct the TOML there",
+        ),
+        (
+            "[server]\nlisten = [\n",
+            "x.toml, line 3, column 1: Invalid value; correct the TOML there",
+        ),
+        (
+            "x = " + "9" * 5000,
+            "x.toml: a number is too long or brackets are too deep; write them shorter",
+        ),
+        (
+            "x = " + "[" * 100_000,
+            "x.toml: a number is too long or brackets are too deep; write them shorter",
+        ),
+    ],
+    ids=["line", "end", "digits", "brackets"],
+)
+def test_broken_toml_is_told_with_line_and_column(folder: Path, text: str, told: str) -> None:
+    Path("x.toml").write_text(text)
+    assert complaint(Path("x.toml")) == told
+
+
+def test_a_missing_file_is_told(folder: Path) -> None:
+    told = "no.toml: there is no such file; create it, or name another"
+    assert complaint(Path("no.toml")) == told
+
+
+def test_a_folder_in_the_file_s_place_is_told(folder: Path) -> None:
+    assert complaint(folder) == f"{folder}: this is a folder; name the file in it"
+
+
+def test_an_unreadable_file_is_told(folder: Path) -> None:
+    loop = Path("loop.toml")
+    loop.symlink_to(loop)
+    told = complaint(loop)
+    assert told.startswith("loop.toml: cannot be read (")
+    assert told.endswith("); change its permissions, or name another")
+
+
+def test_a_file_in_another_encoding_is_told(folder: Path) -> None:
+    Path("latin.toml").write_bytes('x = "é"'.encode("latin-1"))
+    told = "latin.toml: byte 6 is not UTF-8 text; save the file as UTF-8"
+    assert complaint(Path("latin.toml")) == told
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(folder: Path) -> None:
+    Path("w.toml").write_bytes(b'\xef\xbb\xbf[log]\r\nlevel = "debug"\r\n')
+    assert read(Path("w.toml")) == {"log": {"level": "debug"}}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("a\\x41")
+@example("\x7f\x1b[0m")
+def test_written_text_reads_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "written.toml"
+    file.write_bytes(written({"a": {"b": text}}).encode())
+    assert read(file) == {"a": {"b": text}}
