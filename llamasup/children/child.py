@@ -85,28 +85,30 @@ class Child:
         told to `stop`, it ends the process (TERM, and after `stop_grace` KILL to its group), and
         returns only when that is done.
         """
-        failure = None
-        with self._life:
-            process = await self._spawn()
-            try:
+        failure: ModelUnavailable | None = ModelUnavailable("it was stopped before it was ready")
+        try:
+            with self._life:
+                process = await self._spawn()
                 async with trio.open_nursery() as incarnation:
                     for pipe in (process.stdout, process.stderr):
                         assert pipe is not None  # we asked for them
                         incarnation.start_soon(self._pump, pipe)
                     incarnation.start_soon(self._until_gone, process)
+                    self._run_folder.mark(process.pid)
                     failure = await self._until_ready(process)
                     if failure is None:
                         self.state = moved(self.state, ChildState.READY)
                         task_status.started()
                     else:
                         incarnation.cancel_scope.cancel()
-            finally:
-                self._clear_away()
+        finally:
+            self._clear_away()
         if failure is not None:
             raise failure
 
     def stop(self) -> None:
-        """Begin to end it; `run` returns when it is gone."""
+        """Begin to end it: nobody new is let in, and `run` returns when it is gone."""
+        self._leave_service()
         self._life.cancel()
 
     async def survived(self) -> bool:
@@ -131,7 +133,6 @@ class Child:
                 f"{self.launch.argv[0]} cannot be run: {error.strerror}"
             ) from error
         self.pid = process.pid
-        self._run_folder.mark(process.pid)
         self._last_word = trio.current_time()
         return process
 
@@ -150,8 +151,9 @@ class Child:
                 self._gone.set()
 
     def _leave_service(self) -> None:
-        self.state = moved(self.state, ChildState.STOPPING)
-        self.slots.close()
+        if self.state in (ChildState.STARTING, ChildState.READY):
+            self.state = moved(self.state, ChildState.STOPPING)
+            self.slots.close()
 
     async def _end(self, process: trio.Process) -> None:
         for number, patience in (
@@ -159,7 +161,7 @@ class Child:
             (signal.SIGKILL, _KILL_PATIENCE),
         ):
             _signal_group(process, number)
-            # In child mode llama-server heeds TERM only when its stdin ends, too (7 ms, else never).
+            # In child mode llama-server heeds TERM only when its stdin ends, too: 7 ms, else never.
             if process.stdin is not None:
                 await process.stdin.aclose()
             with trio.move_on_after(patience):
@@ -201,7 +203,8 @@ class Child:
             if self._exited.is_set():
                 await self._gone.wait()
                 return ModelUnavailable(explain(process.returncode, list(self._tail)).words)
-            if await self._is_healthy():
+            # An answer is no proof once the process has ended: a stranger may have its port.
+            if await self._is_healthy() and self.state is ChildState.STARTING:
                 return None
             silence = trio.current_time() - self._last_word
             if silence > self.launch.load_timeout:

@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from weakref import WeakSet
 
 import trio
 
@@ -19,6 +20,7 @@ from llamasup.engine.argv import argv, environment
 from llamasup.engine.locate import Engine, Program, ask, locate
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.ladder import first_rung
+from llamasup.states import ChildState
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Launcher:
         self._run_folder = run_folder
         self._asking = trio.Lock()
         self._known: tuple[object, Engine] | None = None
+        self._children: WeakSet[Child] = WeakSet()
 
     @property
     def known_engine(self) -> Engine | None:
@@ -71,7 +74,9 @@ class Launcher:
             load_timeout=self._config.engine.load_timeout,
             stop_grace=self._config.engine.stop_grace,
         )
-        return Child(launch, self._run_folder)
+        child = Child(launch, self._run_folder)
+        self._children.add(child)
+        return child
 
     def _environment(self, program: Program) -> dict[str, str]:
         return environment(program, self._environ, self._config.engine.env, sys.platform)
@@ -80,10 +85,20 @@ class Launcher:
         """A private Unix socket; a port where the engine has none, or the operator wants one."""
         first = self._config.engine.port_range_start
         if first:
-            return TcpAddress(_LOOPBACK, _free_port(range(first, _HIGHEST_PORT + 1)))
+            given = self._ports_given()
+            candidates = (port for port in range(first, _HIGHEST_PORT + 1) if port not in given)
+            return TcpAddress(_LOOPBACK, _free_port(candidates))
         if engine.unix_sockets:
             return UnixAddress(str(self._run_folder.next_socket()))
         return TcpAddress(_LOOPBACK, _free_port([0]))
+
+    def _ports_given(self) -> set[int]:
+        """The ports of children that live. One that still starts has not bound its own yet."""
+        return {
+            child.address.port
+            for child in self._children
+            if isinstance(child.address, TcpAddress) and child.state is not ChildState.GONE
+        }
 
 
 def _identity(program: Program) -> object:
@@ -92,7 +107,7 @@ def _identity(program: Program) -> object:
     return program, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _free_port(candidates: range | list[int]) -> int:
+def _free_port(candidates: Iterable[int]) -> int:
     """The first port that nobody uses now. Somebody may still come first: then the load fails
     with "address in use", and the next one looks again."""
     for port in candidates:

@@ -16,14 +16,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir
 
 import trio
 from attrs import frozen
 
-from llamasup.errors import OperatorError
+from llamasup.errors import ModelUnavailable, OperatorError
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +100,12 @@ class RunFolder:
         return self.path / "control.sock"
 
     def mark(self, pid: int) -> None:
-        """A child lives: leave a mark for whoever comes after us."""
-        if process := Process.of(pid):
-            self._mark_of(process).touch()
+        """A child lives: leave a mark for whoever comes after us. Raises ModelUnavailable."""
+        try:
+            if process := Process.of(pid):
+                self._mark_of(process).touch()
+        except OSError as error:
+            raise ModelUnavailable(f"{self.path} cannot be used: {error.strerror}") from error
 
     def unmark(self, pid: int) -> None:
         """It is gone."""
@@ -133,7 +136,7 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
             " that this user may write"
         ) from error
     try:
-        if len(str(path)) + 10 > _LONGEST_SOCKET_PATH:
+        if len(os.fsencode(path)) + 10 > _LONGEST_SOCKET_PATH:
             raise OperatorError(
                 f"{path} is too long for a Unix socket; set folders.run to a shorter path"
             )
@@ -155,24 +158,36 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _clear_the_dead(base: Path) -> Iterator[Process]:
     for folder in base.iterdir():
-        if not folder.is_dir():
+        if not folder.name.isdecimal():
             continue
-        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue  # no folder, or another user's
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue
         else:
             yield from (child for child in _marked(folder) if child.alive())
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         finally:
             os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a llamasup leaves, and no more: the base may be a folder that others use."""
+    for pattern in (f"{_MARK}*", "*.sock"):
+        for remains in folder.glob(pattern):
+            remains.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _marked(folder: Path) -> Iterator[Process]:
     for mark in folder.glob(f"{_MARK}*"):
         pid, _, started = mark.name.removeprefix(_MARK).partition("-")
-        if pid.isdigit():
+        if pid.isdecimal():
             yield Process(int(pid), started)
 
 

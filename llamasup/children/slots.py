@@ -50,8 +50,11 @@ class Slots:
         try:
             await waiter.answered.wait()
         except trio.Cancelled:
-            # Trio cancels a wait only if nothing woke it: so this waiter was not yet answered.
-            self._waiters.remove(waiter)
+            # Between the cancellation and this line, it may still have been answered.
+            if waiter.got:
+                self.give_back()
+            elif not waiter.answered.is_set():
+                self._waiters.remove(waiter)
             raise
         if not waiter.got:
             raise SlotsClosed

@@ -40,24 +40,32 @@ class ControlServer:
         """Its replies have a length: none ends by a close."""
         return False
 
-    async def run(self, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; `started` is reported when it listens."""
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; `started` is reported when it first listens."""
         pause = _FIRST_PAUSE
         while True:
-            with suppress(FileNotFoundError):
-                os.unlink(self._socket)
+            began = trio.current_time()
             try:
-                await serve(
-                    self._app,  # type: ignore[arg-type]
-                    self._settings(),
-                    shutdown_trigger=trio.sleep_forever,
-                    task_status=task_status,
-                )
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._serve)
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
             except* Exception as errors:
                 log.error("control fell and is started again", exc_info=errors)
-            task_status = trio.TASK_STATUS_IGNORED
+            if trio.current_time() - began > _LONGEST_PAUSE:
+                pause = _FIRST_PAUSE
             await trio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _serve(self, task_status: trio.TaskStatus[object]) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._socket)
+        await serve(
+            self._app,  # type: ignore[arg-type]
+            self._settings(),
+            shutdown_trigger=trio.sleep_forever,
+            task_status=task_status,
+        )
 
     def _settings(self) -> HypercornConfig:
         settings = HypercornConfig()

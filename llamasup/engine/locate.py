@@ -14,10 +14,12 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
+from llamasup.engine.failures import explain
 from llamasup.errors import EngineUnusable
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _SAYS_UNIX_SOCKETS = re.compile(r"unix\s+socket", re.IGNORECASE)
+_VERSION = re.compile(r"^version:? .*", re.MULTILINE)
 _PATIENCE = 20.0
 
 
@@ -85,12 +87,22 @@ def _embedded() -> Program:
 def _named(command: str, environ: Mapping[str, str]) -> Program:
     """A path, which may hold blanks, or a command line."""
     whole = Path(command).expanduser()
-    words = [str(whole)] if whole.is_file() else shlex.split(command)
+    words = [str(whole)] if whole.is_file() else _split(command)
     found = shutil.which(str(Path(words[0]).expanduser()), path=environ.get("PATH", ""))
     if found is None:
         there = "cannot be executed" if Path(words[0]).exists() else "does not exist"
         raise EngineUnusable(f"engine.command: {words[0]} {there}")
     return _program(found, *words[1:])
+
+
+def _split(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise EngineUnusable(f"engine.command: {command}: {error}") from None
+    if not words:
+        raise EngineUnusable('engine.command is empty; write "auto" or a path')
+    return words
 
 
 def _program(path: str, *arguments: str) -> Program:
@@ -130,8 +142,8 @@ async def _output(program: Program, flag: str, environment: Mapping[str, str]) -
         raise EngineUnusable(f"{program} cannot be run: {error.strerror}") from error
     said = (done.stdout + done.stderr).decode(errors="replace").strip()
     if done.returncode:
-        last = said.splitlines()[-1:] or [f"exit status {done.returncode}, without a word"]
-        raise EngineUnusable(f"{program} cannot be run: {last[0]}")
+        cause = explain(done.returncode, said.splitlines())
+        raise EngineUnusable(f"{program} cannot be run: {cause.words}")
     return said
 
 
@@ -140,9 +152,11 @@ def described(program: Program, help_text: str, version_text: str) -> Engine:
     flags = frozenset(_FLAG.findall(help_text))
     if not {"--model", "--host"} <= flags:
         raise EngineUnusable(f"{program} is no llama-server: its --help knows no --model or --host")
+    # Backends may announce their devices before it.
+    version = _VERSION.search(version_text)
     return Engine(
         program=program,
-        version=version_text.splitlines()[0] if version_text else "unknown version",
+        version=version[0] if version else "unknown version",
         flags=flags,
         unix_sockets=bool(_SAYS_UNIX_SOCKETS.search(help_text)),
     )

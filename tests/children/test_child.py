@@ -1,0 +1,399 @@
+"""A child is ready when it says so, fails in the engine's words, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import median
+
+import pytest
+import trio
+
+from llamasup.children.child import Child, Launch
+from llamasup.children.launcher import Launcher
+from llamasup.children.orphans import RunFolder, own_run_folder
+from llamasup.config.addresses import TcpAddress, UnixAddress
+from llamasup.config.load import load
+from llamasup.config.schema import Seconds
+from llamasup.errors import ModelUnavailable
+from llamasup.states import ChildState
+from tests.harness import Journal, eventually, is_alive, running
+
+Fake = Callable[..., Mapping[str, object]]
+Plan = Callable[[Mapping[str, object]], Awaitable[Child]]
+
+PROMPT = 0.1
+"""Seconds from the engine's readiness to ours."""
+
+
+@pytest.fixture
+def run_folder() -> Iterator[RunFolder]:
+    # pytest's own folders have names too long for a socket.
+    with (
+        tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
+        own_run_folder(Path(base)) as (folder, _),
+    ):
+        yield folder
+
+
+@pytest.fixture
+def plan(run_folder: RunFolder) -> Plan:
+    """The first child of a configuration's only model, not started."""
+
+    async def plan(config: Mapping[str, object]) -> Child:
+        settings = load(None, {}, config)
+        launcher = Launcher(settings, os.environ, run_folder.path, run_folder)
+        [model] = settings.models
+        return await launcher.child(model)
+
+    return plan
+
+
+def program(
+    run_folder: RunFolder,
+    *argv: str,
+    address: TcpAddress | None = None,
+    load_timeout: float = 20,
+) -> Child:
+    """A child that is any program."""
+    return Child(
+        Launch(
+            model="any",
+            argv=argv,
+            environment=os.environ,
+            address=address or UnixAddress(str(run_folder.next_socket())),
+            slots=1,
+            load_timeout=Seconds(load_timeout),
+            stop_grace=Seconds(10),
+        ),
+        run_folder,
+    )
+
+
+@asynccontextmanager
+async def living(child: Child) -> AsyncIterator[Child]:
+    """The child, ready; stopped and gone at the end of the block."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(child.run)
+        yield child
+        child.stop()
+
+
+async def cause_of_failure(child: Child) -> str:
+    with trio.fail_after(20), pytest.raises(ModelUnavailable) as failure:
+        await child.run()
+    assert child.state is ChildState.GONE
+    return str(failure.value)
+
+
+def left_in(folder: RunFolder, pattern: str = "child-*") -> list[str]:
+    return [found.name for found in folder.path.glob(pattern)]
+
+
+# --- readiness ---
+
+
+@pytest.mark.parametrize("dialect", ["current", "old", "jsonl"])
+async def test_readiness_is_heard_at_once_in_every_dialect(
+    dialect: str, faking: Fake, plan: Plan, journal: Journal
+) -> None:
+    # So long that whoever polls would by now look but seldom.
+    config = faking("--fake-dialect", dialect, "--fake-load-seconds", "0.7")
+    children = [await plan(config) for _ in range(3)]
+    ready: dict[int | None, float] = {}
+
+    async def start(child: Child) -> None:
+        async with living(child):
+            ready[child.pid] = time.monotonic()
+
+    async with trio.open_nursery() as nursery:
+        for child in children:
+            nursery.start_soon(start, child)
+    said = {entry["pid"]: entry["at"] for entry in journal.entries("ready")}
+    assert median(at - said[pid] for pid, at in ready.items()) < PROMPT
+
+
+async def test_an_engine_that_says_nothing_is_found_ready_by_looking(
+    faking: Fake, plan: Plan
+) -> None:
+    child = await plan(faking("--fake-dialect", "silent", "--fake-load-seconds", "0.3"))
+    with trio.fail_after(5):
+        async with living(child):
+            assert child.state is ChildState.READY
+
+
+async def test_what_an_engine_says_does_not_make_it_ready_before_it_answers(
+    run_folder: RunFolder,
+) -> None:
+    boasts = "print('main: server is listening on http://127.0.0.1:1', flush=True); input()"
+    child = program(run_folder, sys.executable, "-c", boasts, load_timeout=0.5)
+    assert "nothing was heard" in await cause_of_failure(child)
+
+
+async def test_a_stranger_who_answers_at_the_port_of_a_dead_child_does_not_make_it_ready(
+    run_folder: RunFolder,
+) -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = TcpAddress("127.0.0.1", listener.socket.getsockname()[1])
+    child = program(run_folder, "sleep", "60", address=address)
+
+    async def answer_when_it_is_dead(stream: trio.SocketStream) -> None:
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        await eventually(lambda: child.state is not ChildState.STARTING)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer_when_it_is_dead, [listener])
+        assert "killed by SIGKILL" in await cause_of_failure(child)
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_engine_knows_best_how_many_slots_it_has(
+    counting: dict[str, object], plan: Plan
+) -> None:
+    child = await plan({**counting, "models.count.extra_args": ["-np", "3"]})
+    assert child.slots.size == 2
+    async with living(child):
+        assert child.slots.size == 3
+
+
+# --- a flood of log lines ---
+
+
+async def test_a_flood_of_log_lines_neither_delays_the_load_nor_holds_anybody_up(
+    faking: Fake, plan: Plan
+) -> None:
+    child = await plan(faking("--fake-flood", "100000"))
+    delays = []
+
+    async def tick() -> None:
+        while True:
+            before = trio.current_time()
+            await trio.sleep(0.005)
+            delays.append(trio.current_time() - before - 0.005)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        with trio.fail_after(15):
+            async with living(child):
+                nursery.cancel_scope.cancel()
+    assert median(delays) < 0.05
+
+
+async def test_an_answer_comes_through_a_flood_of_log_lines(faking: Fake) -> None:
+    async with running(faking("--fake-flood", "100000")) as llamasup:
+        reply = await llamasup.ask("POST", "/completion", {"n_predict": 3})
+        assert reply.json()["content"] == " 0 1 2"
+
+
+# --- loads that take long, and loads that never end ---
+
+
+async def test_a_slow_load_goes_on_as_long_as_the_engine_says_something(
+    faking: Fake, plan: Plan
+) -> None:
+    slow = ("--fake-load-seconds", "2.5", "--fake-load-line-every", "0.1")
+    child = await plan({**faking(*slow), "engine.load_timeout": 1.5})
+    async with living(child):
+        assert child.state is ChildState.READY
+
+
+async def test_a_silent_load_is_ended_and_the_message_says_why(
+    faking: Fake, plan: Plan, journal: Journal
+) -> None:
+    child = await plan({**faking("--fake-never-ready"), "engine.load_timeout": 1})
+    assert await cause_of_failure(child) == "nothing was heard of it for 1 s of loading"
+    assert not is_alive(journal.entries("started")[0]["pid"])
+
+
+async def test_a_load_that_is_stopped_fails(faking: Fake, plan: Plan, journal: Journal) -> None:
+    child = await plan(faking("--fake-never-ready"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal_then_stop, journal, child)
+        assert await cause_of_failure(child) == "it was stopped before it was ready"
+    assert not is_alive(journal.entries("started")[0]["pid"])
+
+
+async def journal_then_stop(journal: Journal, child: Child) -> None:
+    await journal.first("started")
+    child.stop()
+
+
+# --- causes, in the engine's own words ---
+
+
+def broken_model(kind: str, good: Path, bad: Path) -> Path:
+    architecture = b"general.architecture" + struct.pack("<IQ", 8, 5)
+    content = good.read_bytes()
+    assert architecture + b"llama" in content
+    if kind == "missing":
+        return bad
+    bad.write_bytes(
+        {
+            "no GGUF": b"this is no model, but a text long enough to look at" * 10,
+            "cut": content[: len(content) * 2 // 3],
+            "of tomorrow": content.replace(architecture + b"llama", architecture + b"llamx"),
+        }[kind]
+    )
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", r"failed to open GGUF file '.*bad\.gguf' \(No such file or directory\)"),
+        ("no GGUF", r"invalid magic characters"),
+        ("cut", r"corrupted or incomplete"),
+        ("of tomorrow", r"unknown model architecture: 'llamx'"),
+    ],
+)
+async def test_a_model_that_cannot_be_loaded_is_explained_in_the_engines_words(
+    kind: str,
+    words: str,
+    counting: dict[str, object],
+    count_model: Path,
+    plan: Plan,
+    tmp_path: Path,
+    run_folder: RunFolder,
+) -> None:
+    model = broken_model(kind, count_model, tmp_path / "bad.gguf")
+    child = await plan({**counting, "models.count.path": str(model)})
+    assert re.search(words, await cause_of_failure(child))
+    assert left_in(run_folder) == []
+
+
+async def test_a_flag_that_the_engine_does_not_know_is_named(
+    counting: dict[str, object], plan: Plan
+) -> None:
+    child = await plan({**counting, "models.count.extra_args": ["--frobnicate"]})
+    assert await cause_of_failure(child) == "invalid argument: --frobnicate"
+
+
+async def test_a_program_that_is_not_there_is_named(run_folder: RunFolder) -> None:
+    child = program(run_folder, "/nowhere/llama-server")
+    message = await cause_of_failure(child)
+    assert message == "/nowhere/llama-server cannot be run: No such file or directory"
+
+
+async def test_a_killed_load_is_explained_by_its_signal(
+    faking: Fake, plan: Plan, journal: Journal
+) -> None:
+    child = await plan(faking("--fake-never-ready"))
+    async with trio.open_nursery() as nursery:
+
+        async def kill() -> None:
+            os.kill((await journal.first("started"))["pid"], signal.SIGKILL)
+
+        nursery.start_soon(kill)
+        assert "killed by SIGKILL" in await cause_of_failure(child)
+
+
+# --- the end ---
+
+
+async def test_a_child_that_is_gone_leaves_no_socket_and_no_mark(
+    faking: Fake, plan: Plan, run_folder: RunFolder
+) -> None:
+    child = await plan(faking())
+    async with living(child):
+        assert left_in(run_folder, "*.sock") == ["1.sock"]
+        assert [mark.split("-")[1] for mark in left_in(run_folder)] == [str(child.pid)]
+    assert child.state is ChildState.GONE
+    assert left_in(run_folder, "*") == []
+
+
+async def test_real_engines_stop_at_once(counting: dict[str, object], plan: Plan) -> None:
+    child = await plan({**counting, "engine.stop_grace": 15})
+    async with living(child):
+        stopped = trio.current_time()
+    assert trio.current_time() - stopped < 2
+    assert child.pid is not None
+    assert not is_alive(child.pid)
+
+
+async def test_a_child_that_ignores_term_is_killed_after_its_grace(
+    faking: Fake, plan: Plan, journal: Journal
+) -> None:
+    stubborn = faking("--fake-ignore-term", "--fake-ignore-stdin")
+    child = await plan({**stubborn, "engine.stop_grace": 0.3})
+    async with living(child):
+        stopped = trio.current_time()
+    assert 0.3 <= trio.current_time() - stopped < 5
+    assert journal.entries("signal")[0]["name"] == "SIGTERM"
+    assert not is_alive(journal.entries("started")[0]["pid"])
+
+
+async def test_a_cancelled_child_is_ended_before_its_task_returns(
+    faking: Fake, plan: Plan, journal: Journal
+) -> None:
+    child = await plan(faking())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(child.run)
+        nursery.cancel_scope.cancel()
+    assert child.state is ChildState.GONE
+    assert not is_alive(journal.entries("started")[0]["pid"])
+
+
+async def test_a_child_that_exits_by_itself_is_gone(
+    faking: Fake, plan: Plan, run_folder: RunFolder
+) -> None:
+    child = await plan(faking("--fake-exit-after-ready", "0.05"))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(child.run)
+            await eventually(lambda: child.state is not ChildState.READY)
+            assert not await child.survived()
+    assert child.state is ChildState.GONE
+    assert left_in(run_folder) == []
+
+
+async def test_a_child_that_lives_has_survived(faking: Fake, plan: Plan) -> None:
+    async with living(await plan(faking())) as child:
+        assert await child.survived()
+
+
+async def test_the_last_words_of_a_child_that_is_stopped_are_heard(
+    run_folder: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    talks_much = """
+import os, signal, time
+def say(*_):
+    os.write(1, b"so many words\\n" * 50_000 + b"last words\\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, say)
+print("here", flush=True)
+while True: time.sleep(0.01)
+"""
+    child = program(run_folder, sys.executable, "-c", talks_much)
+    caplog.set_level(logging.DEBUG, "llamasup")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cause_of_failure, child)
+        await eventually(lambda: "here" in caplog.text)
+        child.stop()
+    assert "last words" in caplog.text
+    assert "still there" not in caplog.text
+
+
+@pytest.mark.parametrize("end", ["it is stopped", "it exits"])
+async def test_a_grandchild_that_holds_the_pipes_neither_delays_the_end_nor_survives(
+    end: str, faking: Fake, plan: Plan, journal: Journal
+) -> None:
+    exits = () if end == "it is stopped" else ("--fake-exit-after-ready", "0.05")
+    child = await plan(faking("--fake-grandchild-holds-pipes", *exits))
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(child.run)
+            if end == "it is stopped":
+                child.stop()
+    grandchild = journal.entries("grandchild")[0]["grandchild"]
+    await eventually(lambda: not is_alive(grandchild))

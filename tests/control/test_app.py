@@ -1,0 +1,133 @@
+"""Control tells what is configured, what is loaded, and why something is not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from llamasup import __version__
+from tests.harness import FAKE, Llamasup, chat, eventually, is_alive, request, running
+
+Fake = Callable[..., Mapping[str, object]]
+CHAT = "/v1/chat/completions"
+
+
+async def load(llamasup: Llamasup, model: str = "fake") -> None:
+    reply = await llamasup.ask("POST", CHAT, chat(1, stream=False, model=model))
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health"])
+async def test_health_names_the_models_that_are_loaded(faking: Fake, path: str) -> None:
+    async with running(faking()) as llamasup:
+        reply = await llamasup.ask("GET", path)
+        assert reply.status == 200
+        assert reply.headers["content-type"] == "application/json"
+        assert reply.json() == {"status": "ok", "loaded_models": []}
+        await load(llamasup)
+        assert (await llamasup.ask("GET", path)).json()["loaded_models"] == ["fake"]
+
+
+@pytest.mark.parametrize("path", ["/models", "/v1/models"])
+async def test_models_are_listed_as_openai_does_with_their_aliases_and_states(
+    faking: Fake, path: str
+) -> None:
+    config = {
+        **faking(aliases=["gpt-4o", "mini"]),
+        **faking("--fake-fail-load", "invalid magic characters", name="broken"),
+    }
+    began = int(time.time())
+    async with running(config) as llamasup:
+        await load(llamasup, "mini")
+        failed = await llamasup.ask("POST", CHAT, chat(1, model="broken"))
+        assert failed.status == 503
+        listing = (await llamasup.ask("GET", path)).json()
+    assert listing["object"] == "list"
+    fake, broken = listing["data"]
+    assert began <= fake.pop("created") <= time.time()
+    assert fake == {
+        "id": "fake",
+        "object": "model",
+        "owned_by": "llamasup",
+        "aliases": ["gpt-4o", "mini"],
+        "status": {"value": "ready"},
+    }
+    assert (broken["id"], broken["status"]) == ("broken", {"value": "failed"})
+
+
+async def test_the_status_tells_of_the_engine_and_of_every_child(faking: Fake) -> None:
+    async with running(faking(parallel=3)) as llamasup:
+        await load(llamasup)
+        status = await llamasup.status()
+        [model] = status["models"]
+        child = model["child"]
+        assert is_alive(child["pid"])
+    assert status["version"] == __version__
+    assert 0 <= status["uptime_seconds"] < 60
+    assert status["engine"]["command"] == FAKE
+    assert status["engine"]["version"].startswith("version: ")
+    assert (model["name"], model["state"], model["loads"]) == ("fake", "ready", 1)
+    assert model["path"].endswith("/fake.gguf")
+    assert model["last_failure"] is None
+    assert child["address"].startswith("unix:/")
+    assert {key: child[key] for key in ("slots", "slots_taken", "in_flight", "waiting")} == {
+        "slots": 3,
+        "slots_taken": 0,
+        "in_flight": 0,
+        "waiting": 0,
+    }
+
+
+async def test_the_status_counts_who_is_served_and_who_waits(faking: Fake) -> None:
+    async with running(faking("--fake-first-byte-delay", "60")) as llamasup:
+        async with llamasup.connect() as first, llamasup.connect() as second:
+            for client in (first, second):
+                await client.send(request("POST", CHAT, chat(1)))
+
+            async def both_are_there() -> bool:
+                child = (await llamasup.model_status("fake"))["child"]
+                return child is not None and (
+                    (child["in_flight"], child["slots_taken"], child["waiting"]) == (1, 1, 1)
+                )
+
+            await eventually(both_are_there)
+
+        async def both_have_left() -> bool:
+            child = (await llamasup.model_status("fake"))["child"]
+            return (child["in_flight"], child["slots_taken"], child["waiting"]) == (0, 0, 0)
+
+        await eventually(both_have_left)
+
+
+async def test_the_status_says_why_a_model_is_not_loaded(faking: Fake) -> None:
+    config = faking("--fake-fail-load", "invalid magic characters", "--fake-scripted-lives", "1")
+    async with running(config) as llamasup:
+        failed = await llamasup.ask("POST", CHAT, chat(1))
+        model = await llamasup.model_status("fake")
+        assert (model["state"], model["child"], model["loads"]) == ("failed", None, 1)
+        assert "invalid magic characters" in model["last_failure"]
+        assert failed.error["message"] == model["last_failure"]
+
+        await load(llamasup)
+        model = await llamasup.model_status("fake")
+        assert (model["state"], model["last_failure"], model["loads"]) == ("ready", None, 2)
+
+
+async def test_the_status_is_told_while_the_engine_is_not_known(faking: Fake) -> None:
+    config = {**faking(), "engine.command": "sh -c 'exec sleep 60'"}
+    async with running(config, os.environ) as llamasup:
+        assert (await llamasup.status())["engine"] is None
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/api/status"])
+async def test_a_look_at_the_head_has_no_body(faking: Fake, path: str) -> None:
+    async with running(faking()) as llamasup, llamasup.connect() as client:
+        await client.send(request("HEAD", path) + request("GET", path))
+        head = await client.reply(to_head=True)
+        whole = await client.reply()
+    assert (head.status, whole.status) == (200, 200)
+    assert head.headers["content-type"] == "application/json"
+    assert whole.json()

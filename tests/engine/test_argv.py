@@ -1,0 +1,171 @@
+"""The command line says what the settings say, in flags that the engine knows; the user's win."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import trio
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamasup.children.launcher import Launcher
+from llamasup.children.orphans import own_run_folder
+from llamasup.config.addresses import Address, TcpAddress, UnixAddress
+from llamasup.config.load import load
+from llamasup.config.schema import ModelSettings
+from llamasup.engine.argv import argv, environment
+from llamasup.engine.locate import Engine, Program
+from llamasup.memory.ladder import Rung, first_rung
+from llamasup.states import ChildState
+
+FLAGS = frozenset(
+    {"--model", "--host", "--port", "--alias", "--parallel", "--threads-http", "--ctx-size"}
+    | {"--cache-type-k", "--cache-type-v", "--gpu-layers", "--threads", "--batch-size"}
+    | {"--metrics", "--slots"}
+)
+ENGINE = Engine(Program(("/opt/llama-server",), Path("/opt")), "version: 1", FLAGS, True)
+SOCKET = UnixAddress("/run/1.sock")
+SETTINGS = ModelSettings(path=Path("m.gguf"))
+
+
+def line(
+    settings: ModelSettings = SETTINGS,
+    *,
+    engine: Engine = ENGINE,
+    rung: Rung | None = None,
+    address: Address = SOCKET,
+    engine_args: tuple[str, ...] = (),
+) -> str:
+    rung = rung or first_rung(settings)
+    return " ".join(argv(engine, "qwen", settings, rung, address, engine_args))
+
+
+def test_a_model_without_wishes_leaves_the_choice_to_the_engine() -> None:
+    assert line() == (
+        "/opt/llama-server --model m.gguf --host /run/1.sock --alias qwen --parallel 1"
+        " --threads-http 32 --metrics --slots"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"context_size": 8192}, "--ctx-size 8192"),
+        ({"cache_type": "q8_0"}, "--cache-type-k q8_0 --cache-type-v q8_0"),
+        ({"gpu_layers": 0}, "--gpu-layers 0"),
+        ({"gpu_layers": 20}, "--gpu-layers 20"),
+        ({"gpu_layers": -1}, "--gpu-layers 999"),
+        ({"threads": 4}, "--threads 4"),
+        ({"batch_size": 512}, "--batch-size 512"),
+        ({"parallel": 4}, "--parallel 4 --threads-http 32"),
+        ({"parallel": 64}, "--parallel 64 --threads-http 80"),
+    ],
+)
+def test_every_wish_has_its_words(wish: Mapping[str, object], words: str) -> None:
+    assert f" {words} " in line(evolve(SETTINGS, **wish))  # type: ignore[arg-type]
+
+
+def test_the_rung_decides_what_it_names() -> None:
+    settings = evolve(SETTINGS, context_size=32768, cache_type="f16", gpu_layers=99)
+    lower = Rung(context=4096, cache_type="q8_0", gpu_layers=10)
+    words = line(settings, rung=lower)
+    assert "--ctx-size 4096 --cache-type-k q8_0 --cache-type-v q8_0 --gpu-layers 10" in words
+    assert "32768" not in words
+
+
+def test_a_port_is_named_beside_its_host() -> None:
+    assert " --host 127.0.0.1 --port 12000 " in line(address=TcpAddress("127.0.0.1", 12000))
+
+
+def test_a_command_of_several_words_stays_whole() -> None:
+    llama = evolve(ENGINE, program=Program(("/opt/llama", "serve"), Path("/opt")))
+    assert line(engine=llama).startswith("/opt/llama serve --model m.gguf ")
+
+
+words = st.lists(st.text(min_size=1, max_size=9), max_size=3).map(tuple)
+settings = st.builds(
+    ModelSettings,
+    path=st.just(Path("m.gguf")),
+    context_size=st.just("auto") | st.integers(1, 1 << 20),
+    cache_type=st.sampled_from(["auto", "f16", "q8_0"]),
+    parallel=st.integers(1, 99),
+    gpu_layers=st.just("auto") | st.integers(-1, 99),
+    threads=st.just("auto") | st.integers(1, 64),
+    batch_size=st.just("auto") | st.integers(1, 4096),
+    extra_args=words,
+)
+
+
+@given(settings, words, st.frozensets(st.sampled_from(sorted(FLAGS))))
+def test_only_known_flags_are_used_and_the_users_arguments_come_last(
+    settings: ModelSettings, engine_args: tuple[str, ...], known: frozenset[str]
+) -> None:
+    engine = evolve(ENGINE, flags=known | {"--model", "--host"})
+    said = argv(engine, "qwen", settings, first_rung(settings), SOCKET, engine_args)
+    own = said[: len(said) - len(engine_args) - len(settings.extra_args)]
+    assert said == [*own, *engine_args, *settings.extra_args]
+    assert {word for word in own if word.startswith("--")} <= engine.flags
+
+
+# --- the environment ---
+
+
+@pytest.mark.parametrize(("platform", "prefix"), [("linux", "LD_"), ("darwin", "DYLD_")])
+@pytest.mark.parametrize(
+    ("before", "after"), [({}, "/opt"), ({"LIBRARY_PATH": "/usr/x"}, "/opt:/usr/x")]
+)
+def test_the_programs_own_libraries_come_first(
+    platform: str, prefix: str, before: dict[str, str], after: str
+) -> None:
+    base = {prefix + name: value for name, value in before.items()}
+    assert environment(ENGINE.program, base, {}, platform)[f"{prefix}LIBRARY_PATH"] == after
+
+
+def test_a_program_that_needs_no_help_keeps_the_library_path() -> None:
+    program = Program(("python",), None)
+    assert "LD_LIBRARY_PATH" not in environment(program, {}, {}, "linux")
+    kept = environment(program, {"LD_LIBRARY_PATH": "/usr/x"}, {}, "linux")
+    assert kept["LD_LIBRARY_PATH"] == "/usr/x"
+
+
+def test_the_users_environment_wins_over_everything() -> None:
+    extra = {"LD_LIBRARY_PATH": "/mine", "GGML_NO_BACKTRACE": "0", "PATH": "/bin"}
+    made = environment(ENGINE.program, {"PATH": "/usr/bin", "HOME": "/home/me"}, extra, "linux")
+    assert extra.items() <= made.items()
+    assert made["HOME"] == "/home/me"
+    assert made["LLAMA_SERVER_ROUTER_PORT"]
+
+
+# --- real engines ---
+
+
+async def test_real_engines_know_every_flag_and_start_with_all_of_them(
+    counting: dict[str, object],
+) -> None:
+    wishes = {
+        "context_size": 2048,
+        "cache_type": "f16",
+        "gpu_layers": 0,
+        "threads": 1,
+        "batch_size": 256,
+    }
+    config = {**counting, **{f"models.count.{key}": value for key, value in wishes.items()}}
+    with (
+        tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
+        own_run_folder(Path(base)) as (folder, _),
+    ):
+        launcher = Launcher(load(None, {}, config), os.environ, Path(base), folder)
+        engine = await launcher.engine()
+        child = await launcher.child("count")
+        used = {word for word in child.launch.argv if word.startswith("--")}
+        assert used == FLAGS - {"--port"}
+        assert used <= engine.flags
+        async with trio.open_nursery() as nursery:
+            await nursery.start(child.run)
+            assert child.state is ChildState.READY
+            child.stop()

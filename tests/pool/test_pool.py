@@ -1,0 +1,186 @@
+"""A lease is a ready child and, where the work needs one, a slot of it: never one too many."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from llamasup.children.child import Child
+from llamasup.children.launcher import Launcher
+from llamasup.children.orphans import own_run_folder
+from llamasup.config.load import load
+from llamasup.errors import ModelUnavailable
+from llamasup.pool.pool import Pool
+from llamasup.pool.work import Work
+from tests.harness import Journal, chat, running
+
+Fake = Callable[..., Mapping[str, object]]
+CHAT = "/v1/chat/completions"
+
+
+@asynccontextmanager
+async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
+    # pytest's own folders have names too long for a socket.
+    with (
+        tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
+        own_run_folder(Path(base)) as (folder, _),
+    ):
+        settings = load(None, {}, config)
+        launcher = Launcher(settings, os.environ, Path(base), folder)
+        async with trio.open_nursery() as nursery:
+            yield Pool(settings.models, launcher, nursery)
+            nursery.cancel_scope.cancel()
+
+
+def child_of(pool: Pool) -> Child:
+    child = pool.keepers["fake"].child
+    assert child is not None
+    return child
+
+
+class Requests:
+    """Requests that hold their lease until they are told."""
+
+    def __init__(self, pool: Pool, nursery: trio.Nursery) -> None:
+        self.leased: list[int] = []
+        self.addresses: list[object] = []
+        self._pool = pool
+        self._nursery = nursery
+        self._done: list[trio.Event] = []
+
+    async def come(self, work: Work = Work.GENERATE) -> trio.CancelScope:
+        """One more comes, and waits if it must. The scope is its client's."""
+        self._done.append(trio.Event())
+        client = trio.CancelScope()
+        self._nursery.start_soon(self._run, len(self._done) - 1, client, work)
+        await wait_all_tasks_blocked()
+        return client
+
+    async def _run(self, number: int, client: trio.CancelScope, work: Work) -> None:
+        with client:
+            async with self._pool.lease("fake", work) as lease:
+                self.leased.append(number)
+                self.addresses.append(lease.address)
+                await self._done[number].wait()
+
+    async def finish(self, number: int) -> None:
+        self._done[number].set()
+        await wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def requests_to(pool: Pool) -> AsyncIterator[Requests]:
+    """Requests to a pool whose model is loaded."""
+    async with pool.lease("fake", Work.ASK):
+        pass
+    async with trio.open_nursery() as nursery:
+        yield Requests(pool, nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lease_loads_the_model_and_counts_its_users(faking: Fake) -> None:
+    async with pool_of(faking()) as pool:
+        async with pool.lease("fake", Work.GENERATE) as lease:
+            child = child_of(pool)
+            assert lease.address == child.address
+            assert (child.users, child.slots.taken) == (1, 1)
+            assert await lease.survived()
+        assert (child.users, child.slots.taken) == (0, 0)
+
+
+async def test_requests_wait_for_a_slot_and_are_served_first_come_first_served(
+    faking: Fake,
+) -> None:
+    async with pool_of(faking(parallel=2)) as pool, requests_to(pool) as requests:
+        for _ in range(5):
+            await requests.come()
+        assert sorted(requests.leased) == [0, 1]
+        assert child_of(pool).slots.waiting == 3
+        for number in (1, 0, 2):
+            await requests.finish(number)
+        assert requests.leased[2:] == [2, 3, 4]
+
+
+async def test_what_needs_no_slot_does_not_wait_for_one(
+    faking: Fake,
+) -> None:
+    async with pool_of(faking(parallel=2)) as pool, requests_to(pool) as requests:
+        for _ in range(3):
+            await requests.come()
+        await requests.come(Work.ASK)
+        assert requests.leased[2:] == [3]
+        assert child_of(pool).users == 3
+
+
+async def test_a_client_that_leaves_while_it_waits_holds_nothing(
+    faking: Fake,
+) -> None:
+    async with pool_of(faking(parallel=2)) as pool, requests_to(pool) as requests:
+        for _ in range(2):
+            await requests.come()
+        client = await requests.come()
+        await requests.come()
+        client.cancel()
+        await requests.finish(0)
+        assert requests.leased[2:] == [3]
+        assert child_of(pool).slots.taken == 2
+
+
+async def test_a_client_that_leaves_while_it_is_served_makes_room(
+    faking: Fake,
+) -> None:
+    async with pool_of(faking(parallel=2)) as pool, requests_to(pool) as requests:
+        client = await requests.come()
+        await requests.come()
+        await requests.come()
+        client.cancel()
+        await wait_all_tasks_blocked()
+        assert requests.leased[2:] == [2]
+
+
+async def test_those_who_wait_for_a_child_that_goes_are_served_by_the_next(
+    faking: Fake, journal: Journal
+) -> None:
+    async with pool_of(faking()) as pool, requests_to(pool) as requests:
+        await requests.come()
+        await requests.come()
+        first = child_of(pool)
+        first.stop()
+        await requests.finish(0)
+        with trio.fail_after(10):
+            while requests.leased != [0, 1]:
+                await wait_all_tasks_blocked(0.005)
+        assert child_of(pool) is not first
+        assert requests.addresses[1] == child_of(pool).address
+    assert len(journal.entries("started")) == 2
+
+
+async def test_a_model_that_cannot_be_loaded_gives_no_lease(faking: Fake) -> None:
+    async with pool_of(faking("--fake-fail-load", "invalid magic characters")) as pool:
+        with pytest.raises(ModelUnavailable, match="invalid magic characters"):
+            async with pool.lease("fake", Work.GENERATE):
+                pytest.fail("there is nothing to lease")
+
+
+async def test_an_engine_never_gets_more_requests_than_it_has_slots(
+    faking: Fake, journal: Journal
+) -> None:
+    async with running(faking("--fake-token-delay", "0.02", parallel=2)) as llamasup:
+        replies = []
+
+        async def ask() -> None:
+            replies.append(await llamasup.ask("POST", CHAT, chat(5)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(ask)
+    assert [reply.text() for reply in replies] == [" 0 1 2 3 4"] * 8
+    busy = [entry["busy"] for entry in journal.entries("request") if entry["target"] == CHAT]
+    assert max(busy) == 1, "the two slots were used, and never more"
