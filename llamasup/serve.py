@@ -15,7 +15,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -56,10 +56,14 @@ async def serve(config: Config, environ: Mapping[str, str], announce: Announce) 
     locate(config.engine.command, environ, cache)
     config = with_demo(config, cache)
     base = default_base(environ) if config.folders.run == "auto" else config.folders.run
-    with own_run_folder(base) as (run_folder, left), open_listeners(config.server.listen) as doors:
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        own_run_folder(base) as (run_folder, left),
+        open_listeners(config.server.listen) as doors,
+    ):
         stop = Stop(config.server.drain_timeout)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop.heed_signals)
+            nursery.start_soon(stop.heed, signals)
             with stop.hurry:
                 await sweep(left)
                 launcher = Launcher(config, environ, cache, run_folder)
@@ -75,15 +79,14 @@ class Stop:
         self.hurry = trio.CancelScope()
         self._drain_timeout = drain_timeout
 
-    async def heed_signals(self) -> None:
-        """SIGINT or SIGTERM begins the drain; the second one, or its timeout, ends it."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            await anext(signals)
-            log.info("stopping: running answers may take %g s", self._drain_timeout)
-            self.wished.set()
-            self.hurry.deadline = trio.current_time() + self._drain_timeout
-            await anext(signals)
-            self.hurry.cancel()
+    async def heed(self, signals: AsyncIterator[int]) -> None:
+        """The first signal begins the drain; the second one, or its timeout, ends it."""
+        await anext(signals)
+        log.info("stopping: running answers may take %g s", self._drain_timeout)
+        self.wished.set()
+        self.hurry.deadline = trio.current_time() + self._drain_timeout
+        await anext(signals)
+        self.hurry.cancel()
 
 
 def cache_folder(config: Config) -> Path:

@@ -1,30 +1,36 @@
-"""A llamasup in this very process, on a port of its own, and a client that watches every byte.
+"""A llamasup on a port of its own, and a client that watches every byte.
 
-In-process, so that a test can see what no client can: which tasks are left.
+In this very process (`running`), so that a test can see what no client can: which tasks are left.
+Or as the program that operators start (`started`), for what concerns a whole process.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import trio
 from attrs import field, frozen
 
-from llamasup.config.addresses import Address, TcpAddress
+from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
 from llamasup.config.load import load
 from llamasup.config.schema import Config
 from llamasup.models.demo import reciting_model
 from llamasup.serve import serve
 
+REPOSITORY = Path(__file__).parent.parent
+LLAMASUP = [sys.executable, "-m", "llamasup"]
 FAKE_PROGRAM = Path(__file__).parent / "fakes" / "llama_server.py"
 FAKE = shlex.join([sys.executable, str(FAKE_PROGRAM)])
 PATIENCE = 20.0
@@ -58,6 +64,10 @@ class Llamasup:
     def connect(self) -> Client:
         """A connection of one's own."""
         return Client(self.address)
+
+    async def connect_to_engine(self, model: str) -> Client:
+        """A connection to a loaded model's engine, past llamasup."""
+        return Client(parse_address((await self.model_status(model))["child"]["address"]))
 
     async def ask(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
@@ -139,13 +149,16 @@ class Reply:
 class Client:
     """A raw connection: sends what it is told, reads replies strictly, leaves as it is told."""
 
-    def __init__(self, address: TcpAddress) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
         self._stream: trio.SocketStream
         self.unread = bytearray()
 
     async def __aenter__(self) -> Client:
-        self._stream = await trio.open_tcp_stream(self._address.host, self._address.port)
+        if isinstance(self._address, UnixAddress):
+            self._stream = await trio.open_unix_socket(self._address.path)
+        else:
+            self._stream = await trio.open_tcp_stream(self._address.host, self._address.port)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -159,10 +172,17 @@ class Client:
         with trio.fail_after(PATIENCE):
             return bytes(await self._stream.receive_some(65536))
 
+    async def _read_on(self) -> bytes:
+        """The next bytes, b"" also after a reset."""
+        try:
+            return await self.read_some()
+        except trio.BrokenResourceError:
+            return b""
+
     async def read_until(self, mark: bytes) -> bytes:
-        """Everything up to and including `mark`, b"" if the connection ends before."""
+        """Everything up to and including `mark`, b"" if the connection ends or breaks before."""
         while mark not in self.unread:
-            if not (data := await self.read_some()):
+            if not (data := await self._read_on()):
                 return b""
             self.unread += data
         end = self.unread.index(mark) + len(mark)
@@ -205,13 +225,7 @@ class Client:
         return body, False
 
     async def _counted(self, length: int) -> tuple[bytes, bool]:
-        while len(self.unread) < length:
-            try:
-                data = await self.read_some()
-            except trio.BrokenResourceError:
-                data = b""
-            if not data:
-                break
+        while len(self.unread) < length and (data := await self._read_on()):
             self.unread += data
         content = bytes(self.unread[:length])
         del self.unread[:length]
@@ -268,6 +282,71 @@ async def _serve(
         task_status.started(addresses[0])
 
     await serve(config, environ, announce)
+
+
+class Program:
+    """`llamasup serve` as a process, and what it has said to its operator so far."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.said = ""
+        self._silent = trio.Event()
+
+    async def hears(self, words: str) -> None:
+        """Wait until it has said `words`."""
+        await eventually(lambda: words in self.said)
+
+    async def listens(self, run: Path) -> Llamasup:
+        """Wait until it does. `run` is its `folders.run`."""
+        await eventually(lambda: _LISTENS.search(self.said) or self.process.returncode is not None)
+        found = _LISTENS.search(self.said)
+        assert found, self.said
+        address = TcpAddress(found[1], int(found[2]))
+        return Llamasup(address, run / str(self.process.pid))
+
+    async def exit(self) -> int:
+        """Wait until it has ended and said everything; its exit status."""
+        with trio.fail_after(PATIENCE):
+            await self._silent.wait()
+            return await self.process.wait()
+
+    async def listen(self) -> None:
+        """Take down what it says, to the end."""
+        assert self.process.stderr is not None
+        async for data in self.process.stderr:
+            self.said += bytes(data).decode()
+        self._silent.set()
+
+
+_LISTENS = re.compile(r"listens on http://(\S+):(\d+)")
+
+
+@asynccontextmanager
+async def started(
+    *arguments: str | Path, cwd: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> AsyncIterator[Program]:
+    """`llamasup serve` with `arguments`, in a session of its own; ended with the block."""
+    process = await trio.lowlevel.open_process(
+        [*LLAMASUP, "serve", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd=cwd,
+        env={**environ, "PYTHONPATH": str(REPOSITORY)},  # it need not be installed
+    )
+    program = Program(process)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(program.listen)
+        try:
+            yield program
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            nursery.cancel_scope.cancel()
 
 
 def tasks() -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from llamasup import __version__
-from llamasup.cli import check, serve
-from llamasup.errors import LlamasupError
 
 WRONG = 2
 """The exit status for everything that the operator must put right."""
@@ -16,6 +15,11 @@ WRONG = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    # Until there is something to close, Ctrl-C ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from llamasup.cli import check, serve
+    from llamasup.errors import LlamasupError
+
     parser = argparse.ArgumentParser(
         prog="llamasup",
         description="Own every llama-server child, and stand in front of them on one port.",

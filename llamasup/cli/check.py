@@ -43,6 +43,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 2
     if parsed.show:
         print(dump(config), end="")
+        return 0
     models = f"{len(config.models)} models" if config.models else "no models, so the demo"
     print(f"{file or 'the default configuration'} is fine: {models}; {engine.program}")
     print(f"  {engine.version}")
