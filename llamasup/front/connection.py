@@ -13,7 +13,7 @@ import struct
 
 import trio
 
-from llamasup.config.schema import Seconds
+from llamasup.config.schema import Server
 
 _READ_SIZE = 64 << 10
 _ENOUGH_UNREAD = 256 << 10
@@ -28,19 +28,21 @@ class ClientLeft(Exception):
 class Connection:
     """Raw non-blocking socket I/O; trio is asked only when the kernel says "not now"."""
 
-    def __init__(self, sock: socket.socket, send_timeout: Seconds) -> None:
+    def __init__(self, sock: socket.socket, settings: Server) -> None:
         self.inbox = bytearray()
         """What the client sent and nobody took yet. Whoever takes, calls `took`."""
 
         self._sock = sock
-        self._send_timeout = send_timeout
+        self._send_timeout = settings.send_timeout
+        self._enough_unread = max(_ENOUGH_UNREAD, settings.max_head)
         self._arrival = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
     async def watch(self, conversation: trio.CancelScope) -> None:
         """Read until the client leaves (FIN, RST or half-close), then cancel `conversation`.
 
-        With 256 KiB unread it stops reading, and so watching, until some of that was taken.
+        With 256 KiB unread (or `max_head`, if that is more) it stops reading, and so watching,
+        until some of that was taken.
         """
         while True:
             await trio.lowlevel.wait_readable(self._sock)
@@ -54,7 +56,7 @@ class Connection:
                 break
             self.inbox += data
             self._arrival.unpark()
-            while len(self.inbox) >= _ENOUGH_UNREAD:
+            while len(self.inbox) >= self._enough_unread:
                 await self._room.park()
         conversation.cancel()
 

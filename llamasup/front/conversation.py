@@ -9,7 +9,13 @@ from collections.abc import Iterable
 import trio
 
 from llamasup.config.schema import Server
-from llamasup.errors import BodyTooLarge, LlamasupError, MalformedRequest, RequestTimeout
+from llamasup.errors import (
+    BodyTooLarge,
+    ClientError,
+    LlamasupError,
+    MalformedRequest,
+    RequestTimeout,
+)
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.framing import Counted, FramingError
 from llamasup.front.relay import ReplyCut, Upstream, relay
@@ -44,10 +50,12 @@ class Conversation:
         self.idle = True
         """Nothing of a request has come, and none is being answered."""
 
+        self.answering = False
+        """An answer may have begun, and has not ended."""
+
         self._connection = connection
         self._desk = desk
         self._patience = trio.CancelScope()
-        self._answering = False
 
     async def run(self) -> None:
         """Talk until either side has had enough.
@@ -65,14 +73,19 @@ class Conversation:
         """Read and answer one request. False if the connection shall end."""
         try:
             request = await self._read()
-        except MalformedRequest as error:
+        except ClientError as error:
             await self._refuse(error)
             return False
         self._wait_at_most(math.inf)
         if self._desk.closing:
             request.keep_alive = False
+        self.answering = True
         await self._answer(request)
+        self.answering = False
         self.idle = not self._connection.inbox
+        if not self.idle:
+            # Who sends a thousand requests at once shall not hold up the others.
+            await trio.lowlevel.checkpoint()
         return request.keep_alive
 
     async def _read(self) -> Request:
@@ -170,6 +183,8 @@ async def converse(connection: Connection, conversation: Conversation) -> None:
         pass
     except* ReplyCut as cuts:
         log.warning("an answer was cut: %s", cuts.exceptions[0])
-        connection.reset()
     finally:
+        if conversation.answering:
+            # Where an answer ends with its connection, a clean end would make it look whole.
+            connection.reset()
         connection.close()

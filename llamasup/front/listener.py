@@ -21,6 +21,7 @@ from llamasup.front.replies import error_reply
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
+_ONE_REQUEST = 64 << 10
 _PAUSE_WITHOUT_DESCRIPTORS = 0.1
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -177,7 +178,7 @@ class Front:
                 conversations.start_soon(self._attend, sock)
 
     async def _attend(self, sock: socket.socket) -> None:
-        connection = Connection(sock, self._desk.settings.send_timeout)
+        connection = Connection(sock, self._desk.settings)
         conversation = Conversation(connection, self._desk)
         with trio.CancelScope() as scope:
             self._open[conversation] = scope
@@ -194,3 +195,6 @@ def _turn_away(sock: socket.socket) -> None:
     error = TooManyConnections("too many connections are open (server.max_connections)")
     with sock, suppress(OSError):
         sock.send(error_reply(error, None, []))
+        sock.shutdown(socket.SHUT_WR)
+        # A request left unread would make the close a reset, which may overtake the reply.
+        sock.recv(_ONE_REQUEST)

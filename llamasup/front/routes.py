@@ -55,6 +55,7 @@ _GENERATE = [
     "/v1/rerank",
     "/reranking",
     "/v1/reranking",
+    "/audio/transcriptions",
     "/v1/audio/transcriptions",
 ]
 _ASK = [
@@ -158,22 +159,25 @@ def _named_in_body(request: Request) -> str | None:
         raise ClientError(f"the body is not as expected: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ClientError(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ClientError("the body's JSON is nested too deeply") from None
     return document.model if isinstance(document, _Named) else None
 
 
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,200})"?', re.IGNORECASE)
+_MOST_FIELDS = 100
 
 
 def multipart_field(body: bytes, content_type: bytes, name: bytes) -> str | None:
-    """The text of a small form field, or None if it is not there."""
+    """The text of a small form field, or None if it is not among the first hundred."""
     boundary = _BOUNDARY.search(content_type)
     if boundary is None:
         raise ClientError("the multipart body's Content-Type names no boundary")
     wanted = re.compile(
-        rb'content-disposition:[^\r\n]*;\s*name="?' + re.escape(name) + rb'"?\s*(?:;|\r\n)',
+        rb'\r\ncontent-disposition:[^\r\n]*;\s*name="?' + re.escape(name) + rb'"?\s*(?:;|\r\n)',
         re.IGNORECASE,
     )
-    for part in body.split(b"--" + boundary[1]):
+    for part in body.split(b"--" + boundary[1], _MOST_FIELDS):
         head, blank, content = part[:4096].partition(b"\r\n\r\n")
         if blank and wanted.search(head + b"\r\n"):
             return content.removesuffix(b"\r\n").decode("utf-8", "replace").strip()

@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError, ModelNotFound
 
+_LONGEST_SHOWN = 100
+"""Characters of a name that is not there: to compare megabytes with every model takes seconds."""
+
 
 class Catalog:
     """Every model under its name and its aliases, looked up without regard to case."""
@@ -27,7 +30,8 @@ class Catalog:
         if asked:
             model = self._models.get(asked.casefold())
             if model is None:
-                raise ModelNotFound(f'there is no model "{asked}"; {self._suggestion(asked)}')
+                shown = asked[:_LONGEST_SHOWN]
+                raise ModelNotFound(f'there is no model "{shown}"; {self._suggestion(shown)}')
             return model
         if self._default is not None:
             return self._default

@@ -1,0 +1,167 @@
+"""A connection notices that its client leaves, holds back who sends too much, and ends as meant."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from llamasup.config.schema import Server
+from llamasup.front.connection import ClientLeft, Connection
+from tests.harness import PATIENCE, eventually
+
+QUARTER_MIB = 256 << 10
+
+
+@asynccontextmanager
+async def connected(**settings: float) -> AsyncIterator[tuple[Connection, trio.SocketStream]]:
+    """Our side of a TCP connection and the client's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = await trio.open_tcp_stream(*listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    connection = Connection(ours, Server(**settings))  # type: ignore[arg-type]
+    try:
+        yield connection, client
+    finally:
+        connection.close()
+        await trio.aclose_forcefully(client)
+
+
+async def received(client: trio.SocketStream) -> bytes:
+    """Everything until the end; a reset raises trio.BrokenResourceError."""
+    with trio.fail_after(PATIENCE):
+        return b"".join([bytes(data) async for data in client])
+
+
+def reset_by(client: trio.SocketStream) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.socket.close()
+
+
+LEAVINGS = {
+    "fin": lambda client: client.socket.close(),
+    "reset": reset_by,
+    "half-close": lambda client: client.socket.shutdown(socket.SHUT_WR),
+}
+
+
+@pytest.mark.parametrize("leaving", LEAVINGS)
+async def test_a_client_that_leaves_cancels_whatever_is_being_done_for_it(leaving: str) -> None:
+    async with connected() as (connection, client), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.watch, nursery.cancel_scope)
+        await client.send_all(b"a request")
+        await eventually(lambda: connection.inbox == b"a request")
+        LEAVINGS[leaving](client)
+        with trio.fail_after(PATIENCE):
+            await trio.sleep_forever()
+    assert nursery.cancel_scope.cancelled_caught
+
+
+async def test_who_sends_more_than_is_taken_is_held_back() -> None:
+    async with connected() as (connection, client), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.watch, trio.CancelScope())
+        nursery.start_soon(client.send_all, bytes(40 << 20))
+        await wait_all_tasks_blocked(0.05)
+        assert QUARTER_MIB <= len(connection.inbox) < 2 * QUARTER_MIB
+        taken = 0
+        with trio.fail_after(PATIENCE):
+            while taken < 40 << 20:
+                taken += len(connection.inbox)
+                connection.inbox.clear()
+                connection.took()
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert taken == 40 << 20
+
+
+async def test_a_head_may_be_longer_than_what_is_otherwise_kept_unread() -> None:
+    async with (
+        connected(max_head=4 * QUARTER_MIB) as (connection, client),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(connection.watch, trio.CancelScope())
+        nursery.start_soon(client.send_all, bytes(8 * QUARTER_MIB))
+        await eventually(lambda: len(connection.inbox) >= 4 * QUARTER_MIB)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_sent_arrives_whole_at_a_client_that_reads_late() -> None:
+    content = bytes(range(256)) * 40_000
+    async with connected() as (connection, client), trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            await connection.send(content)
+            connection.close()
+
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked(0.05)
+        assert await received(client) == content
+
+
+async def test_a_client_that_takes_nothing_any_more_is_left_after_the_send_timeout() -> None:
+    async with connected(send_timeout=0.1) as (connection, _):
+        with trio.fail_after(PATIENCE), pytest.raises(ClientLeft):
+            await connection.send(bytes(40 << 20))
+
+
+async def test_a_client_that_takes_a_little_now_and_then_is_not_left() -> None:
+    async with connected(send_timeout=1) as (connection, client), trio.open_nursery() as nursery:
+
+        async def read_slowly() -> None:
+            while True:
+                await client.receive_some(256 << 10)
+                await trio.sleep(0.01)
+
+        nursery.start_soon(read_slowly)
+        started = trio.current_time()
+        while trio.current_time() < started + 1.5:
+            await connection.send(bytes(1 << 20))
+        nursery.cancel_scope.cancel()
+
+
+async def test_to_send_to_a_client_that_has_gone_says_so() -> None:
+    async with connected() as (connection, client):
+        reset_by(client)
+        with trio.fail_after(PATIENCE), pytest.raises(ClientLeft):
+            await connection.send(bytes(40 << 20))
+
+
+async def test_a_client_that_is_still_sending_reads_the_last_reply_before_the_end() -> None:
+    async with connected() as (connection, client), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.watch, nursery.cancel_scope)
+        nursery.start_soon(client.send_all, bytes(8 << 20))
+        await eventually(lambda: len(connection.inbox) >= QUARTER_MIB)
+        await connection.send(b"enough!")
+        nursery.start_soon(connection.finish)
+        assert await received(client) == b"enough!"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_will_not_end_is_waited_for_two_seconds(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with connected() as (connection, _), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.watch, nursery.cancel_scope)
+        started = trio.current_time()
+        await connection.finish()
+        assert trio.current_time() - started == pytest.approx(2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_reset_never_looks_like_an_end() -> None:
+    async with connected() as (connection, client):
+        connection.reset()
+        with pytest.raises(trio.BrokenResourceError):
+            await received(client)
+
+
+async def test_to_close_twice_is_harmless() -> None:
+    async with connected() as (connection, client):
+        connection.close()
+        connection.close()
+        assert await received(client) == b""

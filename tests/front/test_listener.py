@@ -1,0 +1,159 @@
+"""Addresses are bound or refused with a reason, and nobody waits in vain at a full house."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import trio
+
+from llamasup.config.addresses import TcpAddress, UnixAddress
+from llamasup.errors import OperatorError
+from llamasup.front.listener import bound_address, open_listeners
+from tests.harness import PATIENCE, Client, chat, eventually, request, running
+
+Faking = Callable[..., Mapping[str, object]]
+
+
+def can_connect(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as trial:
+        return trial.connect_ex(str(path)) == 0
+
+
+# --- addresses ---
+
+
+def test_port_zero_becomes_a_port() -> None:
+    with open_listeners(["127.0.0.1:0", "localhost:0"]) as listeners:
+        for listener in listeners:
+            address = bound_address(listener)
+            assert isinstance(address, TcpAddress)
+            assert address.port > 0
+
+
+def test_an_empty_host_means_every_interface() -> None:
+    with open_listeners([":0"]) as listeners:
+        addresses = [bound_address(listener) for listener in listeners]
+        assert "0.0.0.0" in {address.host for address in addresses}  # type: ignore[union-attr]
+
+
+def test_a_used_port_is_an_error_that_says_what_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OperatorError) as refusal, open_listeners([f"127.0.0.1:{port}"]):
+            pass
+    message = str(refusal.value)
+    assert f"127.0.0.1:{port}" in message
+    assert os.strerror(errno.EADDRINUSE) in message
+    assert "--listen" in message
+
+
+def test_a_host_that_is_not_ours_is_an_error() -> None:
+    with pytest.raises(OperatorError, match=r"192\.0\.2\.1:80"), open_listeners(["192.0.2.1:80"]):
+        pass
+
+
+def test_where_one_address_cannot_be_bound_none_stays_bound(tmp_path: Path) -> None:
+    bound = tmp_path / "x.sock"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        used = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(OperatorError), open_listeners([f"unix:{bound}", used]):
+            pass
+    assert not bound.exists()
+
+
+# --- Unix sockets ---
+
+
+def test_a_unix_socket_is_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with open_listeners([f"unix:{path}"]) as (listener,):
+        assert bound_address(listener) == UnixAddress(str(path))
+        assert can_connect(path)
+    assert not path.exists()
+
+
+def test_the_stale_socket_of_a_dead_one_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert path.exists()
+    with open_listeners([f"unix:{path}"]):
+        assert can_connect(path)
+
+
+def test_the_socket_of_a_living_one_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with socket.socket(socket.AF_UNIX) as living:
+        living.bind(str(path))
+        living.listen()
+        with (
+            pytest.raises(OperatorError, match=os.strerror(errno.EADDRINUSE)),
+            open_listeners([f"unix:{path}"]),
+        ):
+            pass
+        assert can_connect(path)
+
+
+def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    path.write_text("precious")
+    with pytest.raises(OperatorError), open_listeners([f"unix:{path}"]):
+        pass
+    assert path.read_text() == "precious"
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OperatorError, match=os.strerror(errno.ENOENT)),
+        open_listeners([f"unix:{tmp_path}/none/x.sock"]),
+    ):
+        pass
+
+
+async def test_every_address_is_served(faking: Faking, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    addresses = {"server.listen": ["127.0.0.1:0", f"unix:{path}", "127.0.0.1:0"]}
+    async with running({**faking(), **addresses}) as llamasup:
+        for address in (llamasup.address, UnixAddress(str(path))):
+            async with Client(address) as client:
+                await client.send(request("POST", "/v1/chat/completions", chat(3)))
+                assert (await client.reply()).text() == " 0 1 2"
+    assert not path.exists()
+
+
+# --- a full house ---
+
+
+async def test_who_comes_when_the_house_is_full_is_told_so(faking: Faking) -> None:
+    async with running({**faking(), "server.max_connections": 2}) as llamasup:
+        async with llamasup.connect() as first, llamasup.connect() as second:
+            for inside in (first, second):
+                await inside.send(request("GET", "/health"))
+                assert (await inside.reply()).status == 200
+            for _ in range(20):
+                reply = await llamasup.ask("GET", "/health")
+                assert (reply.status, reply.error["code"]) == (503, "too_many_connections")
+                assert reply.headers["connection"] == "close"
+                assert reply.complete
+            await first.send(request("GET", "/health"))
+            assert (await first.reply()).status == 200
+
+        async def is_served() -> bool:
+            return (await llamasup.ask("GET", "/health")).status == 200
+
+        await eventually(is_served)
+
+
+async def test_who_connects_and_leaves_at_once_harms_nobody(faking: Faking) -> None:
+    async with running(faking()) as llamasup:
+        for _ in range(100):
+            client = llamasup.connect()
+            async with client:
+                client.leave_by_reset()
+        with trio.fail_after(PATIENCE):
+            assert (await llamasup.ask("GET", "/health")).status == 200

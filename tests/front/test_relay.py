@@ -1,0 +1,360 @@
+"""An answer reaches the client as it comes, in the framing it can read; a cut one looks cut."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from attrs import define
+from trio.testing import wait_all_tasks_blocked
+
+from llamasup.config.addresses import Address, UnixAddress
+from llamasup.config.schema import Server
+from llamasup.errors import ChildLost
+from llamasup.front.connection import Connection
+from llamasup.front.relay import ReplyCut, relay
+from llamasup.front.requests import Request
+from tests.harness import PATIENCE, Journal, chat, eventually, request, running
+
+Faking = Callable[..., Mapping[str, object]]
+Part = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+@define
+class Engine:
+    """An upstream that does what the test says."""
+
+    address: Address
+    well: bool = True
+
+    async def survived(self) -> bool:
+        return self.well
+
+
+@asynccontextmanager
+async def engine(folder: Path, play: Part) -> AsyncIterator[Engine]:
+    """Every connection to it is given to `play`, and closed after that."""
+    path = str(folder / "engine.sock")
+    with trio.socket.socket(socket.AF_UNIX) as listener:
+        await listener.bind(path)
+        listener.listen()
+        serving = [trio.SocketListener(listener)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, play, serving)
+            yield Engine(UnixAddress(path))
+            nursery.cancel_scope.cancel()
+
+
+def saying(*parts: bytes) -> Part:
+    async def play(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            for part in parts:
+                await stream.send_all(part)
+                await wait_all_tasks_blocked()
+
+    return play
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[tuple[Connection, trio.SocketStream]]:
+    """Our side of a client's connection, and its own."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as stream:
+        yield Connection(ours, Server()), stream
+        ours.close()
+
+
+def asked(method: bytes = b"GET", *, http_1_0: bool = False, body: bytes = b"") -> Request:
+    return Request(method, b"/", [], not http_1_0, http_1_0, b"the-id", body)
+
+
+async def outcome(
+    folder: Path, play: Part, to: Request, *, well: bool = True
+) -> tuple[bytes, ReplyCut | ChildLost | None]:
+    """What the client gets, and what went wrong."""
+    async with engine(folder, play) as upstream, client() as (connection, theirs):
+        upstream.well = well
+        failure = None
+        try:
+            with trio.fail_after(PATIENCE):
+                await relay(connection, to, upstream, b"/", [])
+        except (ReplyCut, ChildLost) as error:
+            failure = error
+        connection.close()
+        return await rest(theirs), failure
+
+
+async def relayed(folder: Path, play: Part, to: Request) -> bytes:
+    """What the client gets, when nothing goes wrong."""
+    reply, failure = await outcome(folder, play, to)
+    assert failure is None
+    return reply
+
+
+async def rest(stream: trio.SocketStream) -> bytes:
+    return b"".join([bytes(data) async for data in stream])
+
+
+def content(reply: bytes) -> bytes:
+    return reply.partition(b"\r\n\r\n")[2]
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+COUNTED = OK + b"Content-Length: 10\r\n\r\n0123456789"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\n012\r\n7\r\n3456789\r\n0\r\n\r\n"
+CLOSED = OK + b"Connection: close\r\n\r\n0123456789"
+
+
+# --- framing ---
+
+
+async def test_a_counted_body_passes_with_its_length(tmp_path: Path) -> None:
+    reply = await relayed(tmp_path, saying(COUNTED), asked())
+    assert b"\r\nContent-Length: 10\r\n" in reply
+    assert content(reply) == b"0123456789"
+
+
+async def test_the_bytes_of_a_chunked_body_pass_untouched(tmp_path: Path) -> None:
+    reply = await relayed(tmp_path, saying(CHUNKED), asked())
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in reply
+    assert content(reply) == content(CHUNKED)
+
+
+async def test_a_body_of_unknown_length_is_given_chunks(tmp_path: Path) -> None:
+    reply = await relayed(tmp_path, saying(CLOSED, b"abc"), asked())
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in reply
+    assert content(reply) == b"a\r\n0123456789\r\n3\r\nabc\r\n0\r\n\r\n"
+
+
+async def test_http_1_0_gets_a_body_of_unknown_length_raw(tmp_path: Path) -> None:
+    reply = await relayed(tmp_path, saying(CLOSED), asked(http_1_0=True))
+    assert b"chunked" not in reply
+    assert b"\r\nConnection: close\r\n" in reply
+    assert content(reply) == b"0123456789"
+
+
+async def test_http_1_0_gets_a_chunked_body_without_its_chunks(tmp_path: Path) -> None:
+    parts = [CHUNKED[at : at + 7] for at in range(0, len(CHUNKED), 7)]
+    reply = await relayed(tmp_path, saying(*parts), asked(http_1_0=True))
+    assert b"chunked" not in reply
+    assert content(reply) == b"0123456789"
+
+
+async def test_the_answer_to_head_has_its_headers_and_no_body(tmp_path: Path) -> None:
+    head = COUNTED.removesuffix(b"0123456789")
+    reply = await relayed(tmp_path, saying(head), asked(b"HEAD"))
+    assert b"\r\nContent-Length: 10\r\n" in reply
+    assert content(reply) == b""
+
+
+async def test_bytes_after_the_end_of_an_answer_are_not_passed_on(tmp_path: Path) -> None:
+    reply = await relayed(tmp_path, saying(COUNTED + b"HTTP/1.1 200 smuggled"), asked())
+    assert content(reply) == b"0123456789"
+
+
+async def test_interim_replies_are_passed_over(tmp_path: Path) -> None:
+    interim = b"HTTP/1.1 102 Processing\r\n\r\n"
+    reply = await relayed(tmp_path, saying(interim, interim + COUNTED), asked())
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert content(reply) == b"0123456789"
+
+
+# --- as the bytes come ---
+
+
+@pytest.mark.parametrize("http_1_0", [False, True])
+async def test_each_event_reaches_the_client_before_the_next_is_made(
+    tmp_path: Path, http_1_0: bool
+) -> None:
+    event = b"data: %d\n\n"
+    read, proceed = trio.open_memory_channel[int](0)
+
+    async def play(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        for number in range(5):
+            await stream.send_all(b"9\r\n" + event % number + b"\r\n")
+            assert await proceed.receive() == number
+        await stream.send_all(b"0\r\n\r\n")
+
+    async with (
+        engine(tmp_path, play) as upstream,
+        client() as (connection, theirs),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(relay, connection, asked(http_1_0=http_1_0), upstream, b"/", [])
+        got = b""
+        with trio.fail_after(PATIENCE):
+            for number in range(5):
+                while event % number not in got:
+                    got += bytes(await theirs.receive_some())
+                await read.send(number)
+
+
+async def test_a_client_that_stops_reading_stops_the_engine(tmp_path: Path) -> None:
+    piece = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+    sent = 0
+
+    async def play(stream: trio.SocketStream) -> None:
+        nonlocal sent
+        await stream.receive_some()
+        await stream.send_all(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(1000):
+            await stream.send_all(piece)
+            sent += len(piece)
+        await stream.send_all(b"0\r\n\r\n")
+
+    async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
+
+        async def relay_to_the_end() -> None:
+            await relay(connection, asked(), upstream, b"/", [])
+            connection.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay_to_the_end)
+            await wait_all_tasks_blocked(0.05)
+            assert sent < 4 << 20
+            with trio.fail_after(PATIENCE):
+                reply = await rest(theirs)
+    assert content(reply) == piece * 1000 + b"0\r\n\r\n"
+
+
+async def test_a_cancelled_request_closes_the_engines_connection_at_once(tmp_path: Path) -> None:
+    closed = trio.Event()
+
+    async def play(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        assert await stream.receive_some() == b""
+        closed.set()
+
+    async with (
+        engine(tmp_path, play) as upstream,
+        client() as (connection, theirs),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(relay, connection, asked(), upstream, b"/", [])
+        await theirs.receive_some()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
+            await closed.wait()
+
+
+# --- what goes wrong ---
+
+
+@pytest.mark.parametrize("answer", [COUNTED, CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("http_1_0", [False, True], ids=["1.1", "1.0"])
+async def test_no_cut_of_an_answer_is_taken_for_its_end(
+    tmp_path: Path, answer: bytes, http_1_0: bool
+) -> None:
+    end_of_head = answer.index(b"\r\n\r\n") + 4
+    for cut in range(end_of_head, len(answer)):
+        (folder := tmp_path / str(cut)).mkdir()
+        _, failure = await outcome(folder, saying(answer[:cut]), asked(http_1_0=http_1_0))
+        assert isinstance(failure, ReplyCut)
+
+
+async def test_an_engine_that_dies_within_a_body_of_unknown_length_cut_it(tmp_path: Path) -> None:
+    reply, failure = await outcome(tmp_path, saying(CLOSED), asked(), well=False)
+    assert isinstance(failure, ReplyCut)
+    assert content(reply) == b"a\r\n0123456789\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", OK, b"SSH-2.0-OpenSSH\r\n\r\n", b"x" * 100_000, OK + b"no colon\r\n\r\n"]
+)
+async def test_a_child_that_gives_no_answer_is_lost_and_the_client_saw_nothing(
+    tmp_path: Path, answer: bytes
+) -> None:
+    reply, failure = await outcome(tmp_path, saying(answer), asked())
+    assert isinstance(failure, ChildLost)
+    assert reply == b""
+
+
+async def test_a_child_that_cannot_be_reached_is_lost(tmp_path: Path) -> None:
+    async with client() as (connection, _):
+        with pytest.raises(ChildLost, match="cannot be reached"):
+            await relay(connection, asked(), Engine(UnixAddress(str(tmp_path / "none"))), b"/", [])
+
+
+async def test_badly_framed_chunks_are_a_cut(tmp_path: Path) -> None:
+    spoiled = CHUNKED.replace(b"\r\n7\r\n", b"\r\nseven\r\n")
+    _, failure = await outcome(tmp_path, saying(spoiled), asked())
+    assert isinstance(failure, ReplyCut)
+
+
+async def test_an_engine_that_refuses_a_body_unread_is_heard(tmp_path: Path) -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some(100)
+            await stream.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+
+    reply = await relayed(tmp_path, refuse, asked(b"POST", body=bytes(10 << 20)))
+    assert reply.startswith(b"HTTP/1.1 413 ")
+    assert content(reply) == b"no"
+
+
+# --- through a running llamasup: the engine's process breaks off ---
+
+HEALTHY = b'{"status":"ok"}'
+CUTS = [
+    (answer, death)
+    for answer in ("length", "chunked", "close", "stream")
+    for death in ("kill", "reset", "close")
+    # A living engine that ends an answer by closing has ended it: nobody can tell.
+    if (answer, death) != ("close", "close")
+]
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+@pytest.mark.parametrize(("answer", "death"), CUTS)
+async def test_an_answer_that_breaks_off_never_looks_whole(
+    faking: Faking, answer: str, death: str, version: bytes
+) -> None:
+    framing = "chunked" if answer == "stream" else answer
+    script = ["--fake-die-at-byte", "200", "--fake-death", death, "--fake-framing", framing]
+    asking = request("POST", "/v1/chat/completions", chat(100, stream=answer == "stream"))
+    async with running(faking(*script)) as llamasup, llamasup.connect() as client:
+        await client.send(asking.replace(b"HTTP/1.1", version, 1))
+        reply = await client.reply()
+        assert reply.status == 200
+        assert 0 < len(reply.body) <= 200
+        assert not reply.complete
+
+
+@pytest.mark.parametrize("death", ["kill", "reset", "close"])
+async def test_an_engine_lost_before_its_answer_is_an_error_and_the_connection_lives(
+    faking: Faking, journal: Journal, death: str
+) -> None:
+    script = ["--fake-die-at-byte", "-1", "--fake-death", death]
+    async with running(faking(*script)) as llamasup, llamasup.connect() as client:
+        await client.send(request("POST", "/v1/chat/completions", chat(5)))
+        reply = await client.reply()
+        assert reply.status == 502
+        assert reply.error["code"] == "engine_lost"
+        await eventually(lambda: journal.entries("died"))
+        await client.send(request("GET", "/health"))
+        assert (await client.reply()).status == 200
+
+
+async def test_tokens_are_read_while_the_engine_is_still_making_them(
+    faking: Faking, journal: Journal
+) -> None:
+    def streams_answered() -> list[object]:
+        return [entry for entry in journal.entries("answered") if entry["sent"] > len(HEALTHY)]
+
+    async with running(faking("--fake-token-delay", "0.1")) as llamasup:
+        async with llamasup.connect() as client:
+            await client.send(request("POST", "/v1/chat/completions", chat(5)))
+            for number in range(5):
+                assert await client.read_until(b'"content":" %d"' % number)
+                assert not streams_answered()
+            assert await client.read_until(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        await eventually(streams_answered)

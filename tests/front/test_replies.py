@@ -1,0 +1,199 @@
+"""A child's reply head is read strictly and rewritten for the client; our own are complete."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llamasup.errors import ChildLost, MethodNotAllowed, RouteNotFound
+from llamasup.front.framing import Chunked, Counted, UntilClose
+from llamasup.front.replies import (
+    cors_lines,
+    error_reply,
+    preflight_reply,
+    read_head,
+    rewritten,
+)
+from llamasup.front.requests import Request
+
+
+def asked(
+    method: bytes = b"GET", *headers: tuple[bytes, bytes], keep_alive: bool = True
+) -> Request:
+    return Request(method, b"/", list(headers), keep_alive, http_1_0=False, id=b"the-id")
+
+
+def replied(*headers: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    return b"\r\n".join([status, *headers, b"", b""])
+
+
+def lines(reply: bytes) -> list[bytes]:
+    head, blank, _ = reply.partition(b"\r\n\r\n")
+    assert blank
+    return head.split(b"\r\n")
+
+
+# --- a child's head ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "framing"),
+    [
+        ([b"Content-Length: 5"], Counted),
+        ([b"content-length:5 "], Counted),
+        ([b"Transfer-Encoding: Chunked"], Chunked),
+        ([b"Transfer-Encoding: chunked", b"Content-Length: 5"], Chunked),
+        ([], UntilClose),
+    ],
+)
+def test_the_framing_of_a_reply_is_known(headers: list[bytes], framing: type) -> None:
+    assert isinstance(read_head(replied(*headers)).framing(asked()), framing)
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_some_replies_have_no_body_whatever_their_head_says(status: bytes) -> None:
+    head = read_head(replied(b"Content-Length: 5", status=b"HTTP/1.1 " + status))
+    assert head.framing(asked()).done
+
+
+def test_the_answer_to_head_has_no_body() -> None:
+    assert read_head(replied(b"Content-Length: 5")).framing(asked(b"HEAD")).done
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        replied(status=b"SSH-2.0-OpenSSH"),
+        replied(status=b"HTTP/2 200"),
+        replied(status=b"HTTP/1.1 20"),
+        replied(status=b"HTTP/1.1 2000 OK"),
+        replied(status=b""),
+        replied(b"no colon"),
+        replied(b"Content-Length: many"),
+        replied(b"Content-Length: -1"),
+    ],
+)
+def test_what_is_no_reply_is_a_lost_child(head: bytes) -> None:
+    with pytest.raises(ChildLost):
+        read_head(head)
+
+
+def test_a_status_without_a_reason_and_one_that_nobody_knows_are_read() -> None:
+    assert read_head(replied(status=b"HTTP/1.0 200")).status == 200
+    assert read_head(replied(status=b"HTTP/1.1 299 Odd")).status == 299
+
+
+# --- rewritten ---
+
+
+def test_what_speaks_to_the_next_hop_alone_does_not_reach_the_client() -> None:
+    head = read_head(
+        replied(
+            b"Connection: keep-alive, X-Named",
+            b"Keep-Alive: timeout=5, max=100",
+            b"X-Named: by Connection",
+            b"Transfer-Encoding: chunked",
+            b"Trailer: X-Sum",
+            b"Upgrade: h2c",
+            b"Proxy-Authenticate: Basic",
+            b"Access-Control-Allow-Origin: http://the-engine",
+            b"X-Request-ID: the-engines",
+            b"Content-Type: text/plain",
+            b"Set-Cookie: a=1",
+            b"Set-Cookie: b=2",
+        )
+    )
+    assert lines(rewritten(head, asked(), b"Transfer-Encoding: chunked", [b"Extra: 1"])) == [
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: text/plain",
+        b"Set-Cookie: a=1",
+        b"Set-Cookie: b=2",
+        b"Transfer-Encoding: chunked",
+        b"Extra: 1",
+        b"X-Request-ID: the-id",
+    ]
+
+
+def test_a_connection_that_will_end_says_so() -> None:
+    head = read_head(replied(b"Content-Length: 0"))
+    assert b"Connection: close" in lines(rewritten(head, asked(keep_alive=False), None, []))
+    assert b"Connection: close" not in lines(rewritten(head, asked(), None, []))
+
+
+# --- errors ---
+
+
+def test_an_error_is_json_of_a_known_length() -> None:
+    reply = error_reply(RouteNotFound("nothing here"), asked(), [b"Extra: 1"])
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert lines(reply)[0] == b"HTTP/1.1 404 Not Found"
+    assert {
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        b"X-Request-ID: the-id",
+        b"Extra: 1",
+    } <= set(head.split(b"\r\n"))
+    assert b"Connection: close" not in head
+    assert json.loads(body)["error"] == {
+        "message": "nothing here",
+        "type": "invalid_request_error",
+        "code": "not_found",
+    }
+
+
+def test_an_error_without_a_request_ends_the_connection() -> None:
+    assert b"Connection: close" in lines(error_reply(RouteNotFound("x"), None, []))
+
+
+def test_an_error_for_head_has_the_length_but_not_the_body() -> None:
+    whole = error_reply(RouteNotFound("x"), asked(), [])
+    head, blank, _ = whole.partition(b"\r\n\r\n")
+    assert error_reply(RouteNotFound("x"), asked(b"HEAD"), []) == head + blank
+
+
+def test_a_wrong_method_learns_the_right_ones() -> None:
+    error = MethodNotAllowed("no", "GET, HEAD")
+    assert b"Allow: GET, HEAD" in lines(error_reply(error, asked(), []))
+
+
+# --- CORS ---
+
+PAGE = b"https://page.example"
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "expected"),
+    [
+        (("*",), PAGE, [b"Access-Control-Allow-Origin: *"]),
+        (("*",), None, []),
+        (
+            ("https://other.example", "https://page.example"),
+            PAGE,
+            [b"Access-Control-Allow-Origin: https://page.example", b"Vary: Origin"],
+        ),
+        (("https://other.example",), PAGE, []),
+        ((), PAGE, []),
+        (("https://page.example",), b"https://page.example.evil.example", []),
+        (("https://page.example",), b"null", []),
+    ],
+)
+def test_a_page_may_read_replies_only_if_its_origin_is_allowed(
+    origins: tuple[str, ...], origin: bytes | None, expected: list[bytes]
+) -> None:
+    assert cors_lines(origins, origin) == expected
+
+
+def test_a_preflight_is_allowed_the_headers_it_asks_for() -> None:
+    request = asked(b"OPTIONS", (b"access-control-request-headers", b"x-mine"))
+    reply = preflight_reply(request, [b"Access-Control-Allow-Origin: *"])
+    assert lines(reply)[0] == b"HTTP/1.1 204 No Content"
+    assert {
+        b"Access-Control-Allow-Origin: *",
+        b"Access-Control-Allow-Methods: GET, POST, OPTIONS",
+        b"Access-Control-Allow-Headers: x-mine",
+    } <= set(lines(reply))
+
+
+def test_a_preflight_from_elsewhere_is_allowed_nothing() -> None:
+    assert b"Access-Control" not in preflight_reply(asked(b"OPTIONS"), [])

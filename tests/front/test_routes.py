@@ -1,0 +1,257 @@
+"""Every path that llama-server answers goes where it should; nothing else goes anywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
+from llamasup.front.requests import Request
+from llamasup.front.routes import Router, ToControl, ToModel
+from llamasup.pool.work import Work
+
+GENERATE, ASK, CONTROL = Work.GENERATE, Work.ASK, "control"
+
+ROUTES = [
+    ("POST", "/completion", GENERATE),
+    ("POST", "/completions", GENERATE),
+    ("POST", "/v1/completions", GENERATE),
+    ("POST", "/chat/completions", GENERATE),
+    ("POST", "/v1/chat/completions", GENERATE),
+    ("POST", "/responses", GENERATE),
+    ("POST", "/v1/responses", GENERATE),
+    ("POST", "/v1/messages", GENERATE),
+    ("POST", "/infill", GENERATE),
+    ("POST", "/embedding", GENERATE),
+    ("POST", "/embeddings", GENERATE),
+    ("POST", "/v1/embeddings", GENERATE),
+    ("POST", "/rerank", GENERATE),
+    ("POST", "/v1/rerank", GENERATE),
+    ("POST", "/reranking", GENERATE),
+    ("POST", "/v1/reranking", GENERATE),
+    ("POST", "/audio/transcriptions", GENERATE),
+    ("POST", "/v1/audio/transcriptions", GENERATE),
+    ("POST", "/v1/messages/count_tokens", ASK),
+    ("POST", "/tokenize", ASK),
+    ("POST", "/detokenize", ASK),
+    ("POST", "/apply-template", ASK),
+    ("POST", "/lora-adapters", ASK),
+    ("POST", "/props", ASK),
+    ("POST", "/slots/0?action=save", ASK),
+    ("POST", "/slots/12?action=erase", ASK),
+    *(
+        (method, path, ASK)
+        for method in ("GET", "HEAD")
+        for path in ("/props", "/metrics", "/slots", "/lora-adapters")
+    ),
+    *(
+        (method, path, CONTROL)
+        for method in ("GET", "HEAD")
+        for path in ("/health", "/v1/health", "/models", "/v1/models", "/api/status")
+    ),
+]
+
+
+def asking(
+    method: str, target: str, body: object = b"", content_type: bytes = b"application/json"
+) -> Request:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = [(b"content-type", content_type)]
+    return Request(method.encode(), target.encode(), headers, True, False, b"id", content)
+
+
+def model_of(request: Request) -> str | None:
+    goal = Router().route(request)
+    assert isinstance(goal, ToModel)
+    return goal.model
+
+
+# --- paths ---
+
+
+@pytest.mark.parametrize(("method", "target", "goal"), ROUTES)
+def test_every_route_of_llama_server_is_answered(
+    method: str, target: str, goal: Work | str
+) -> None:
+    reached = Router().route(asking(method, target))
+    if goal == CONTROL:
+        assert reached == ToControl(target.encode())
+    else:
+        assert reached == ToModel(None, target.encode(), goal)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/nope",
+        "/api/tags",
+        "/v1/tokenize",
+        "/v1/chat/completions/",
+        "//v1/chat/completions",
+        "/V1/chat/completions",
+        "/v1/../tokenize",
+        "/v1/chat%2fcompletions",
+        "/%74okenize",
+        "/slots/x",
+        "/slots/-1",
+        "/slots/0/",
+        "/slots/1234567",
+        "/tokenize#fragment",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_other_paths_and_clever_spellings_are_not_found(method: str, path: str) -> None:
+    with pytest.raises(RouteNotFound) as refusal:
+        Router().route(asking(method, path))
+    assert refusal.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("HEAD", "/tokenize", "POST"),
+        ("DELETE", "/v1/models", "GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
+        ("PUT", "/props", "POST, GET, HEAD"),
+        ("get", "/slots", "GET, HEAD"),
+        ("GET", "/slots/0", "POST"),
+        ("OPTIONS", "/tokenize", "POST"),
+        ("TRACE", "/health", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, allowed: str) -> None:
+    with pytest.raises(MethodNotAllowed) as refusal:
+        Router().route(asking(method, path))
+    assert refusal.value.status == 405
+    assert refusal.value.allowed == allowed
+
+
+def test_the_query_is_passed_on_as_it_came() -> None:
+    assert Router().route(asking("GET", "/health?a=%20&b")) == ToControl(b"/health?a=%20&b")
+
+
+# --- prefixes ---
+
+
+@pytest.mark.parametrize(
+    ("target", "stripped"),
+    [
+        ("/olla/llamacpp/tokenize", b"/tokenize"),
+        ("/olla/props?x=1", b"/props?x=1"),
+        ("/tokenize", b"/tokenize"),
+    ],
+)
+def test_a_prefix_is_stripped_the_longest_first(target: str, stripped: bytes) -> None:
+    router = Router(["/olla", "/olla/llamacpp/"])
+    goal = router.route(asking("POST", target))
+    assert isinstance(goal, ToModel)
+    assert goal.target == stripped
+
+
+@pytest.mark.parametrize("target", ["/ollama/tokenize", "/olla", "/olla/olla/tokenize"])
+def test_what_only_resembles_a_prefix_is_none(target: str) -> None:
+    with pytest.raises(RouteNotFound):
+        Router(["/olla"]).route(asking("POST", target))
+
+
+# --- the model's name ---
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ({"model": "a"}, "a"),
+        ({"stream": True, "messages": [{"model": "inner"}], "model": "outer"}, "outer"),
+        ({"messages": [{"model": "inner"}]}, None),
+        ({"model": None}, None),
+        ({"model": "modèle"}, "modèle"),
+        ([{"model": "in a list"}], None),
+        ({}, None),
+    ],
+)
+def test_the_body_names_the_model(body: object, model: str | None) -> None:
+    assert model_of(asking("POST", "/v1/chat/completions", body)) == model
+
+
+def test_the_query_names_it_where_the_body_does_not() -> None:
+    assert model_of(asking("GET", "/props?model=a%20b&x=1")) == "a b"
+    assert model_of(asking("POST", "/tokenize?model=query", {"content": "x"})) == "query"
+    assert model_of(asking("POST", "/tokenize?model=query", {"model": "body"})) == "body"
+    assert model_of(asking("GET", "/props?supermodel=a")) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"not json",
+        b'{"model": "a"} trailing',
+        b'{"model": "a',
+        b'{"model": "\xff"}',
+        b'{"model": 7}',
+        b'{"model": ["a"]}',
+        b'"a string"',
+        b"7",
+        b"null",
+        b"\x00",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"messages":' + b"[" * 100_000,
+    ],
+    ids=range(14),
+)
+def test_a_body_that_no_engine_could_read_is_the_clients_fault(body: bytes) -> None:
+    with pytest.raises(ClientError, match="body") as refusal:
+        Router().route(asking("POST", "/v1/chat/completions", body))
+    assert refusal.value.status == 400
+
+
+# --- multipart ---
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    sections = (
+        b"--edge\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (name.encode(), content)
+        for name, content in parts
+    )
+    return b"".join(sections) + b"--edge--\r\n"
+
+
+AUDIO = ('name="file"; filename="x.wav"', b"RIFF\r\n\r\n\x00\xff")
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (form(('name="model"', b"whisper"), AUDIO), "whisper"),
+        (form(AUDIO, ('name="model"', b"whisper")), "whisper"),
+        (form(AUDIO, ("name=model", b" whisper ")), "whisper"),
+        (form(AUDIO, ('name="model"; x=y', "modèle".encode())), "modèle"),
+        (form(AUDIO, ('name="language"', b"model")), None),
+        (form(('name="file"', b'name="model"\r\n\r\nno')), None),
+        (form(("filename=model; name=file", b"x")), None),
+        (form(), None),
+    ],
+)
+@pytest.mark.parametrize("quote", [b"", b'"'])
+def test_a_form_field_names_the_model(body: bytes, model: str | None, quote: bytes) -> None:
+    content_type = b"Multipart/Form-Data; charset=utf-8; boundary=%bedge%b" % (quote, quote)
+    assert model_of(asking("POST", "/v1/audio/transcriptions", body, content_type)) == model
+
+
+def test_a_form_without_a_boundary_is_refused() -> None:
+    with pytest.raises(ClientError, match="boundary"):
+        model_of(asking("POST", "/v1/audio/transcriptions", form(AUDIO), b"multipart/form-data"))
+
+
+def test_a_form_of_a_million_fields_is_not_searched_to_its_end() -> None:
+    field = b'\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+    body = b"--x" * 1_000_000 + field + b"--x--"
+    started = time.process_time()
+    content_type = b"multipart/form-data; boundary=x"
+    assert model_of(asking("POST", "/v1/audio/transcriptions", body, content_type)) is None
+    assert time.process_time() - started < 0.05
