@@ -20,6 +20,22 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _bad_names(tree)
     yield from _shared_names(tree)
     yield from _unknown_models(tree)
+    yield from _bad_ladders(tree)
+
+
+def _bad_ladders(tree: Tree) -> Iterator[Refusal]:
+    """Every rung must need less than the one before it."""
+    contexts = tree.get("ladder", "contexts")
+    if not isinstance(contexts, list | tuple):
+        return
+    sizes = [size for size in contexts if type(size) is int]
+    for place, size in enumerate(sizes):
+        key: Key = ("ladder", "contexts", place)
+        if size < 1:
+            yield key, Unfit(f"{size} is no context", "write a number of tokens such as 8192")
+        elif place and size >= sizes[place - 1]:
+            what = f"{size} is not smaller than {sizes[place - 1]} before it"
+            yield key, Unfit(what, "write the contexts in descending order")
 
 
 def _bad_addresses(tree: Tree) -> Iterator[Refusal]:

@@ -65,7 +65,7 @@ class Server:
     max_body: Bytes = field(default=Bytes(64 << 20), validator=at_least(1))
     head_timeout: Seconds = field(default=Seconds(15), validator=above_zero)
     body_timeout: Seconds = field(default=Seconds(30), validator=above_zero)
-    idle_timeout: Seconds = Seconds(75)
+    idle_timeout: Seconds = field(default=Seconds(75), validator=above_zero)
     send_timeout: Seconds = field(default=Seconds(120), validator=above_zero)
     drain_timeout: Seconds = Seconds(30)
 
@@ -84,6 +84,8 @@ class EngineSettings:
     )
     load_timeout: Seconds = field(default=Seconds(180), validator=above_zero)
     stop_grace: Seconds = Seconds(5)
+    cache_ram: Bytes | Literal["auto"] = "auto"
+    max_child_memory: Bytes = Bytes(0)
 
 
 @frozen
@@ -91,6 +93,44 @@ class PoolSettings:
     """`[pool]`: which models are resident."""
 
     preload: tuple[str, ...] = ()
+
+
+@frozen
+class LadderSettings:
+    """`[ladder]`: what is tried when memory does not suffice, best first."""
+
+    contexts: tuple[int, ...] = (32768, 24576, 16384, 12288, 8192, 4096, 2048)
+    climb_interval: Seconds = Seconds(6 * 3600)
+
+
+@frozen
+class Recovery:
+    """`[recovery]`: what is done about children that die, hang or run out of memory."""
+
+    max_replays: int = field(
+        default=1, validator=at_least(0), metadata={"write": "a number of replays such as 1"}
+    )
+    patience: Seconds = Seconds(30)
+    retirement: Seconds = Seconds(30)
+    stall_timeout: Seconds = field(default=Seconds(180), validator=above_zero)
+    health_interval: Seconds = field(default=Seconds(30), validator=above_zero)
+
+
+@frozen
+class RungSettings:
+    """One entry of `models.NAME.ladder`: what this rung changes of the model's settings."""
+
+    context_size: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(1),
+        metadata={"write": 'a number of tokens such as 8192, or "auto"'},
+    )
+    cache_type: str = "auto"
+    gpu_layers: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(-1),
+        metadata={"write": 'a number of layers such as 20, -1 for all, or "auto"'},
+    )
 
 
 @frozen
@@ -123,6 +163,7 @@ class ModelSettings:
         validator=at_least(1),
         metadata={"write": 'a number of tokens such as 512, or "auto"'},
     )
+    ladder: tuple[RungSettings, ...] = ()
     extra_args: tuple[str, ...] = ()
 
 
@@ -132,6 +173,7 @@ class Folders:
 
     cache: Path | Literal["auto"] = "auto"
     run: Path | Literal["auto"] = "auto"
+    state: Path | Literal["auto"] = "auto"
 
 
 @frozen
@@ -148,6 +190,8 @@ class Config:
     server: Server = field(factory=Server)
     engine: EngineSettings = field(factory=EngineSettings)
     pool: PoolSettings = field(factory=PoolSettings)
+    ladder: LadderSettings = field(factory=LadderSettings)
+    recovery: Recovery = field(factory=Recovery)
     models: Mapping[str, ModelSettings] = field(factory=dict)
     folders: Folders = field(factory=Folders)
     log: Log = field(factory=Log)

@@ -1,10 +1,20 @@
-"""Rungs: the ways to launch a model, best first."""
+"""The ladder: the ways to launch a model, best first, and where on it to begin. Pure.
+
+A rung that was learned (the one that held last time) is where the next load begins. One rung
+higher is tried again when there is more free memory than there was then, and not before an
+interval has passed: else every start would pay for the same failure.
+"""
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar
 
-from llamasup.config.schema import ModelSettings
+from attrs import evolve, frozen
+
+from llamasup.config.schema import ModelSettings, RungSettings
+
+T = TypeVar("T", int, str)
 
 
 @frozen
@@ -15,11 +25,51 @@ class Rung:
     cache_type: str | None = None
     gpu_layers: int | None = None
 
+    def __str__(self) -> str:
+        parts = (
+            ("context", self.context),
+            ("cache type", self.cache_type),
+            ("GPU layers", self.gpu_layers),
+        )
+        return ", ".join(f"{name} {value}" for name, value in parts if value is not None) or "as is"
 
-def first_rung(settings: ModelSettings) -> Rung:
-    """The rung that the configuration asks for."""
+
+@frozen
+class Learned:
+    """The rung that held, and the circumstances: seconds since the epoch, and free bytes."""
+
+    rung: Rung
+    at: float
+    free: int
+
+
+def ladder(settings: ModelSettings, contexts: Iterable[int]) -> tuple[Rung, ...]:
+    """The rungs of a model: its own where it has any, else the contexts below its first one."""
+    top = _rung(settings, Rung())
+    if settings.ladder:
+        return tuple(_rung(own, top) for own in settings.ladder)
+    lower = (size for size in contexts if top.context is None or size < top.context)
+    first = () if top.context is None else (top.context,)
+    return tuple(evolve(top, context=context) for context in (*first, *lower)) or (top,)
+
+
+def _rung(settings: ModelSettings | RungSettings, default: Rung) -> Rung:
+    def chosen(value: T | Literal["auto"], otherwise: T | None) -> T | None:
+        return otherwise if value == "auto" else value
+
     return Rung(
-        context=None if settings.context_size == "auto" else settings.context_size,
-        cache_type=None if settings.cache_type == "auto" else settings.cache_type,
-        gpu_layers=None if settings.gpu_layers == "auto" else settings.gpu_layers,
+        context=chosen(settings.context_size, default.context),
+        cache_type=chosen(settings.cache_type, default.cache_type),
+        gpu_layers=chosen(settings.gpu_layers, default.gpu_layers),
     )
+
+
+def begin(
+    rungs: Sequence[Rung], learned: Learned | None, now: float, free: int, interval: float
+) -> int:
+    """The index of the rung to begin with."""
+    if learned is None or learned.rung not in rungs:
+        return 0
+    held = rungs.index(learned.rung)
+    may_climb = now - learned.at >= interval and free > learned.free
+    return max(held - 1, 0) if may_climb else held

@@ -20,6 +20,14 @@ WRONG = {
         'server.path_prefixes[0]: "llama" is not the beginning of a path; '
         'write one such as "/llama", without a slash at its end'
     ),
+    # ladders
+    "[ladder]\ncontexts = [8192, 16384]": (
+        "ladder.contexts[1]: 16384 is not smaller than 8192 before it;"
+        " write the contexts in descending order"
+    ),
+    "[ladder]\ncontexts = [0]": (
+        "ladder.contexts[0]: 0 is no context; write a number of tokens such as 8192"
+    ),
     # names
     '[engine.env]\n"A=B" = "c"': (
         'engine.env."A=B": "A=B" cannot be an environment variable\'s name; '

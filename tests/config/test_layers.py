@@ -57,7 +57,8 @@ def test_a_variable_is_read_as_its_key_s_type(
         (
             "LLAMASUP_FOLDERS_HOME",
             "x",
-            'this sets no known key; known are "LLAMASUP_FOLDERS_CACHE" and "LLAMASUP_FOLDERS_RUN"',
+            'this sets no known key; known are "LLAMASUP_FOLDERS_CACHE", "LLAMASUP_FOLDERS_RUN"'
+            ' and "LLAMASUP_FOLDERS_STATE"',
         ),
         (
             "LLAMASUP_POOL_PRELOAD",

@@ -159,7 +159,7 @@ servers = st.builds(
     max_body=sizes,
     head_timeout=more_than_no_seconds,
     body_timeout=more_than_no_seconds,
-    idle_timeout=seconds,
+    idle_timeout=more_than_no_seconds,
     send_timeout=more_than_no_seconds,
     drain_timeout=seconds,
 )

@@ -78,7 +78,9 @@ WRONG = {
     # unknown keys
     '[server]\nlisen = ":1"': 'server.lisen: this is not a known key; did you mean "listen"?',
     "[pool]\nzzz = 1": 'pool.zzz: this is not a known key; known are "preload"',
-    "[folders]\nzzz = 1": 'folders.zzz: this is not a known key; known are "cache" and "run"',
+    "[folders]\nzzz = 1": (
+        'folders.zzz: this is not a known key; known are "cache", "run" and "state"'
+    ),
     "[sever]": 'sever: this is not a known key; did you mean "server"?',
     # models
     "[models.x]": "models.x.path: this is missing; add it to [models.x]",
