@@ -16,6 +16,8 @@ class LlamasupError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    retry_after: float | None = None
+    """Seconds after which it may go better, where that is known."""
 
     def body(self) -> bytes:
         """The error as clients of the OpenAI API expect it."""
@@ -102,6 +104,12 @@ class ModelUnavailable(LlamasupError):
 
     status = 503
     code = "model_unavailable"
+
+
+class OutOfMemory(ModelUnavailable):
+    """Memory ran out, on the last rung too."""
+
+    code = "out_of_memory"
 
 
 class EngineUnusable(ModelUnavailable):

@@ -2,9 +2,9 @@
 
 A child, one incarnation of a llama-server:
 
-    STARTING ──► READY ──► STOPPING ──► GONE
-        ├───────────────────▲            ▲
-        └────────────────────────────────┘   (the program could not be run)
+    STARTING ──► READY ──► RETIRING ──► STOPPING ──► GONE
+        ├──────────┴──────────────────────▲            ▲
+        └──────────────────────────────────────────────┘   (the program could not be run)
 
 A keeper, which owns one model's children over time:
 
@@ -25,6 +25,9 @@ class ChildState(Enum):
 
     STARTING = "starting"
     READY = "ready"
+    RETIRING = "retiring"
+    """It admits no more requests; those that it has may finish."""
+
     STOPPING = "stopping"
     GONE = "gone"
 
@@ -40,7 +43,8 @@ class KeeperState(Enum):
 
 _FOLLOWS: Final[dict[Enum, frozenset[Enum]]] = {
     ChildState.STARTING: frozenset({ChildState.READY, ChildState.STOPPING, ChildState.GONE}),
-    ChildState.READY: frozenset({ChildState.STOPPING}),
+    ChildState.READY: frozenset({ChildState.RETIRING, ChildState.STOPPING}),
+    ChildState.RETIRING: frozenset({ChildState.STOPPING}),
     ChildState.STOPPING: frozenset({ChildState.GONE}),
     ChildState.GONE: frozenset(),
     KeeperState.UNLOADED: frozenset({KeeperState.LOADING}),

@@ -1,12 +1,15 @@
 """One running llama-server: started, listened to, waited for, stopped.
 
-`run` is the incarnation's nursery. It owns the process, a pump for each of its two outputs, and
-the wait for readiness; when it returns, all of them have ended.
+`run` is the incarnation's nursery. It owns the process, a pump for each of its two outputs, the
+wait for readiness, then the watchdog; when it returns, all of them have ended, and `cause` says
+why the child is gone.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -20,11 +23,21 @@ from attrs import frozen
 from llamasup.children import probe
 from llamasup.children.orphans import RunFolder
 from llamasup.children.slots import Slots
+from llamasup.children.watchdog import Watch, watch
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Seconds
-from llamasup.engine.failures import explain
-from llamasup.engine.loglines import Event, Line, Listening, LogReader, ModelLoaded, SlotsConfigured
+from llamasup.engine.failures import Cause, Kind, explain
+from llamasup.engine.loglines import (
+    Event,
+    Line,
+    Listening,
+    LogReader,
+    ModelLoaded,
+    PromptProgress,
+    SlotsConfigured,
+)
 from llamasup.errors import ModelUnavailable
+from llamasup.memory.host import oom_kills
 from llamasup.states import ChildState, moved
 
 log = logging.getLogger(__name__)
@@ -35,8 +48,10 @@ _LONGEST_PAUSE = 0.25
 _PROBE_PATIENCE = 2.0
 _PIPE_PATIENCE = 0.5
 _KILL_PATIENCE = 30.0
+_GRACE_OF_THE_DEAF = 0.5
 _SURVIVAL = 0.05
 _READ_SIZE = 64 << 10
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 @frozen
@@ -50,6 +65,7 @@ class Launch:
     slots: int
     load_timeout: Seconds
     stop_grace: Seconds
+    watch: Watch
 
 
 class Child:
@@ -63,61 +79,114 @@ class Child:
         """Requests that are being answered, whether or not they hold a slot."""
 
         self.pid: int | None = None
+        self.cause: Cause | None = None
+        """Why it had to go, or is gone; None if that was wished."""
+
+        self.settled = trio.Event()
+        """It is ready, or never will be."""
+
+        self.last_progress = 0.0
+        """When it last did something for anybody: a token, a step of a prefill or of a load."""
+
+        self.ready_at = math.inf
         self._run_folder = run_folder
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._life = trio.CancelScope()
         self._exited = trio.Event()
         self._gone = trio.Event()
         self._hint = trio.Event()
-        self._last_word = 0.0
+        self._unused = trio.Event()
+        self._retired = trio.Event()
         self._pumps: set[trio.CancelScope] = set()
         self._pipes_empty = trio.Event()
+        self._oom_kills = 0
 
     @property
     def address(self) -> Address:
         """Where it answers."""
         return self.launch.address
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start it, report `started` when it is ready, return when it is gone.
+    async def run(self) -> None:
+        """One life: returns when the process is gone, however it went; `cause` says why.
 
-        Raises ModelUnavailable, in the engine's own words, if it never got ready. Cancelled, or
-        told to `stop`, it ends the process (TERM, and after `stop_grace` KILL to its group), and
-        returns only when that is done.
+        Cancelled, or told to `stop`, it ends the process (TERM, and after `stop_grace` KILL to
+        its group), and returns only when that is done.
         """
-        failure: ModelUnavailable | None = ModelUnavailable("it was stopped before it was ready")
         try:
             with self._life:
-                process = await self._spawn()
-                async with trio.open_nursery() as incarnation:
-                    for pipe in (process.stdout, process.stderr):
-                        assert pipe is not None  # we asked for them
-                        incarnation.start_soon(self._pump, pipe)
-                    incarnation.start_soon(self._until_gone, process)
-                    self._run_folder.mark(process.pid)
-                    failure = await self._until_ready(process)
-                    if failure is None:
-                        self.state = moved(self.state, ChildState.READY)
-                        task_status.started()
-                    else:
-                        incarnation.cancel_scope.cancel()
+                if process := await self._spawn():
+                    await self._live(process)
         finally:
             self._clear_away()
-        if failure is not None:
-            raise failure
 
-    def stop(self) -> None:
-        """Begin to end it: nobody new is let in, and `run` returns when it is gone."""
+    async def _live(self, process: trio.Process) -> None:
+        async with trio.open_nursery() as incarnation:
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None  # we asked for them
+                incarnation.start_soon(self._pump, pipe)
+            incarnation.start_soon(self._until_gone, process, incarnation.cancel_scope)
+            if not (self._leave_mark(process) and await self._until_ready()):
+                self.stop()
+                return
+            self.state = moved(self.state, ChildState.READY)
+            self.ready_at = trio.current_time()
+            self.settled.set()
+            incarnation.start_soon(self._retire_when_told)
+            await watch(self, self.launch.watch)
+
+    def stop(self, cause: Cause | None = None) -> None:
+        """Begin to end it, for a cause or because it is wished: nobody new is let in."""
         self._leave_service()
+        self.cause = self.cause or cause
         self._life.cancel()
 
+    def retire(self, cause: Cause) -> None:
+        """Admit nobody any more, let the others finish for `retirement` seconds, then stop.
+
+        The first cause counts: whoever suffers the same afterwards changes nothing.
+        """
+        if self.state is ChildState.READY:
+            self.cause = cause
+            self.state = moved(self.state, ChildState.RETIRING)
+            self.slots.close()
+            self._retired.set()
+
+    def enter(self) -> None:
+        """A request begins to use it."""
+        if not self.users:
+            self._unused = trio.Event()
+            self.last_progress = trio.current_time()
+        self.users += 1
+
+    def leave(self) -> None:
+        """A request is done with it."""
+        self.users -= 1
+        if not self.users:
+            self._unused.set()
+
     async def survived(self) -> bool:
-        """False if it dies within a moment: then what it closed was not meant to end."""
+        """It closed a connection without a word: is it still well? If not, return when it is gone.
+
+        It may be about to die. Or it lives, but has no memory left even to say so.
+        """
         with trio.move_on_after(_SURVIVAL):
             await self._exited.wait()
-        return not self._exited.is_set()
+        if self._exited.is_set():
+            return False
+        if await self._is_healthy():
+            return True
+        self.stop(Cause(Kind.HANG, "it closes connections without an answer"))
+        await self._exited.wait()
+        return False
 
-    async def _spawn(self) -> trio.Process:
+    async def _retire_when_told(self) -> None:
+        await self._retired.wait()
+        with trio.move_on_after(self.launch.watch.retirement):
+            if self.users:
+                await self._unused.wait()
+        self.stop()
+
+    async def _spawn(self) -> trio.Process | None:
         try:
             process = await trio.lowlevel.open_process(
                 self.launch.argv,
@@ -129,39 +198,60 @@ class Child:
                 start_new_session=True,
             )
         except OSError as error:
-            raise ModelUnavailable(
-                f"{self.launch.argv[0]} cannot be run: {error.strerror}"
-            ) from error
+            words = f"{self.launch.argv[0]} cannot be run: {error.strerror}"
+            # A shortage passes, and says nothing about the program.
+            short = error.errno in _SHORTAGES
+            self.cause = Cause(Kind.UNKNOWN if short else Kind.ENGINE_UNUSABLE, words)
+            return None
         self.pid = process.pid
-        self._last_word = trio.current_time()
+        self._oom_kills = oom_kills()
+        self.last_progress = trio.current_time()
         return process
 
-    async def _until_gone(self, process: trio.Process) -> None:
+    def _leave_mark(self, process: trio.Process) -> bool:
+        try:
+            self._run_folder.mark(process.pid)
+        except ModelUnavailable as error:
+            self.cause = Cause(Kind.UNKNOWN, str(error))
+            return False
+        return True
+
+    async def _until_gone(self, process: trio.Process, incarnation: trio.CancelScope) -> None:
         """Wait for the process to exit; cancelled, see to it. Bounded by grace and patience."""
         try:
             await process.wait()
         finally:
             with trio.CancelScope(shield=True):
+                wished = process.returncode is None
                 self._leave_service()
-                if process.returncode is None:
+                if wished:
                     await self._end(process)
                 self._exited.set()
                 self._hint.set()
                 await self._empty_pipes(process)
+                if not wished:
+                    self.cause = self.cause or self._autopsy(process.returncode)
                 self._gone.set()
+            incarnation.cancel()
+
+    def _autopsy(self, status: int | None) -> Cause:
+        cause = explain(status, list(self._tail))
+        if cause.kind is Kind.KILLED and oom_kills() > self._oom_kills:
+            return Cause(Kind.OUT_OF_MEMORY, "the kernel killed it, for memory had run out")
+        return cause
 
     def _leave_service(self) -> None:
-        if self.state in (ChildState.STARTING, ChildState.READY):
+        if self.state in (ChildState.STARTING, ChildState.READY, ChildState.RETIRING):
             self.state = moved(self.state, ChildState.STOPPING)
             self.slots.close()
 
     async def _end(self, process: trio.Process) -> None:
-        for number, patience in (
-            (signal.SIGTERM, self.launch.stop_grace),
-            (signal.SIGKILL, _KILL_PATIENCE),
-        ):
+        grace: float = self.launch.stop_grace
+        if self.cause is not None and self.cause.kind is Kind.HANG:
+            grace = min(grace, _GRACE_OF_THE_DEAF)
+        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_PATIENCE)):
             _signal_group(process, number)
-            # In child mode llama-server heeds TERM only when its stdin ends, too: 7 ms, else never.
+            # In child mode llama-server heeds TERM only if its stdin ends, too: 7 ms, or never.
             if process.stdin is not None:
                 await process.stdin.aclose()
             with trio.move_on_after(patience):
@@ -183,14 +273,15 @@ class Child:
 
     def _clear_away(self) -> None:
         self.state = moved(self.state, ChildState.GONE)
+        self.settled.set()
         if self.pid is not None:
             self._run_folder.unmark(self.pid)
         if isinstance(self.address, UnixAddress):
             with suppress(OSError):
                 os.unlink(self.address.path)
 
-    async def _until_ready(self, process: trio.Process) -> ModelUnavailable | None:
-        """Wait until it can answer; else why it never will.
+    async def _until_ready(self) -> bool:
+        """Wait until it can answer. False, with a `cause`, if it never will.
 
         A line of the log is the hint to look, `/health` the proof. Engines whose lines we do not
         know are found out by looking anyway, ever more seldom.
@@ -202,13 +293,15 @@ class Child:
             self._hint = trio.Event()
             if self._exited.is_set():
                 await self._gone.wait()
-                return ModelUnavailable(explain(process.returncode, list(self._tail)).words)
+                return False
             # An answer is no proof once the process has ended: a stranger may have its port.
             if await self._is_healthy() and self.state is ChildState.STARTING:
-                return None
-            silence = trio.current_time() - self._last_word
+                return True
+            silence = trio.current_time() - self.last_progress
             if silence > self.launch.load_timeout:
-                return ModelUnavailable(f"nothing was heard of it for {silence:.0f} s of loading")
+                words = f"nothing was heard of it for {silence:.0f} s of loading"
+                self.cause = Cause(Kind.HANG, words)
+                return False
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _is_healthy(self) -> bool:
@@ -225,7 +318,8 @@ class Child:
             self._pumps.add(pump)
             async with pipe:
                 while data := await pipe.receive_some(_READ_SIZE):
-                    self._last_word = trio.current_time()
+                    if self.state is ChildState.STARTING:
+                        self.last_progress = trio.current_time()
                     self._heed(reader.feed(bytes(data)))
             self._heed(reader.end())
         self._pumps.discard(pump)
@@ -239,6 +333,8 @@ class Child:
                 log.debug("%s: %s", self, event.text)
             elif isinstance(event, Listening | ModelLoaded):
                 self._hint.set()
+            elif isinstance(event, PromptProgress):
+                self.last_progress = trio.current_time()
             elif isinstance(event, SlotsConfigured):
                 self.slots.resize(event.n_slots)
 

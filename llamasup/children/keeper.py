@@ -1,29 +1,37 @@
-"""A keeper owns one model's children over time: starts them at need, one at a time.
+"""A keeper owns one model's children over time: starts, watches, restarts, steps down the ladder.
 
 A load belongs to the keeper, not to the request that caused it. Requests wait for it, and may
 leave; it goes on. Otherwise a client that gives up after a minute and tries again would never see
 a model that takes two minutes to load.
+
+A child that runs out of memory, while it loads or later, is followed by one on the next rung. One
+that dies otherwise is followed by its like, when `restarts` says so, and when somebody wants it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import math
+import random
+import time
+from contextlib import suppress
 
 import trio
 
 from llamasup.children.child import Child
-from llamasup.errors import LlamasupError, ModelUnavailable
+from llamasup.children.plan import Plan
+from llamasup.children.restarts import Record, after_death, after_failed_start
+from llamasup.engine.failures import Cause, Kind
+from llamasup.errors import EngineUnusable, LlamasupError, ModelUnavailable, OutOfMemory
+from llamasup.memory.host import free_memory
+from llamasup.memory.ladder import Learned, Rung, begin
 from llamasup.states import ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
 
-MakeChild = Callable[[], Awaitable[Child]]
-"""Plans the next incarnation. Raises ModelUnavailable if there is no way to start one."""
-
 
 class _Load:
-    """One incarnation as those see it who wait for it."""
+    """One load as those see it who wait for it; it may take several incarnations."""
 
     def __init__(self) -> None:
         self.settled = trio.Event()
@@ -31,27 +39,43 @@ class _Load:
 
         self.over = trio.Event()
         self.failure: LlamasupError | None = None
+        self.tried_again = False
 
 
 class Keeper:
     """One model. Its task lives in `nursery` while there is a child."""
 
-    def __init__(self, model: str, make_child: MakeChild, nursery: trio.Nursery) -> None:
-        self.model = model
+    def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
+        self.plan = plan
         self.state = KeeperState.UNLOADED
         self.child: Child | None = None
         """The child that was ready last, until it is gone."""
 
         self.last_failure: LlamasupError | None = None
         self.loads = 0
-        self._make_child = make_child
+        self.record = Record()
         self._nursery = nursery
         self._load: _Load | None = None
+        self._rung: int | None = None
+        self._next_rung: int | None = None
+        self._tried: list[str] = []
+        self._given_up_in: object = None
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.plan.model
+
+    @property
+    def rung(self) -> Rung | None:
+        """The rung that its child is on, or the next one begins with."""
+        return None if self._rung is None else self.plan.rungs[self._rung]
 
     async def ready(self) -> Child:
         """A child that is ready, started if there is none.
 
-        Raises ModelUnavailable if it cannot be started. Cancelled, the load goes on.
+        Raises ModelUnavailable if it cannot be started, or not within our patience. Cancelled,
+        the load goes on.
         """
         while True:
             if self.child is not None and self.child.state is ChildState.READY:
@@ -64,48 +88,171 @@ class Keeper:
             if load.failure is not None:
                 raise load.failure
 
+    def out_of_memory(self, child: Child, words: str) -> bool:
+        """A child said so to a request. Is there a lower rung to go on with?
+
+        The first request to suffer it retires the child; for the others it is the same step.
+        """
+        if child.state is ChildState.READY and self._has_lower_rung():
+            log.warning("%s ran out of memory: %s", child, words)
+            child.retire(Cause(Kind.OUT_OF_MEMORY, words))
+        return child.state is not ChildState.READY
+
+    def exhausted(self, words: str) -> OutOfMemory:
+        """The error for a request that ran out of memory on the last rung."""
+        tried = [*self._tried, f"{self.rung}: {words}"]
+        return OutOfMemory(f'model "{self.model}" ran out of memory; tried {"; ".join(tried)}')
+
+    def restart(self) -> None:
+        """The operator says so: a new child, and what went wrong is forgotten."""
+        self.record = Record()
+        if self.child is not None:
+            self.child.retire(Cause(Kind.FINISHED, "the operator wants a new one"))
+        elif self.plan.pinned and self._load is None:
+            self._begin()
+
     def _begin(self) -> _Load:
+        """Start a load. Raises the last failure while it is too early for another one."""
+        if self.record.given_up and self._given_up_in != self.plan.circumstances():
+            self.record = Record()
+        wait = math.inf if self.record.given_up else self.record.wait(trio.current_time())
+        if wait > self.plan.patience:
+            raise self._not_yet(wait)
         self._load = load = _Load()
-        self._move(KeeperState.LOADING)
-        self.loads += 1
-        self._nursery.start_soon(self._keep, load, name=f"keeper of {self.model}")
+        self.state = moved(self.state, KeeperState.LOADING)
+        self._nursery.start_soon(self._keep, load, wait, name=f"keeper of {self.model}")
         return load
 
-    async def _keep(self, load: _Load) -> None:
-        """One incarnation, from its plan to its end."""
-        started = trio.current_time()
-        try:
-            child = await self._make_child()
-            async with trio.open_nursery() as nursery:
-                await nursery.start(child.run)
-                self._is_ready(child, load, trio.current_time() - started)
-            # Only now, when it is gone, is there room for the next.
-            log.info("%s is gone", child)
-        except* ModelUnavailable as errors:
-            self._has_failed(errors, load)
-        finally:
-            self._has_ended(load)
+    def _not_yet(self, wait: float) -> LlamasupError:
+        known = self.last_failure or ModelUnavailable(f'model "{self.model}" keeps dying')
+        failure = type(known)(str(known))
+        failure.retry_after = None if math.isinf(wait) else wait
+        return failure
 
-    def _is_ready(self, child: Child, load: _Load, seconds: float) -> None:
-        self._move(KeeperState.READY)
+    async def _keep(self, load: _Load, wait: float) -> None:
+        """One load: down the ladder until a child is ready, then until it is gone."""
+        try:
+            await trio.sleep(wait)
+            await self._serve(load)
+        except LlamasupError as error:
+            # What is not the engine's fault, such as a range without a free port, may pass.
+            unusable = isinstance(error, EngineUnusable)
+            cause = Cause(Kind.ENGINE_UNUSABLE if unusable else Kind.UNKNOWN, str(error))
+            self._note_failed_start(cause)
+            self._fail(load, cause)
+        finally:
+            self.child = self._load = None
+            failed = load.failure is not None
+            self.state = moved(self.state, KeeperState.FAILED if failed else KeeperState.UNLOADED)
+            load.settled.set()
+            load.over.set()
+        if self.plan.pinned and not self.record.given_up:
+            await self._restart()
+
+    async def _restart(self) -> None:
+        """A pinned model comes back without being asked for."""
+        await trio.sleep(self.record.wait(trio.current_time()))
+        if self._load is None:
+            with suppress(ModelUnavailable):  # it was given up meanwhile
+                self._begin()
+
+    async def _serve(self, load: _Load) -> None:
+        while True:
+            child, cause = await self._incarnate(load)
+            if load.settled.is_set():
+                self._mourn(child, cause)
+                return
+            assert cause is not None  # it never got ready
+            if not self._steps_down(cause) and not await self._tries_again(load, cause):
+                self._fail(load, cause)
+                return
+
+    async def _incarnate(self, load: _Load) -> tuple[Child, Cause | None]:
+        """One child, from its start to its end, and why it ended."""
+        self._rung = await self._choose_rung()
+        child = await self.plan.child(self.plan.rungs[self._rung])
+        self.loads += 1
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.run)
+            await child.settled.wait()
+            if child.state is ChildState.READY:
+                await self._welcome(child, load, trio.current_time() - started)
+        return child, child.cause
+
+    async def _welcome(self, child: Child, load: _Load, seconds: float) -> None:
+        self.state = moved(self.state, KeeperState.READY)
         self.child = child
         self.last_failure = None
+        self._tried.clear()
         load.settled.set()
-        log.info("%s is ready after %.2f s", child, seconds)
+        log.info("%s is ready after %.2f s (%s)", child, seconds, self.rung)
+        assert self.rung is not None
+        await self.plan.learn(Learned(self.rung, time.time(), free_memory()))
 
-    def _has_failed(self, errors: BaseExceptionGroup[ModelUnavailable], load: _Load) -> None:
-        cause: BaseException = errors
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        message = f'model "{self.model}" cannot be started: {cause}'
-        self.last_failure = load.failure = ModelUnavailable(message)
+    def _mourn(self, child: Child, cause: Cause | None) -> None:
+        """It was ready, and is gone: decide with what the next one begins, and when."""
+        if cause is None or cause.kind is Kind.FINISHED:
+            log.info("%s is gone", child)
+        elif not self._steps_down(cause):
+            log.warning("%s died: %s", child, cause.words)
+            now = trio.current_time()
+            self.record = after_death(self.record, now, now - child.ready_at, random.random())
+            message = f'model "{self.model}" died: {cause.words}'
+            self.last_failure = ModelUnavailable(message)
+
+    def _steps_down(self, cause: Cause) -> bool:
+        """Take the next rung, if that is what the cause asks for and there is one."""
+        if cause.kind is not Kind.OUT_OF_MEMORY:
+            return False
+        self._tried.append(f"{self.rung}: {cause.words}")
+        if not self._has_lower_rung():
+            return False
+        assert self._rung is not None
+        self._rung = self._next_rung = self._rung + 1
+        log.warning("%s: out of memory (%s): next rung, %s", self.model, cause.words, self.rung)
+        return True
+
+    def _has_lower_rung(self) -> bool:
+        return self._rung is not None and self._rung + 1 < len(self.plan.rungs)
+
+    async def _choose_rung(self) -> int:
+        chosen, self._next_rung = self._next_rung, None
+        if chosen is not None:
+            return chosen
+        learned = await self.plan.learned()
+        interval = self.plan.climb_interval
+        return begin(self.plan.rungs, learned, time.time(), free_memory(), interval)
+
+    async def _tries_again(self, load: _Load, cause: Cause) -> bool:
+        """Once in a load, on the same rung: what ended it may have been an accident."""
+        self._note_failed_start(cause)
+        wait = self.record.wait(trio.current_time())
+        hopeless = self.record.given_up or cause.kind is Kind.OUT_OF_MEMORY
+        if hopeless or load.tried_again or wait > self.plan.patience:
+            return False
+        log.warning("%s could not be started and is tried again: %s", self.model, cause.words)
+        load.tried_again = True
+        self._next_rung = self._rung
+        await trio.sleep(wait)
+        return True
+
+    def _note_failed_start(self, cause: Cause) -> None:
+        """`restarts` decides about the next start."""
+        now = trio.current_time()
+        self.record = after_failed_start(self.record, now, cause.kind, random.random())
+        if self.record.given_up:
+            self._given_up_in = self.plan.circumstances()
+
+    def _fail(self, load: _Load, cause: Cause) -> None:
+        """Nothing more to try: whoever waits is told."""
+        if cause.kind is Kind.OUT_OF_MEMORY:
+            tried = "; ".join(self._tried)
+            message = f'model "{self.model}" does not fit into memory; tried {tried}'
+            load.failure = OutOfMemory(message)
+            self._tried.clear()
+        else:
+            message = f'model "{self.model}" cannot be started: {cause.words}'
+            load.failure = ModelUnavailable(message)
+        self.last_failure = load.failure
         log.error("%s", message)
-
-    def _has_ended(self, load: _Load) -> None:
-        self.child = self._load = None
-        self._move(KeeperState.UNLOADED if load.failure is None else KeeperState.FAILED)
-        load.settled.set()
-        load.over.set()
-
-    def _move(self, state: KeeperState) -> None:
-        self.state = moved(self.state, state)

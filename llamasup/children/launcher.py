@@ -14,18 +14,21 @@ import trio
 
 from llamasup.children.child import Child, Launch
 from llamasup.children.orphans import RunFolder
+from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config
 from llamasup.engine.argv import argv, environment
 from llamasup.engine.locate import Engine, Program, ask, locate
 from llamasup.errors import ModelUnavailable
-from llamasup.memory.ladder import first_rung
+from llamasup.memory.host import free_memory
+from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState
 
 log = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _HIGHEST_PORT = 65535
+_MOST_CACHE_RAM = 2 << 30
 
 
 class Launcher:
@@ -58,25 +61,41 @@ class Launcher:
                 self._known = identity, engine
             return self._known[1]
 
-    async def child(self, model: str) -> Child:
-        """The next incarnation of `model`, not started. Raises ModelUnavailable."""
+    async def child(self, model: str, rung: Rung) -> Child:
+        """The next incarnation of `model`, on `rung`, not started. Raises ModelUnavailable."""
         engine = await self.engine()
         settings = self._config.models[model]
         address = self._address(engine)
         launch = Launch(
             model=model,
             argv=argv(
-                engine, model, settings, first_rung(settings), address, self._config.engine.args
+                engine, model, settings, rung, address, self._cache_ram(), self._config.engine.args
             ),
             environment=self._environment(engine.program),
             address=address,
             slots=settings.parallel,
             load_timeout=self._config.engine.load_timeout,
             stop_grace=self._config.engine.stop_grace,
+            watch=Watch(
+                stall_timeout=self._config.recovery.stall_timeout,
+                health_interval=self._config.recovery.health_interval,
+                max_memory=self._config.engine.max_child_memory or None,
+                retirement=self._config.recovery.retirement,
+            ),
         )
         child = Child(launch, self._run_folder)
         self._children.add(child)
         return child
+
+    def circumstances(self, model: str) -> object:
+        """Changes when the model's file or the engine does: then a new try makes sense."""
+        program = locate(self._config.engine.command, self._environ, self._cache)
+        return _identity(program), _stamp(self._config.models[model].path)
+
+    def _cache_ram(self) -> int:
+        """How much host memory a child's prompt cache may take; its own default is 8 GiB."""
+        wanted = self._config.engine.cache_ram
+        return min(_MOST_CACHE_RAM, free_memory() // 8) if wanted == "auto" else wanted
 
     def _environment(self, program: Program) -> dict[str, str]:
         return environment(program, self._environ, self._config.engine.env, sys.platform)
@@ -103,8 +122,15 @@ class Launcher:
 
 def _identity(program: Program) -> object:
     """Changes when the program's file is replaced."""
-    found = os.stat(program.command[0])
-    return program, found.st_ino, found.st_size, found.st_mtime_ns
+    return program, _stamp(program.command[0])
+
+
+def _stamp(file: str | Path) -> object:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _free_port(candidates: Iterable[int]) -> int:

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,11 +35,36 @@ _DEATH_PATIENCE = 5.0
 
 
 def default_base(environ: Mapping[str, str]) -> Path:
-    """Where run folders go: the user's runtime folder, or a private one among temporary files."""
+    """Where run folders go: the user's runtime folder, or a private one among temporary files.
+
+    Raises OperatorError where somebody else has taken the latter's place.
+    """
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime and os.access(runtime, os.W_OK):
         return Path(runtime) / "llamasup"
-    return Path(gettempdir()) / f"llamasup-{os.getuid()}"
+    base = Path(gettempdir()) / f"llamasup-{os.getuid()}"
+    _claim(base)
+    return base
+
+
+def _claim(folder: Path) -> None:
+    """Make it where everybody may make what they like; or see that it is ours alone."""
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        raise _unusable(folder, error.strerror) from error
+    is_private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if found.st_uid != os.getuid() or not is_private:
+        raise _unusable(folder, "it does not belong to this user alone")
+
+
+def _unusable(base: Path, why: str | None) -> OperatorError:
+    return OperatorError(
+        f"{base} cannot be used for sockets ({why}); set folders.run to a folder that this user"
+        " may write"
+    )
 
 
 @frozen
@@ -131,10 +157,7 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
             own = os.open(path, os.O_RDONLY)
             fcntl.flock(own, fcntl.LOCK_EX)
     except OSError as error:
-        raise OperatorError(
-            f"{base} cannot be used for sockets ({error.strerror}); set folders.run to a folder"
-            " that this user may write"
-        ) from error
+        raise _unusable(base, error.strerror) from error
     try:
         if len(os.fsencode(path)) + 10 > _LONGEST_SOCKET_PATH:
             raise OperatorError(

@@ -20,6 +20,7 @@ def argv(
     settings: ModelSettings,
     rung: Rung,
     address: Address,
+    cache_ram: int,
     engine_args: Sequence[str] = (),
 ) -> list[str]:
     """How to launch `settings` on `rung`. The user's arguments come last, and so win."""
@@ -39,6 +40,8 @@ def argv(
     add("--gpu-layers", _layers(rung.gpu_layers))
     add("--threads", settings.threads)
     add("--batch-size", settings.batch_size)
+    # Unset, it would be 8 GiB of host memory for every child.
+    add("--cache-ram", cache_ram >> 20)
     add("--metrics")
     add("--slots")
     return [*words, *engine_args, *settings.extra_args]

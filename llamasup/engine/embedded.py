@@ -142,7 +142,8 @@ def main(arguments: Sequence[str]) -> int | str:
             print(usage())
         elif "--version" in arguments:
             engine = imported_engine()
-            print(f"version: xllamacpp {engine.__version__} {engine.BUILD_INFO}")
+            target = engine.BUILD_INFO["build_target"]
+            print(f"version: xllamacpp {engine.__version__} ({target})")
         else:
             return serve(settings_from(arguments))
     except CannotServe as error:

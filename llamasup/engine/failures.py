@@ -33,6 +33,8 @@ class Kind(Enum):
     CRASH = "crash"
     KILLED = "killed"
     """Somebody ended it; SIGKILL is also what the kernel does when memory runs out."""
+    HANG = "hang"
+    """It lives, but nothing moves."""
     FINISHED = "finished"
     """It ended by itself and found nothing wrong."""
     UNKNOWN = "unknown"
@@ -243,10 +245,14 @@ _PURPOSES = (
 
 
 def _from_exit(exit: int | None, lines: Sequence[str]) -> Cause:
-    last = _last_words(lines)
     if exit is None:
-        return Cause(Kind.UNKNOWN, last or "said nothing")
+        return Cause(Kind.UNKNOWN, _last_words(lines) or "said nothing")
     kind, ending = _read_exit(exit)
+    if kind is Kind.KILLED:
+        # It was about its ordinary work, and what it said of that explains nothing. Warnings
+        # neither: llama-server has one for every start without an API key.
+        lines = [line for line in lines if _is_error(*split_line(line))]
+    last = _last_words(lines)
     return Cause(kind, f"{ending}; its last words: {last}" if last else ending)
 
 

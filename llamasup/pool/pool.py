@@ -7,26 +7,30 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from types import TracebackType
 
 import trio
 
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
-from llamasup.children.launcher import Launcher
+from llamasup.children.plan import Plan
 from llamasup.children.slots import SlotsClosed
 from llamasup.config.addresses import Address
+from llamasup.errors import OutOfMemory
 from llamasup.pool.work import Work
 
 
 class Pool:
     """A keeper for every model; its tasks live in `nursery`."""
 
-    def __init__(self, models: Iterable[str], launcher: Launcher, nursery: trio.Nursery) -> None:
-        self.keepers = {
-            model: Keeper(model, partial(launcher.child, model), nursery) for model in models
-        }
+    def __init__(self, plans: Iterable[Plan], nursery: trio.Nursery) -> None:
+        self.keepers = {plan.model: Keeper(plan, nursery) for plan in plans}
+
+    def summary(self) -> str:
+        """One line for whoever watches from outside."""
+        ready = [name for name, keeper in self.keepers.items() if keeper.child]
+        in_flight = sum(keeper.child.users for keeper in self.keepers.values() if keeper.child)
+        return f"{len(ready)} of {len(self.keepers)} models loaded, {in_flight} requests in flight"
 
     def lease(self, model: str, work: Work) -> Lease:
         """A lease on `model` for `work`, to be entered."""
@@ -50,9 +54,24 @@ class Lease:
         """Where the child answers."""
         return self._child.address
 
+    def __str__(self) -> str:
+        return "the engine"
+
     async def survived(self) -> bool:
         """Is the child still well, now that it has closed a connection without a word?"""
         return await self._child.survived()
+
+    def progressed(self) -> None:
+        """Something of an answer came."""
+        self._child.last_progress = trio.current_time()
+
+    def out_of_memory(self, words: str) -> bool:
+        """The child says so. True if it goes, and the request is worth sending again."""
+        return self._keeper.out_of_memory(self._child, words)
+
+    def exhausted(self, words: str) -> OutOfMemory:
+        """The error for a request that no rung could answer."""
+        return self._keeper.exhausted(words)
 
     async def __aenter__(self) -> Lease:
         while True:
@@ -62,7 +81,7 @@ class Lease:
                     await child.slots.take()
             except SlotsClosed:
                 continue
-            child.users += 1
+            child.enter()
             self._child = child
             return self
 
@@ -72,6 +91,6 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._child.users -= 1
+        self._child.leave()
         if self._needs_slot:
             self._child.slots.give_back()

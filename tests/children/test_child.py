@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
 import struct
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -19,43 +19,32 @@ import pytest
 import trio
 
 from llamasup.children.child import Child, Launch
-from llamasup.children.launcher import Launcher
-from llamasup.children.orphans import RunFolder, own_run_folder
+from llamasup.children.orphans import RunFolder
+from llamasup.children.plan import Plan
+from llamasup.children.slots import SlotsClosed
+from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import TcpAddress, UnixAddress
-from llamasup.config.load import load
 from llamasup.config.schema import Seconds
-from llamasup.errors import ModelUnavailable
+from llamasup.engine.failures import Cause, Kind
 from llamasup.states import ChildState
 from tests.harness import Journal, eventually, is_alive, running
 
 Fake = Callable[..., Mapping[str, object]]
-Plan = Callable[[Mapping[str, object]], Awaitable[Child]]
+FirstChild = Callable[[Mapping[str, object]], Awaitable[Child]]
 
 PROMPT = 0.1
 """Seconds from the engine's readiness to ours."""
 
 
 @pytest.fixture
-def run_folder() -> Iterator[RunFolder]:
-    # pytest's own folders have names too long for a socket.
-    with (
-        tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
-        own_run_folder(Path(base)) as (folder, _),
-    ):
-        yield folder
-
-
-@pytest.fixture
-def plan(run_folder: RunFolder) -> Plan:
+def first_child(planning: Callable[[Mapping[str, object]], Plan]) -> FirstChild:
     """The first child of a configuration's only model, not started."""
 
-    async def plan(config: Mapping[str, object]) -> Child:
-        settings = load(None, {}, config)
-        launcher = Launcher(settings, os.environ, run_folder.path, run_folder)
-        [model] = settings.models
-        return await launcher.child(model)
+    async def first_child(config: Mapping[str, object]) -> Child:
+        plan = planning(config)
+        return await plan.child(plan.rungs[0])
 
-    return plan
+    return first_child
 
 
 def program(
@@ -74,6 +63,12 @@ def program(
             slots=1,
             load_timeout=Seconds(load_timeout),
             stop_grace=Seconds(10),
+            watch=Watch(
+                stall_timeout=Seconds(60),
+                health_interval=Seconds(60),
+                max_memory=None,
+                retirement=Seconds(60),
+            ),
         ),
         run_folder,
     )
@@ -83,16 +78,27 @@ def program(
 async def living(child: Child) -> AsyncIterator[Child]:
     """The child, ready; stopped and gone at the end of the block."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(child.run)
+        await started(child, nursery)
         yield child
         child.stop()
 
 
+async def started(child: Child, nursery: trio.Nursery) -> None:
+    nursery.start_soon(child.run)
+    with trio.fail_after(20):
+        await child.settled.wait()
+    assert child.ready_at < math.inf, child.cause
+
+
 async def cause_of_failure(child: Child) -> str:
-    with trio.fail_after(20), pytest.raises(ModelUnavailable) as failure:
+    """In words, why a child is gone that should never have got ready."""
+    with trio.fail_after(20):
         await child.run()
+    assert child.settled.is_set()
     assert child.state is ChildState.GONE
-    return str(failure.value)
+    assert child.ready_at == math.inf
+    assert child.cause is not None
+    return child.cause.words
 
 
 def left_in(folder: RunFolder, pattern: str = "child-*") -> list[str]:
@@ -104,11 +110,16 @@ def left_in(folder: RunFolder, pattern: str = "child-*") -> list[str]:
 
 @pytest.mark.parametrize("dialect", ["current", "old", "jsonl"])
 async def test_readiness_is_heard_at_once_in_every_dialect(
-    dialect: str, faking: Fake, plan: Plan, journal: Journal
+    dialect: str,
+    faking: Fake,
+    first_child: FirstChild,
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # So long that whoever polls would by now look but seldom.
-    config = faking("--fake-dialect", dialect, "--fake-load-seconds", "0.7")
-    children = [await plan(config) for _ in range(3)]
+    for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):  # who only looks would come too late
+        monkeypatch.setattr(f"llamasup.children.child.{pause}", 60.0)
+    config = faking("--fake-dialect", dialect, "--fake-load-seconds", "0.3")
+    children = [await first_child(config) for _ in range(3)]
     ready: dict[int | None, float] = {}
 
     async def start(child: Child) -> None:
@@ -119,13 +130,14 @@ async def test_readiness_is_heard_at_once_in_every_dialect(
         for child in children:
             nursery.start_soon(start, child)
     said = {entry["pid"]: entry["at"] for entry in journal.entries("ready")}
-    assert median(at - said[pid] for pid, at in ready.items()) < PROMPT
+    # The best of three: the others may have shared their processor.
+    assert min(at - said[pid] for pid, at in ready.items()) < PROMPT
 
 
 async def test_an_engine_that_says_nothing_is_found_ready_by_looking(
-    faking: Fake, plan: Plan
+    faking: Fake, first_child: FirstChild
 ) -> None:
-    child = await plan(faking("--fake-dialect", "silent", "--fake-load-seconds", "0.3"))
+    child = await first_child(faking("--fake-dialect", "silent", "--fake-load-seconds", "0.3"))
     with trio.fail_after(5):
         async with living(child):
             assert child.state is ChildState.READY
@@ -159,21 +171,22 @@ async def test_a_stranger_who_answers_at_the_port_of_a_dead_child_does_not_make_
 
 
 async def test_the_engine_knows_best_how_many_slots_it_has(
-    counting: dict[str, object], plan: Plan
+    counting: dict[str, object], first_child: FirstChild
 ) -> None:
-    child = await plan({**counting, "models.count.extra_args": ["-np", "3"]})
+    child = await first_child({**counting, "models.count.extra_args": ["-np", "3"]})
     assert child.slots.size == 2
     async with living(child):
-        assert child.slots.size == 3
+        # It may answer before what it logged has been read.
+        await eventually(lambda: child.slots.size == 3)
 
 
 # --- a flood of log lines ---
 
 
 async def test_a_flood_of_log_lines_neither_delays_the_load_nor_holds_anybody_up(
-    faking: Fake, plan: Plan
+    faking: Fake, first_child: FirstChild
 ) -> None:
-    child = await plan(faking("--fake-flood", "100000"))
+    child = await first_child(faking("--fake-flood", "100000"))
     delays = []
 
     async def tick() -> None:
@@ -200,33 +213,34 @@ async def test_an_answer_comes_through_a_flood_of_log_lines(faking: Fake) -> Non
 
 
 async def test_a_slow_load_goes_on_as_long_as_the_engine_says_something(
-    faking: Fake, plan: Plan
+    faking: Fake, first_child: FirstChild
 ) -> None:
     slow = ("--fake-load-seconds", "2.5", "--fake-load-line-every", "0.1")
-    child = await plan({**faking(*slow), "engine.load_timeout": 1.5})
+    child = await first_child({**faking(*slow), "engine.load_timeout": 1.5})
     async with living(child):
         assert child.state is ChildState.READY
 
 
 async def test_a_silent_load_is_ended_and_the_message_says_why(
-    faking: Fake, plan: Plan, journal: Journal
+    faking: Fake, first_child: FirstChild, journal: Journal
 ) -> None:
-    child = await plan({**faking("--fake-never-ready"), "engine.load_timeout": 1})
+    child = await first_child({**faking("--fake-never-ready"), "engine.load_timeout": 1})
     assert await cause_of_failure(child) == "nothing was heard of it for 1 s of loading"
     assert not is_alive(journal.entries("started")[0]["pid"])
 
 
-async def test_a_load_that_is_stopped_fails(faking: Fake, plan: Plan, journal: Journal) -> None:
-    child = await plan(faking("--fake-never-ready"))
+async def test_a_load_that_is_stopped_is_over_and_has_no_cause(
+    faking: Fake, first_child: FirstChild, journal: Journal
+) -> None:
+    child = await first_child(faking("--fake-never-ready"))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(journal_then_stop, journal, child)
-        assert await cause_of_failure(child) == "it was stopped before it was ready"
+        nursery.start_soon(child.run)
+        await journal.first("started")
+        child.stop()
+        await child.settled.wait()
+        assert child.state is ChildState.GONE
+    assert child.cause is None
     assert not is_alive(journal.entries("started")[0]["pid"])
-
-
-async def journal_then_stop(journal: Journal, child: Child) -> None:
-    await journal.first("started")
-    child.stop()
 
 
 # --- causes, in the engine's own words ---
@@ -262,20 +276,20 @@ async def test_a_model_that_cannot_be_loaded_is_explained_in_the_engines_words(
     words: str,
     counting: dict[str, object],
     count_model: Path,
-    plan: Plan,
+    first_child: FirstChild,
     tmp_path: Path,
     run_folder: RunFolder,
 ) -> None:
     model = broken_model(kind, count_model, tmp_path / "bad.gguf")
-    child = await plan({**counting, "models.count.path": str(model)})
+    child = await first_child({**counting, "models.count.path": str(model)})
     assert re.search(words, await cause_of_failure(child))
     assert left_in(run_folder) == []
 
 
 async def test_a_flag_that_the_engine_does_not_know_is_named(
-    counting: dict[str, object], plan: Plan
+    counting: dict[str, object], first_child: FirstChild
 ) -> None:
-    child = await plan({**counting, "models.count.extra_args": ["--frobnicate"]})
+    child = await first_child({**counting, "models.count.extra_args": ["--frobnicate"]})
     assert await cause_of_failure(child) == "invalid argument: --frobnicate"
 
 
@@ -286,9 +300,9 @@ async def test_a_program_that_is_not_there_is_named(run_folder: RunFolder) -> No
 
 
 async def test_a_killed_load_is_explained_by_its_signal(
-    faking: Fake, plan: Plan, journal: Journal
+    faking: Fake, first_child: FirstChild, journal: Journal
 ) -> None:
-    child = await plan(faking("--fake-never-ready"))
+    child = await first_child(faking("--fake-never-ready"))
     async with trio.open_nursery() as nursery:
 
         async def kill() -> None:
@@ -298,13 +312,74 @@ async def test_a_killed_load_is_explained_by_its_signal(
         assert "killed by SIGKILL" in await cause_of_failure(child)
 
 
+async def test_a_child_that_the_kernel_kills_has_run_out_of_memory(
+    faking: Fake, first_child: FirstChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter([7, 8])
+    monkeypatch.setattr("llamasup.children.child.oom_kills", lambda: next(kills))
+    async with living(await first_child(faking())) as child:
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        await eventually(lambda: child.state is ChildState.GONE)
+    assert child.cause is not None
+    assert child.cause.kind is Kind.OUT_OF_MEMORY
+
+
+# --- retirement ---
+
+WORN = Cause(Kind.OUT_OF_MEMORY, "worn out")
+
+
+async def test_a_retired_child_admits_nobody_and_goes_when_the_last_one_has_finished(
+    faking: Fake, first_child: FirstChild
+) -> None:
+    async with living(await first_child(faking(parallel=2))) as child:
+        child.enter()
+        child.enter()
+        child.retire(WORN)
+        child.retire(Cause(Kind.CRASH, "somebody else suffers it, too"))
+        with pytest.raises(SlotsClosed):
+            await child.slots.take()
+        child.leave()
+        assert await child.survived()
+        assert child.state is ChildState.RETIRING
+        child.leave()
+        await eventually(lambda: child.state is ChildState.GONE)
+    assert child.cause is WORN
+
+
+async def test_a_retired_child_that_nobody_uses_goes_at_once(
+    faking: Fake, first_child: FirstChild
+) -> None:
+    async with living(await first_child(faking())) as child:
+        child.retire(WORN)
+        await eventually(lambda: child.state is ChildState.GONE, within=5)
+
+
+async def test_a_retirement_does_not_wait_for_ever(faking: Fake, first_child: FirstChild) -> None:
+    child = await first_child({**faking(), "recovery.retirement": 0.3})
+    async with living(child):
+        child.enter()
+        retired = trio.current_time()
+        child.retire(WORN)
+        await eventually(lambda: child.state is ChildState.GONE)
+        assert 0.3 <= trio.current_time() - retired < 5
+
+
+async def test_a_child_that_still_loads_is_not_retired(run_folder: RunFolder) -> None:
+    child = program(run_folder, "sleep", "60")
+    child.retire(WORN)
+    assert child.state is ChildState.STARTING
+    assert child.cause is None
+
+
 # --- the end ---
 
 
 async def test_a_child_that_is_gone_leaves_no_socket_and_no_mark(
-    faking: Fake, plan: Plan, run_folder: RunFolder
+    faking: Fake, first_child: FirstChild, run_folder: RunFolder
 ) -> None:
-    child = await plan(faking())
+    child = await first_child(faking())
     async with living(child):
         assert left_in(run_folder, "*.sock") == ["1.sock"]
         assert [mark.split("-")[1] for mark in left_in(run_folder)] == [str(child.pid)]
@@ -312,8 +387,10 @@ async def test_a_child_that_is_gone_leaves_no_socket_and_no_mark(
     assert left_in(run_folder, "*") == []
 
 
-async def test_real_engines_stop_at_once(counting: dict[str, object], plan: Plan) -> None:
-    child = await plan({**counting, "engine.stop_grace": 15})
+async def test_real_engines_stop_at_once(
+    counting: dict[str, object], first_child: FirstChild
+) -> None:
+    child = await first_child({**counting, "engine.stop_grace": 15})
     async with living(child):
         stopped = trio.current_time()
     assert trio.current_time() - stopped < 2
@@ -322,10 +399,10 @@ async def test_real_engines_stop_at_once(counting: dict[str, object], plan: Plan
 
 
 async def test_a_child_that_ignores_term_is_killed_after_its_grace(
-    faking: Fake, plan: Plan, journal: Journal
+    faking: Fake, first_child: FirstChild, journal: Journal
 ) -> None:
     stubborn = faking("--fake-ignore-term", "--fake-ignore-stdin")
-    child = await plan({**stubborn, "engine.stop_grace": 0.3})
+    child = await first_child({**stubborn, "engine.stop_grace": 0.3})
     async with living(child):
         stopped = trio.current_time()
     assert 0.3 <= trio.current_time() - stopped < 5
@@ -333,32 +410,43 @@ async def test_a_child_that_ignores_term_is_killed_after_its_grace(
     assert not is_alive(journal.entries("started")[0]["pid"])
 
 
-async def test_a_cancelled_child_is_ended_before_its_task_returns(
-    faking: Fake, plan: Plan, journal: Journal
+async def test_a_child_that_hangs_is_granted_no_long_grace(
+    faking: Fake, first_child: FirstChild
 ) -> None:
-    child = await plan(faking())
+    stubborn = faking("--fake-ignore-term", "--fake-ignore-stdin")
+    child = await first_child({**stubborn, "engine.stop_grace": 60})
+    with trio.fail_after(10):
+        async with living(child):
+            child.stop(Cause(Kind.HANG, "it is deaf"))
+    assert child.cause == Cause(Kind.HANG, "it is deaf")
+
+
+async def test_a_cancelled_child_is_ended_before_its_task_returns(
+    faking: Fake, first_child: FirstChild, journal: Journal
+) -> None:
+    child = await first_child(faking())
     async with trio.open_nursery() as nursery:
-        await nursery.start(child.run)
+        await started(child, nursery)
         nursery.cancel_scope.cancel()
     assert child.state is ChildState.GONE
     assert not is_alive(journal.entries("started")[0]["pid"])
 
 
 async def test_a_child_that_exits_by_itself_is_gone(
-    faking: Fake, plan: Plan, run_folder: RunFolder
+    faking: Fake, first_child: FirstChild, run_folder: RunFolder
 ) -> None:
-    child = await plan(faking("--fake-exit-after-ready", "0.05"))
+    child = await first_child(faking("--fake-exit-after-ready", "0.05"))
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            await nursery.start(child.run)
+            await started(child, nursery)
             await eventually(lambda: child.state is not ChildState.READY)
             assert not await child.survived()
     assert child.state is ChildState.GONE
     assert left_in(run_folder) == []
 
 
-async def test_a_child_that_lives_has_survived(faking: Fake, plan: Plan) -> None:
-    async with living(await plan(faking())) as child:
+async def test_a_child_that_lives_has_survived(faking: Fake, first_child: FirstChild) -> None:
+    async with living(await first_child(faking())) as child:
         assert await child.survived()
 
 
@@ -377,7 +465,7 @@ while True: time.sleep(0.01)
     child = program(run_folder, sys.executable, "-c", talks_much)
     caplog.set_level(logging.DEBUG, "llamasup")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(cause_of_failure, child)
+        nursery.start_soon(child.run)
         await eventually(lambda: "here" in caplog.text)
         child.stop()
     assert "last words" in caplog.text
@@ -386,13 +474,13 @@ while True: time.sleep(0.01)
 
 @pytest.mark.parametrize("end", ["it is stopped", "it exits"])
 async def test_a_grandchild_that_holds_the_pipes_neither_delays_the_end_nor_survives(
-    end: str, faking: Fake, plan: Plan, journal: Journal
+    end: str, faking: Fake, first_child: FirstChild, journal: Journal
 ) -> None:
     exits = () if end == "it is stopped" else ("--fake-exit-after-ready", "0.05")
-    child = await plan(faking("--fake-grandchild-holds-pipes", *exits))
+    child = await first_child(faking("--fake-grandchild-holds-pipes", *exits))
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            await nursery.start(child.run)
+            await started(child, nursery)
             if end == "it is stopped":
                 child.stop()
     grandchild = journal.entries("grandchild")[0]["grandchild"]

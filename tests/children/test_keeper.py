@@ -4,56 +4,76 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
 from llamasup.children.child import Child
-from llamasup.children.keeper import Keeper, MakeChild
-from llamasup.children.launcher import Launcher
-from llamasup.children.orphans import RunFolder, own_run_folder
-from llamasup.config.load import load
-from llamasup.errors import ModelUnavailable
+from llamasup.children.keeper import Keeper
+from llamasup.children.orphans import RunFolder
+from llamasup.children.plan import Plan
+from llamasup.errors import LlamasupError, ModelUnavailable, OutOfMemory
+from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState, KeeperState
-from tests.harness import Journal, eventually, is_alive
+from tests.harness import FAKE, Journal, eventually, is_alive
 
 Fake = Callable[..., Mapping[str, object]]
-Planning = Callable[[Mapping[str, object]], MakeChild]
+Planning = Callable[[Mapping[str, object]], Plan]
+
+NO_ROOM = ("--fake-fail-load", "failed to allocate buffer for kv cache", "--fake-fail-above-ctx")
+HOPELESS = ("--fake-fail-load", "unknown model architecture: 'x'")
+LADDER = {"ladder.contexts": [32768, 16384, 8192]}
 
 
-@pytest.fixture
-def run_folder() -> Iterator[RunFolder]:
-    # pytest's own folders have names too long for a socket.
-    with (
-        tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
-        own_run_folder(Path(base)) as (folder, _),
-    ):
-        yield folder
+@asynccontextmanager
+async def keeping(plan: Plan) -> AsyncIterator[Keeper]:
+    """A keeper, until the end of the block."""
+    async with trio.open_nursery() as nursery:
+        yield Keeper(plan, nursery)
+        nursery.cancel_scope.cancel()
 
 
-@pytest.fixture
-def planning(run_folder: RunFolder) -> Planning:
-    """What plans the children of a configuration's only model."""
+async def refusal(keeper: Keeper) -> LlamasupError:
+    with pytest.raises(ModelUnavailable) as failure:
+        await keeper.ready()
+    return failure.value
 
-    def planning(config: Mapping[str, object]) -> MakeChild:
-        settings = load(None, {}, config)
-        launcher = Launcher(settings, os.environ, run_folder.path, run_folder)
-        [model] = settings.models
-        return partial(launcher.child, model)
 
-    return planning
+async def kill(keeper: Keeper) -> None:
+    """Kill its child, and wait until that is known."""
+    child = keeper.child
+    assert child is not None
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    await eventually(lambda: keeper.child is not child)
+
+
+def contexts(journal: Journal) -> list[str]:
+    """The contexts of the children that were started, in order."""
+    starts = [entry["argv"] for entry in journal.entries("started")]
+    return [argv[argv.index("--ctx-size") + 1] for argv in starts]
+
+
+def as_program(path: Path) -> None:
+    """Put the fake engine at `path`. Written beside, then moved there."""
+    draft = path.with_suffix(".new")
+    draft.write_text(f'#!/bin/sh\nexec {FAKE} "$@"\n')
+    draft.chmod(0o755)
+    draft.rename(path)
+
+
+# --- one load for all ---
 
 
 async def test_all_who_come_share_one_load(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     children: list[Child] = []
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning(faking("--fake-load-seconds", "0.2")), nursery)
+    async with keeping(planning(faking("--fake-load-seconds", "0.2"))) as keeper:
 
         async def come() -> None:
             children.append(await keeper.ready())
@@ -63,7 +83,6 @@ async def test_all_who_come_share_one_load(
                 requests.start_soon(come)
         assert keeper.state is KeeperState.READY
         assert keeper.loads == 1
-        nursery.cancel_scope.cancel()
     assert len(children) == 10
     assert len(set(children)) == 1
     assert len(journal.entries("started")) == 1
@@ -72,49 +91,253 @@ async def test_all_who_come_share_one_load(
 async def test_the_load_goes_on_when_everybody_who_waited_has_left(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning(faking("--fake-load-seconds", "0.3")), nursery)
+    async with keeping(planning(faking("--fake-load-seconds", "0.3"))) as keeper:
         async with trio.open_nursery() as requests:
             requests.start_soon(keeper.ready)
             await journal.first("started")
             requests.cancel_scope.cancel()
         await keeper.ready()
-        nursery.cancel_scope.cancel()
     assert len(journal.entries("started")) == 1
 
 
-async def test_all_who_wait_are_told_why_and_the_next_one_tries_again(
-    faking: Fake, planning: Planning, journal: Journal
-) -> None:
+async def test_all_who_wait_are_told_why(faking: Fake, planning: Planning) -> None:
     told: list[str] = []
-    failing = ("--fake-fail-load", "unknown model architecture: 'x'", "--fake-scripted-lives", "1")
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning(faking(*failing)), nursery)
+    async with keeping(planning(faking(*HOPELESS))) as keeper:
 
         async def come() -> None:
-            with pytest.raises(ModelUnavailable) as failure:
-                await keeper.ready()
-            told.append(str(failure.value))
+            told.append(str(await refusal(keeper)))
 
         async with trio.open_nursery() as requests:
             for _ in range(5):
                 requests.start_soon(come)
-        assert told == ["model \"fake\" cannot be started: unknown model architecture: 'x'"] * 5
         assert keeper.state is KeeperState.FAILED
         assert str(keeper.last_failure) == told[0]
+    assert told == ["model \"fake\" cannot be started: unknown model architecture: 'x'"] * 5
 
+
+# --- starts that fail ---
+
+
+async def test_a_start_that_fails_by_accident_is_tried_again_for_those_who_wait(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    accident = ("--fake-fail-load", "a hiccup", "--fake-scripted-lives", "1")
+    async with keeping(planning({**faking(*accident), **LADDER})) as keeper:
         assert (await keeper.ready()).state is ChildState.READY
         assert keeper.last_failure is None
-        nursery.cancel_scope.cancel()
-    assert len(journal.entries("started")) == 2
+    assert contexts(journal) == ["32768", "32768"]
 
 
-async def test_a_child_that_exits_is_replaced_for_the_next_request(
+async def test_two_accidents_in_a_row_are_told_and_the_next_one_tries_again(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    accidents = ("--fake-fail-load", "a hiccup", "--fake-scripted-lives", "2")
+    async with keeping(planning(faking(*accidents))) as keeper:
+        assert "a hiccup" in str(await refusal(keeper))
+        assert len(journal.entries("started")) == 2
+        assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_a_model_that_was_given_up_is_not_tried_again_in_vain(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with keeping(planning(faking(*HOPELESS))) as keeper:
+        first = await refusal(keeper)
+        again = await refusal(keeper)
+    assert str(again) == str(first)
+    assert again.retry_after is None
+    assert len(journal.entries("started")) == 1
+
+
+async def test_a_model_that_was_given_up_is_tried_again_when_its_file_changes(
+    faking: Fake, planning: Planning, tmp_path: Path
+) -> None:
+    config = faking(*HOPELESS, "--fake-scripted-lives", "1")
+    async with keeping(planning(config)) as keeper:
+        await refusal(keeper)
+        (tmp_path / "fake.gguf").write_text("a better one")
+        assert (await keeper.ready()).state is ChildState.READY
+        assert keeper.last_failure is None
+
+
+async def test_a_model_that_was_given_up_is_tried_again_when_the_operator_says_so(
+    faking: Fake, planning: Planning
+) -> None:
+    config = faking(*HOPELESS, "--fake-scripted-lives", "1")
+    async with keeping(planning(config)) as keeper:
+        await refusal(keeper)
+        keeper.restart()
+        assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_an_engine_that_is_missing_is_given_up_until_it_is_there(
+    faking: Fake, planning: Planning, tmp_path: Path
+) -> None:
+    engine = tmp_path / "llama-server"
+    async with keeping(planning({**faking(), "engine.command": str(engine)})) as keeper:
+        assert "llama-server does not exist" in str(await refusal(keeper))
+        assert keeper.state is KeeperState.FAILED
+        as_program(engine)
+        assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_what_has_nothing_to_do_with_the_model_is_no_reason_to_give_it_up(
+    faking: Fake, planning: Planning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planning(faking())
+    make_child = plan.child
+    failures = iter([ModelUnavailable("no port is free")])
+
+    async def child(rung: Rung) -> Child:
+        for failure in failures:
+            raise failure
+        return await make_child(rung)
+
+    monkeypatch.setattr(plan, "child", child)
+    async with keeping(plan) as keeper:
+        assert str(await refusal(keeper)) == 'model "fake" cannot be started: no port is free'
+        assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_an_engine_that_is_lost_while_it_loads_a_model_serves_it_all_the_same(
+    faking: Fake, planning: Planning, journal: Journal, tmp_path: Path
+) -> None:
+    engine = tmp_path / "llama-server"
+    as_program(engine)
+    config = {**faking("--fake-load-seconds", "0.3"), "engine.command": str(engine)}
+    async with keeping(planning(config)) as keeper:
+        async with trio.open_nursery() as requests:
+            requests.start_soon(keeper.ready)
+            await journal.first("started")
+            engine.unlink()
+        assert await (await keeper.ready()).survived()
+
+
+async def test_a_lost_run_folder_fails_the_load_and_leaves_no_child(
+    faking: Fake, planning: Planning, journal: Journal, run_folder: RunFolder
+) -> None:
+    async with keeping(planning(faking("--host", "127.0.0.1", "--port", "0"))) as keeper:
+        shutil.rmtree(run_folder.path)
+        assert "cannot be used: No such file" in str(await refusal(keeper))
+    assert not any(is_alive(entry["pid"]) for entry in journal.entries("started"))
+
+
+# --- down the ladder ---
+
+
+async def test_a_load_goes_down_the_ladder_until_a_rung_holds(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with keeping(planning({**faking(*NO_ROOM, "8192"), **LADDER})) as keeper:
+        await keeper.ready()
+        assert keeper.rung == Rung(8192)
+        assert keeper.loads == 3
+    assert contexts(journal) == ["32768", "16384", "8192"]
+
+
+async def test_the_rung_that_held_is_where_the_next_llamasup_begins(
+    faking: Fake, planning: Planning, journal: Journal, tmp_path: Path
+) -> None:
+    config = {**faking(*NO_ROOM, "8192"), **LADDER}
+    for _ in range(2):
+        async with keeping(planning(config)) as keeper:
+            await keeper.ready()
+            await eventually((tmp_path / "state.json").exists)
+    assert contexts(journal) == ["32768", "16384", "8192", "8192"]
+
+
+async def test_one_rung_higher_is_tried_when_more_memory_is_free_than_then(
+    faking: Fake, planning: Planning, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planning({**faking(*NO_ROOM, "8192"), **LADDER, "ladder.climb_interval": 0})
+    free = 0
+    monkeypatch.setattr("llamasup.children.keeper.free_memory", lambda: free)
+
+    async def it_is_learned() -> bool:
+        learned = await plan.learned()
+        return learned is not None and learned.free == free
+
+    for amount in (800, 800, 900):
+        free = amount
+        async with keeping(plan) as keeper:
+            await keeper.ready()
+            await eventually(it_is_learned)
+    assert contexts(journal)[3:] == ["8192", "16384", "8192"]
+
+
+async def test_a_model_that_fits_on_no_rung_is_refused_with_all_that_was_tried(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    config = {**faking(*NO_ROOM, "0"), **LADDER, "recovery.patience": 5}
+    async with keeping(planning(config)) as keeper:
+        failure = await refusal(keeper)
+        assert isinstance(failure, OutOfMemory)
+        words = "failed to allocate buffer for kv cache"
+        assert str(failure) == (
+            f'model "fake" does not fit into memory; tried context 32768: {words};'
+            f" context 16384: {words}; context 8192: {words}"
+        )
+        # Others may leave some memory. But no storm of attempts meanwhile.
+        again = await refusal(keeper)
+        assert isinstance(again, OutOfMemory)
+        assert again.retry_after is not None
+        assert 5 < again.retry_after <= 30
+    assert len(journal.entries("started")) == 3
+
+
+async def test_many_who_run_out_of_memory_at_once_take_one_step(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with keeping(planning({**faking(), **LADDER})) as keeper:
+        first = await keeper.ready()
+        for _ in range(3):
+            first.enter()
+        assert [keeper.out_of_memory(first, "bad_alloc") for _ in range(3)] == [True] * 3
+        assert first.state is ChildState.RETIRING
+        for _ in range(3):
+            assert keeper.child is first
+            first.leave()
+        second = await keeper.ready()
+        assert keeper.rung == Rung(16384)
+        # News of the first one does not touch the second.
+        assert keeper.out_of_memory(first, "bad_alloc")
+        assert second.state is ChildState.READY
+    assert contexts(journal) == ["32768", "16384"]
+
+
+async def test_on_the_last_rung_a_child_that_runs_out_of_memory_stays(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning({**faking(), "ladder.contexts": [4096]})) as keeper:
+        child = await keeper.ready()
+        assert not keeper.out_of_memory(child, "bad_alloc")
+        assert child.state is ChildState.READY
+        assert str(keeper.exhausted("bad_alloc")) == (
+            'model "fake" ran out of memory; tried context 4096: bad_alloc'
+        )
+
+
+async def test_a_child_that_the_kernel_killed_for_memory_is_followed_by_a_smaller_one(
+    faking: Fake, planning: Planning, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = 0
+    monkeypatch.setattr("llamasup.children.child.oom_kills", lambda: kills)
+    async with keeping(planning({**faking(), **LADDER})) as keeper:
+        await keeper.ready()
+        kills = 1
+        await kill(keeper)
+        await keeper.ready()
+    assert contexts(journal) == ["32768", "16384"]
+
+
+# --- deaths ---
+
+
+async def test_a_child_that_died_is_followed_by_its_like_for_the_next_request(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     script = ("--fake-exit-after-ready", "0.05", "--fake-scripted-lives", "1")
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning(faking(*script)), nursery)
+    async with keeping(planning({**faking(*script), **LADDER})) as keeper:
         first = await keeper.ready()
         await eventually(lambda: keeper.state is KeeperState.UNLOADED)
         assert keeper.child is None
@@ -122,16 +345,90 @@ async def test_a_child_that_exits_is_replaced_for_the_next_request(
         second = await keeper.ready()
         assert second is not first
         assert second.state is ChildState.READY
+    assert contexts(journal) == ["32768", "32768"]
+
+
+async def test_a_model_that_is_not_preloaded_stays_away_until_it_is_asked_for(
+    faking: Fake, planning: Planning
+) -> None:
+    async with trio.open_nursery() as nursery:
+        keeper = Keeper(planning(faking()), nursery)
+        await keeper.ready()
+        await kill(keeper)
+        await eventually(lambda: not nursery.child_tasks)
+        assert keeper.loads == 1
+
+
+async def test_a_preloaded_model_comes_back_by_itself(faking: Fake, planning: Planning) -> None:
+    async with keeping(planning({**faking(), "pool.preload": ["fake"]})) as keeper:
+        first = await keeper.ready()
+        await kill(keeper)
+        await eventually(lambda: keeper.state is KeeperState.READY)
+        assert keeper.child is not first
+
+
+async def test_a_preloaded_model_that_was_given_up_comes_back_when_the_operator_says_so(
+    faking: Fake, planning: Planning
+) -> None:
+    script = faking(*HOPELESS, "--fake-scripted-lives", "1")
+    async with trio.open_nursery() as nursery:
+        keeper = Keeper(planning({**script, "pool.preload": ["fake"]}), nursery)
+        await refusal(keeper)
+        await eventually(lambda: not nursery.child_tasks)
+        keeper.restart()
+        await eventually(lambda: keeper.state is KeeperState.READY)
         nursery.cancel_scope.cancel()
+
+
+async def test_who_comes_too_early_after_many_deaths_waits_if_that_is_not_too_long(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning(faking())) as keeper:
+        for _ in range(2):
+            await keeper.ready()
+            await kill(keeper)
+        wait = keeper.record.wait(trio.current_time())
+        assert wait > 0
+        asked = trio.current_time()
+        await keeper.ready()
+        assert trio.current_time() - asked >= wait
+
+
+async def test_who_would_have_to_wait_too_long_is_told_when_to_come_again(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with keeping(planning({**faking(), "recovery.patience": 0.1})) as keeper:
+        for _ in range(2):
+            await keeper.ready()
+            await kill(keeper)
+        failure = await refusal(keeper)
+        assert str(failure).startswith('model "fake" died: killed by SIGKILL')
+        assert failure.retry_after is not None
+        assert 0.1 < failure.retry_after <= 1.25
     assert len(journal.entries("started")) == 2
 
 
+# --- ends that are wished ---
+
+
+async def test_a_restart_lets_those_who_are_served_finish(faking: Fake, planning: Planning) -> None:
+    async with keeping(planning(faking())) as keeper:
+        first = await keeper.ready()
+        first.enter()
+        keeper.restart()
+        assert await first.survived()
+        first.leave()
+        second = await keeper.ready()
+        assert first.state is ChildState.GONE
+        assert second is not first
+        assert keeper.record.deaths == 0
+
+
 async def test_the_next_child_is_not_started_before_the_last_one_is_gone(
-    faking: Fake, planning: Planning, journal: Journal
+    faking: Fake, planning: Planning
 ) -> None:
     stubborn = faking("--fake-ignore-term", "--fake-ignore-stdin")
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning({**stubborn, "engine.stop_grace": 0.3}), nursery)
+    async with keeping(planning({**stubborn, "engine.stop_grace": 0.3})) as keeper:
         first = await keeper.ready()
         first.stop()
         stopped = trio.current_time()
@@ -140,56 +437,13 @@ async def test_the_next_child_is_not_started_before_the_last_one_is_gone(
         assert trio.current_time() - stopped >= 0.3
         assert first.pid is not None
         assert not is_alive(first.pid)
-        nursery.cancel_scope.cancel()
-
-
-async def test_a_load_that_is_stopped_fails_for_those_who_wait(
-    faking: Fake, planning: Planning, journal: Journal
-) -> None:
-    child = await planning(faking("--fake-never-ready"))()
-
-    async def make_child() -> Child:
-        return child
-
-    async def come(keeper: Keeper) -> None:
-        with pytest.raises(ModelUnavailable, match="it was stopped before it was ready"):
-            await keeper.ready()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(come, Keeper("fake", make_child, nursery))
-        await journal.first("started")
-        child.stop()
-
-
-async def test_a_plan_that_fails_fails_the_load() -> None:
-    async def make_child() -> Child:
-        raise ModelUnavailable("there is no engine")
-
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("m", make_child, nursery)
-        with pytest.raises(ModelUnavailable, match='model "m" cannot be started: there is no eng'):
-            await keeper.ready()
-        assert keeper.state is KeeperState.FAILED
-
-
-async def test_a_lost_run_folder_fails_the_load_and_leaves_no_child(
-    faking: Fake, planning: Planning, journal: Journal, run_folder: RunFolder
-) -> None:
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning(faking("--host", "127.0.0.1", "--port", "0")), nursery)
-        shutil.rmtree(run_folder.path)
-        with pytest.raises(ModelUnavailable, match="cannot be used: No such file"):
-            await keeper.ready()
-    assert not any(is_alive(entry["pid"]) for entry in journal.entries("started"))
 
 
 async def test_the_end_of_its_nursery_ends_the_child(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning(faking()), nursery)
+    async with keeping(planning(faking())) as keeper:
         await keeper.ready()
-        nursery.cancel_scope.cancel()
     assert keeper.state is KeeperState.UNLOADED
     assert not is_alive(journal.entries("started")[0]["pid"])
 
@@ -198,7 +452,7 @@ async def test_the_end_of_its_nursery_ends_a_load(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with trio.open_nursery() as nursery:
-        keeper = Keeper("fake", planning(faking("--fake-never-ready")), nursery)
+        keeper = Keeper(planning(faking("--fake-never-ready")), nursery)
         nursery.start_soon(keeper.ready)
         pid = (await journal.first("started"))["pid"]
         nursery.cancel_scope.cancel()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,25 +13,16 @@ import trio
 
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
-from llamasup.children.orphans import RunFolder, own_run_folder
+from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.load import load
 from llamasup.errors import EngineUnusable, ModelUnavailable
+from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState
 from tests.harness import FAKE, Journal, running
 
 Fake = Callable[..., Mapping[str, object]]
 Launching = Callable[[Mapping[str, object]], Launcher]
-
-
-@pytest.fixture
-def run_folder() -> Iterator[RunFolder]:
-    # pytest's own folders have names too long for a socket.
-    with (
-        tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
-        own_run_folder(Path(base)) as (folder, _),
-    ):
-        yield folder
 
 
 @pytest.fixture
@@ -63,7 +53,8 @@ def script(path: Path, *lines: str) -> str:
 async def lives(child: Child) -> bool:
     """Does it get ready? (It is stopped again.)"""
     async with trio.open_nursery() as nursery:
-        await nursery.start(child.run)
+        nursery.start_soon(child.run)
+        await child.settled.wait()
         was_ready = child.state is ChildState.READY
         child.stop()
     return was_ready
@@ -73,7 +64,7 @@ async def test_children_listen_on_private_sockets_of_their_own(
     faking: Fake, launching: Launching, run_folder: RunFolder
 ) -> None:
     launcher = launching(faking())
-    addresses = [(await launcher.child("fake")).address for _ in range(3)]
+    addresses = [(await launcher.child("fake", Rung())).address for _ in range(3)]
     assert addresses == [UnixAddress(f"{run_folder.path}/{n}.sock") for n in (1, 2, 3)]
 
 
@@ -85,7 +76,7 @@ async def test_an_engine_without_unix_sockets_gets_a_port(
         '[ "$1" = --help ] && exec echo "--model FNAME  --host HOST  --port PORT  --parallel N"',
         f'exec {FAKE} "$@"',
     )
-    child = await launching({**faking(), "engine.command": engine}).child("fake")
+    child = await launching({**faking(), "engine.command": engine}).child("fake", Rung())
     assert isinstance(child.address, TcpAddress)
     assert child.address.host == "127.0.0.1"
     assert await lives(child)
@@ -95,10 +86,10 @@ async def test_a_range_of_ports_is_used_from_its_start(
     faking: Fake, launching: Launching, first_port: int
 ) -> None:
     launcher = launching({**faking(), "engine.port_range_start": first_port})
-    child = await launcher.child("fake")
+    child = await launcher.child("fake", Rung())
     assert child.address == TcpAddress("127.0.0.1", first_port)
     assert await lives(child)
-    assert (await launcher.child("fake")).address == child.address
+    assert (await launcher.child("fake", Rung())).address == child.address
 
 
 async def test_a_port_that_a_stranger_has_is_passed_over(
@@ -108,7 +99,7 @@ async def test_a_port_that_a_stranger_has_is_passed_over(
         stranger.bind(("127.0.0.1", first_port))
         stranger.listen()
         launcher = launching({**faking(), "engine.port_range_start": first_port})
-        child = await launcher.child("fake")
+        child = await launcher.child("fake", Rung())
         assert child.address == TcpAddress("127.0.0.1", first_port + 1)
 
 
@@ -116,7 +107,7 @@ async def test_children_that_start_at_the_same_time_get_different_ports(
     faking: Fake, launching: Launching, first_port: int
 ) -> None:
     launcher = launching({**faking(), "engine.port_range_start": first_port})
-    children = [await launcher.child("fake") for _ in range(3)]
+    children = [await launcher.child("fake", Rung()) for _ in range(3)]
     ports = [child.address.port for child in children if isinstance(child.address, TcpAddress)]
     assert ports == [first_port, first_port + 1, first_port + 2]
 
@@ -129,13 +120,14 @@ async def test_a_range_without_a_free_port_fails_the_load(
         stranger.listen()
         launcher = launching({**faking(), "engine.port_range_start": 65535})
         with pytest.raises(ModelUnavailable, match=r"engine\.port_range_start"):
-            await launcher.child("fake")
+            await launcher.child("fake", Rung())
 
 
 async def test_real_engines_serve_on_ports_too(
     counting: dict[str, object], launching: Launching, first_port: int
 ) -> None:
-    child = await launching({**counting, "engine.port_range_start": first_port}).child("count")
+    launcher = launching({**counting, "engine.port_range_start": first_port})
+    child = await launcher.child("count", Rung())
     assert isinstance(child.address, TcpAddress)
     assert await lives(child)
 
@@ -178,11 +170,30 @@ async def test_a_child_gets_the_environment_of_child_mode_and_the_operators_own(
     faking: Fake, launching: Launching, journal: Journal
 ) -> None:
     launcher = launching({**faking(), "engine.env.FAKE_WISH": "granted"})
-    assert await lives(await launcher.child("fake"))
+    assert await lives(await launcher.child("fake", Rung()))
     environment = journal.entries("started")[0]["environment"]
     assert environment["LLAMA_SERVER_ROUTER_PORT"]
     assert environment["GGML_NO_BACKTRACE"] == "1"
     assert environment["FAKE_WISH"] == "granted"
+
+
+@pytest.mark.parametrize(
+    ("wished", "free", "granted"),
+    [("auto", 4 << 30, 512), ("auto", 64 << 30, 2048), ("auto", 0, 0), ("5GiB", 1 << 30, 5120)],
+    ids=["an eighth of what is free", "never much", "nothing", "what the operator wants"],
+)
+async def test_the_prompt_cache_of_a_child_is_bounded(
+    wished: str,
+    free: int,
+    granted: int,
+    faking: Fake,
+    launching: Launching,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llamasup.children.launcher.free_memory", lambda: free)
+    child = await launching({**faking(), "engine.cache_ram": wished}).child("fake", Rung())
+    words = list(child.launch.argv)
+    assert words[words.index("--cache-ram") + 1] == str(granted)
 
 
 async def test_a_request_is_served_over_a_port(faking: Fake, first_port: int) -> None:

@@ -35,6 +35,15 @@ def base() -> Iterator[Path]:
 
 
 @pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Our place among the temporary files, which nobody has taken."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder / f"llamasup-{os.getuid()}"
+
+
+@pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process as children are: in a session of its own."""
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
@@ -107,11 +116,49 @@ def test_a_folder_that_cannot_be_made_is_refused_with_its_key(tmp_path: Path) ->
         pass
 
 
-def test_the_users_runtime_folder_is_the_base_if_it_can_be_written(tmp_path: Path) -> None:
+def test_the_users_runtime_folder_is_the_base_if_it_can_be_written(
+    tmp_path: Path, temporary: Path
+) -> None:
     assert default_base({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "llamasup"
-    elsewhere = Path(tempfile.gettempdir()) / f"llamasup-{os.getuid()}"
-    assert default_base({"XDG_RUNTIME_DIR": str(tmp_path / "gone")}) == elsewhere
-    assert default_base({}) == elsewhere
+    assert default_base({"XDG_RUNTIME_DIR": str(tmp_path / "gone")}) == temporary
+    assert default_base({}) == temporary
+    assert temporary.stat().st_mode & 0o777 == 0o700
+
+
+def open_to_others(place: Path) -> None:
+    place.mkdir()
+    place.chmod(0o755)
+
+
+def link_to_a_private_folder(place: Path) -> None:
+    private = place.with_name("private")
+    private.mkdir(mode=0o700)
+    place.symlink_to(private)
+
+
+@pytest.mark.parametrize("occupy", [open_to_others, link_to_a_private_folder, Path.touch])
+def test_a_place_among_temporary_files_that_is_not_ours_alone_is_refused_with_the_key(
+    occupy: Callable[[Path], None], temporary: Path
+) -> None:
+    occupy(temporary)
+    with pytest.raises(OperatorError, match=r"this user alone.*folders\.run"):
+        default_base({})
+
+
+def test_a_place_among_temporary_files_that_is_another_users_is_refused_with_the_key(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = os.getuid() + 1
+    temporary.with_name(f"llamasup-{stranger}").mkdir(mode=0o700)
+    monkeypatch.setattr("os.getuid", lambda: stranger)
+    with pytest.raises(OperatorError, match=r"this user alone.*folders\.run"):
+        default_base({})
+
+
+def test_a_place_that_cannot_be_made_is_refused_with_the_key(temporary: Path) -> None:
+    temporary.parent.rmdir()
+    with pytest.raises(OperatorError, match=r"No such file.*folders\.run"):
+        default_base({})
 
 
 # --- what the dead left ---
@@ -209,6 +256,7 @@ def serving(config: Mapping[str, object], base: Path) -> Iterator[Subprocess]:
         "server.listen": ["127.0.0.1:0"],
         "folders.run": str(base),
         "folders.cache": str(base.parent / "cache"),
+        "folders.state": str(base.parent / "state"),
         **config,
     }
     # A JSON value is a TOML value, too, as far as texts, numbers and lists go.

@@ -20,17 +20,18 @@ from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.argv import argv, environment
 from llamasup.engine.locate import Engine, Program
-from llamasup.memory.ladder import Rung, first_rung
+from llamasup.memory.ladder import Rung, ladder
 from llamasup.states import ChildState
 
 FLAGS = frozenset(
     {"--model", "--host", "--port", "--alias", "--parallel", "--threads-http", "--ctx-size"}
     | {"--cache-type-k", "--cache-type-v", "--gpu-layers", "--threads", "--batch-size"}
-    | {"--metrics", "--slots"}
+    | {"--cache-ram", "--metrics", "--slots"}
 )
 ENGINE = Engine(Program(("/opt/llama-server",), Path("/opt")), "version: 1", FLAGS, True)
 SOCKET = UnixAddress("/run/1.sock")
 SETTINGS = ModelSettings(path=Path("m.gguf"))
+CACHE_RAM = 300 << 20
 
 
 def line(
@@ -42,13 +43,18 @@ def line(
     engine_args: tuple[str, ...] = (),
 ) -> str:
     rung = rung or first_rung(settings)
-    return " ".join(argv(engine, "qwen", settings, rung, address, engine_args))
+    return " ".join(argv(engine, "qwen", settings, rung, address, CACHE_RAM, engine_args))
+
+
+def first_rung(settings: ModelSettings) -> Rung:
+    """The settings themselves, where no smaller contexts are given."""
+    return ladder(settings, contexts=())[0]
 
 
 def test_a_model_without_wishes_leaves_the_choice_to_the_engine() -> None:
     assert line() == (
         "/opt/llama-server --model m.gguf --host /run/1.sock --alias qwen --parallel 1"
-        " --threads-http 32 --metrics --slots"
+        " --threads-http 32 --cache-ram 300 --metrics --slots"
     )
 
 
@@ -106,7 +112,7 @@ def test_only_known_flags_are_used_and_the_users_arguments_come_last(
     settings: ModelSettings, engine_args: tuple[str, ...], known: frozenset[str]
 ) -> None:
     engine = evolve(ENGINE, flags=known | {"--model", "--host"})
-    said = argv(engine, "qwen", settings, first_rung(settings), SOCKET, engine_args)
+    said = argv(engine, "qwen", settings, first_rung(settings), SOCKET, CACHE_RAM, engine_args)
     own = said[: len(said) - len(engine_args) - len(settings.extra_args)]
     assert said == [*own, *engine_args, *settings.extra_args]
     assert {word for word in own if word.startswith("--")} <= engine.flags
@@ -147,13 +153,7 @@ def test_the_users_environment_wins_over_everything() -> None:
 async def test_real_engines_know_every_flag_and_start_with_all_of_them(
     counting: dict[str, object],
 ) -> None:
-    wishes = {
-        "context_size": 2048,
-        "cache_type": "f16",
-        "gpu_layers": 0,
-        "threads": 1,
-        "batch_size": 256,
-    }
+    wishes = {"threads": 1, "batch_size": 256}
     config = {**counting, **{f"models.count.{key}": value for key, value in wishes.items()}}
     with (
         tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
@@ -161,11 +161,12 @@ async def test_real_engines_know_every_flag_and_start_with_all_of_them(
     ):
         launcher = Launcher(load(None, {}, config), os.environ, Path(base), folder)
         engine = await launcher.engine()
-        child = await launcher.child("count")
+        child = await launcher.child("count", Rung(2048, "f16", 0))
         used = {word for word in child.launch.argv if word.startswith("--")}
         assert used == FLAGS - {"--port"}
         assert used <= engine.flags
         async with trio.open_nursery() as nursery:
-            await nursery.start(child.run)
+            nursery.start_soon(child.run)
+            await child.settled.wait()
             assert child.state is ChildState.READY
             child.stop()

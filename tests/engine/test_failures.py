@@ -322,8 +322,15 @@ def test_lone_lines_that_point_at_a_cause(line: str, kind: Kind) -> None:
 )
 def test_without_a_telling_line_the_exit_tells(exit: int, kind: Kind, words: str) -> None:
     assert explain(exit, []) == Cause(kind, words)
-    last_words = "; its last words: listening on http://127.0.0.1:12063"
+    ordinary = "; its last words: listening on http://127.0.0.1:12063"
+    last_words = "" if kind is Kind.KILLED else ordinary
     assert explain(exit, said("killed")) == Cause(kind, words + last_words)
+
+
+def test_whoever_is_killed_is_quoted_only_with_an_error() -> None:
+    story = ["E srv  stop: it gets hot", "W srv  stop: oh dear", "I srv  stop: all slots are idle"]
+    assert explain(-15, story).words == "killed by SIGTERM; its last words: it gets hot"
+    assert explain(-15, story[1:]).words == "killed by SIGTERM"
 
 
 def test_a_model_file_cut_while_mapped_is_a_sigbus_that_says_so() -> None:

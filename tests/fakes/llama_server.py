@@ -80,6 +80,7 @@ class Script:
 
     fake_echo: bool = False  # answer with the request as JSON
     fake_error: str = ""  # answer with this error, like "500 decode() failed: std::bad_alloc"
+    fake_error_if: str = ""  # …only to requests that hold this text
     fake_framing: str = "length"  # of answers that are no streams: length, chunked, close
     fake_first_byte_delay: float = 0.0
     fake_token_delay: float = 0.0
@@ -353,7 +354,7 @@ class Handler(BaseHTTPRequestHandler):
         events, reply = GENERATION[path]
         self.server.log.flood(script.fake_flood)
         self.pause(script.fake_first_byte_delay)
-        if script.fake_error:
+        if script.fake_error and script.fake_error_if in json.dumps(request):
             status, _, message = script.fake_error.partition(" ")
             self.reply_error(int(status), "server_error", message)
         elif request.get("stream"):

@@ -15,11 +15,13 @@ from trio.testing import wait_all_tasks_blocked
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.orphans import own_run_folder
+from llamasup.children.plan import Plan
 from llamasup.config.load import load
 from llamasup.errors import ModelUnavailable
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
-from tests.harness import Journal, chat, running
+from llamasup.state import State
+from tests.harness import Journal, chat, eventually, running
 
 Fake = Callable[..., Mapping[str, object]]
 CHAT = "/v1/chat/completions"
@@ -34,8 +36,10 @@ async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
     ):
         settings = load(None, {}, config)
         launcher = Launcher(settings, os.environ, Path(base), folder)
+        state = State(Path(base) / "state.json")
+        plans = [Plan(model, settings, launcher, state) for model in settings.models]
         async with trio.open_nursery() as nursery:
-            yield Pool(settings.models, launcher, nursery)
+            yield Pool(plans, nursery)
             nursery.cancel_scope.cancel()
 
 
@@ -169,9 +173,55 @@ async def test_a_model_that_cannot_be_loaded_gives_no_lease(faking: Fake) -> Non
                 pytest.fail("there is nothing to lease")
 
 
+async def test_the_summary_counts_models_and_requests(faking: Fake) -> None:
+    async with pool_of({**faking(), **faking(name="other")}) as pool:
+        assert pool.summary() == "0 of 2 models loaded, 0 requests in flight"
+        async with pool.lease("fake", Work.GENERATE), pool.lease("fake", Work.ASK):
+            assert pool.summary() == "1 of 2 models loaded, 2 requests in flight"
+
+
+async def test_progress_is_noted_for_the_watchdog(faking: Fake) -> None:
+    async with pool_of(faking()) as pool, pool.lease("fake", Work.GENERATE) as lease:
+        child_of(pool).last_progress = 0.0
+        lease.progressed()
+        assert child_of(pool).last_progress == pytest.approx(trio.current_time(), abs=5)
+
+
+async def test_a_lease_on_a_child_that_runs_out_of_memory_is_followed_by_one_on_the_next_rung(
+    faking: Fake,
+) -> None:
+    config = {**faking(), "ladder.contexts": [8192, 4096]}
+    async with pool_of(config) as pool:
+        async with pool.lease("fake", Work.GENERATE) as lease:
+            first = child_of(pool)
+            assert lease.out_of_memory("bad_alloc")
+        async with pool.lease("fake", Work.GENERATE) as lease:
+            assert child_of(pool) is not first
+            assert not lease.out_of_memory("bad_alloc")
+            assert "tried context 4096: bad_alloc" in str(lease.exhausted("bad_alloc"))
+
+
 async def test_an_engine_never_gets_more_requests_than_it_has_slots(
     faking: Fake, journal: Journal
 ) -> None:
+    async with running(faking("--fake-first-byte-delay", "60", parallel=2)) as llamasup:
+
+        async def six_wait() -> bool:
+            child = (await llamasup.model_status("fake"))["child"]
+            return child is not None and child["waiting"] == 6
+
+        def two_are_at_the_engine() -> bool:
+            return [entry["target"] for entry in journal.entries("request")].count(CHAT) == 2
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(llamasup.ask, "POST", CHAT, chat(5))
+            await eventually(six_wait)
+            await eventually(two_are_at_the_engine)
+            nursery.cancel_scope.cancel()
+
+
+async def test_everybody_who_waited_for_a_slot_is_answered(faking: Fake) -> None:
     async with running(faking("--fake-token-delay", "0.02", parallel=2)) as llamasup:
         replies = []
 
@@ -182,5 +232,3 @@ async def test_an_engine_never_gets_more_requests_than_it_has_slots(
             for _ in range(8):
                 nursery.start_soon(ask)
     assert [reply.text() for reply in replies] == [" 0 1 2 3 4"] * 8
-    busy = [entry["busy"] for entry in journal.entries("request") if entry["target"] == CHAT]
-    assert max(busy) == 1, "the two slots were used, and never more"

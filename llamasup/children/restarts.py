@@ -1,0 +1,66 @@
+"""When a model may be started again after its child died, or why not. Pure: now is an argument.
+
+A death is answered at once, the next one after 1 s, then 2, 4 … 60 s; ten healthy minutes wipe
+the slate clean. Five starts in a row that never got ready, or one that never can (wrong flags, a
+broken file), end in giving up: until the model's file, the engine or the configuration changes,
+or the operator says so.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import evolve, frozen
+
+from llamasup.engine.failures import Kind
+
+HEALTHY: Final = 600.0
+LONGEST_PAUSE: Final = 60.0
+MOST_FAILED_STARTS: Final = 5
+
+_HOPELESS: Final = frozenset(
+    {
+        Kind.BAD_FLAG,
+        Kind.BAD_MODEL_FILE,
+        Kind.ENGINE_UNUSABLE,
+        Kind.MISSING_FILE,
+        Kind.UNKNOWN_ARCHITECTURE,
+    }
+)
+
+
+@frozen
+class Record:
+    """How a model's children have fared since they were last well."""
+
+    deaths: int = 0
+    failed_starts: int = 0
+    not_before: float = 0.0
+    given_up: bool = False
+
+    def wait(self, now: float) -> float:
+        """How long the next start has to wait yet."""
+        return max(self.not_before - now, 0.0)
+
+
+def after_death(record: Record, now: float, ready_for: float, jitter: float) -> Record:
+    """A child that was ready for so many seconds died. `jitter` is random, from 0 to 1."""
+    before = Record() if ready_for >= HEALTHY else evolve(record, failed_starts=0)
+    return _delayed(before, now, jitter)
+
+
+def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
+    """A child died before it was ready. `jitter` is random, from 0 to 1."""
+    failed = evolve(record, failed_starts=record.failed_starts + 1)
+    if kind is Kind.OUT_OF_MEMORY:
+        # No verdict on the model: others may leave some. But no storm of attempts either.
+        return evolve(failed, not_before=now + LONGEST_PAUSE / 2)
+    if kind in _HOPELESS or failed.failed_starts >= MOST_FAILED_STARTS:
+        return evolve(failed, given_up=True)
+    return _delayed(failed, now, jitter)
+
+
+def _delayed(record: Record, now: float, jitter: float) -> Record:
+    pause = min(2.0 ** (record.deaths - 1), LONGEST_PAUSE) if record.deaths else 0.0
+    pause *= 0.75 + jitter / 2
+    return evolve(record, deaths=record.deaths + 1, not_before=now + pause)

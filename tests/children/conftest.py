@@ -1,0 +1,39 @@
+"""What the tests of this room share: a run folder, and plans for the models of a configuration."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from llamasup.children.launcher import Launcher
+from llamasup.children.orphans import RunFolder, own_run_folder
+from llamasup.children.plan import Plan
+from llamasup.config.load import load
+from llamasup.state import State
+
+
+@pytest.fixture
+def run_folder() -> Iterator[RunFolder]:
+    # pytest's own folders have names too long for a socket.
+    with (
+        tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
+        own_run_folder(Path(base)) as (folder, _),
+    ):
+        yield folder
+
+
+@pytest.fixture
+def planning(run_folder: RunFolder, tmp_path: Path) -> Callable[[Mapping[str, object]], Plan]:
+    """The plan of a configuration's only model. What one learns, the next one knows."""
+
+    def planning(config: Mapping[str, object]) -> Plan:
+        settings = load(None, {}, config)
+        launcher = Launcher(settings, os.environ, run_folder.path, run_folder)
+        [model] = settings.models
+        return Plan(model, settings, launcher, State(tmp_path / "state.json"))
+
+    return planning

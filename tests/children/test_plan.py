@@ -1,0 +1,156 @@
+"""What was learned counts under what it was learned of, and circumstances are seen to change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from llamasup.children.plan import Plan
+from llamasup.memory.ladder import Learned, Rung
+from tests.harness import FAKE
+
+Fake = Callable[..., Mapping[str, object]]
+Planning = Callable[[Mapping[str, object]], Plan]
+
+LEARNED = Learned(Rung(4096), at=1.0, free=2)
+
+
+def engine_at(path: Path, version: str) -> str:
+    """A program of that version at `path`. Written beside, then moved there."""
+    draft = path.with_suffix(".new")
+    draft.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exec echo "version: {version}"\nexec {FAKE} "$@"\n'
+    )
+    draft.chmod(0o755)
+    draft.replace(path)
+    return str(path)
+
+
+@pytest.fixture
+def config(faking: Fake, tmp_path: Path) -> dict[str, object]:
+    """A model whose engine can be replaced."""
+    return {**faking(), "engine.command": engine_at(tmp_path / "llama-server", "1")}
+
+
+async def test_what_was_learned_is_known_to_the_next_plan_of_the_same_model(
+    config: dict[str, object], planning: Planning
+) -> None:
+    assert await planning(config).learned() is None
+    await planning(config).learn(LEARNED)
+    assert await planning(config).learned() == LEARNED
+
+
+async def test_what_was_learned_of_another_file_does_not_count(
+    config: dict[str, object], planning: Planning, tmp_path: Path
+) -> None:
+    plan = planning(config)
+    await plan.learn(LEARNED)
+    (tmp_path / "fake.gguf").write_text("a larger one")
+    assert await plan.learned() is None
+
+
+async def test_what_was_learned_of_another_engine_does_not_count(
+    config: dict[str, object], planning: Planning, tmp_path: Path
+) -> None:
+    plan = planning(config)
+    await plan.learn(LEARNED)
+    engine_at(tmp_path / "llama-server", "2")
+    assert await plan.learned() is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine.args": ["--no-mmap"]},
+        {"models.fake.extra_args": ["--no-mmap"]},
+        {"models.fake.parallel": 2},
+    ],
+    ids=str,
+)
+async def test_what_was_learned_with_other_arguments_does_not_count(
+    config: dict[str, object], planning: Planning, change: dict[str, object]
+) -> None:
+    await planning(config).learn(LEARNED)
+    assert await planning({**config, **change}).learned() is None
+
+
+async def test_a_model_whose_file_is_missing_is_learned_of_as_any_other(
+    config: dict[str, object], planning: Planning, tmp_path: Path
+) -> None:
+    (tmp_path / "fake.gguf").unlink()
+    await planning(config).learn(LEARNED)
+    assert await planning(config).learned() == LEARNED
+
+
+async def test_nothing_is_learned_with_an_engine_that_went_away(
+    config: dict[str, object], planning: Planning, tmp_path: Path
+) -> None:
+    plan = planning(config)
+    (tmp_path / "llama-server").unlink()
+    await plan.learn(LEARNED)
+    engine_at(tmp_path / "llama-server", "1")
+    assert await plan.learned() is None
+
+
+# --- circumstances ---
+
+
+def touch(folder: Path) -> None:
+    os.utime(folder / "fake.gguf", (1, 1))
+
+
+def grow(folder: Path) -> None:
+    (folder / "fake.gguf").write_text("a larger one")
+
+
+def replace(folder: Path) -> None:
+    (folder / "new").touch()
+    (folder / "new").replace(folder / "fake.gguf")
+
+
+def remove(folder: Path) -> None:
+    (folder / "fake.gguf").unlink()
+
+
+def replace_the_engine(folder: Path) -> None:
+    engine_at(folder / "llama-server", "1")
+
+
+def remove_the_engine(folder: Path) -> None:
+    (folder / "llama-server").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [touch, grow, replace, remove, replace_the_engine, remove_the_engine]
+)
+def test_circumstances_change_with_the_models_file_and_with_the_engine(
+    config: dict[str, object],
+    planning: Planning,
+    tmp_path: Path,
+    change: Callable[[Path], None],
+) -> None:
+    plan = planning(config)
+    before = plan.circumstances()
+    assert plan.circumstances() == before
+    change(tmp_path)
+    assert plan.circumstances() != before
+
+
+# --- what the configuration says ---
+
+
+def test_a_preloaded_model_is_pinned(faking: Fake, planning: Planning) -> None:
+    assert not planning(faking()).pinned
+    assert planning({**faking(), "pool.preload": ["fake"]}).pinned
+
+
+async def test_a_child_is_planned_on_the_rung_that_is_wanted(
+    faking: Fake, planning: Planning
+) -> None:
+    plan = planning({**faking(context_size=8192), "ladder.contexts": [4096]})
+    assert plan.rungs == (Rung(8192), Rung(4096))
+    words = list((await plan.child(plan.rungs[1])).launch.argv)
+    assert words[words.index("--ctx-size") + 1] == "4096"

@@ -1,0 +1,83 @@
+"""Every error has the status, the type and the code that clients know, and a body that says so."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+
+from llamasup import errors
+from llamasup.errors import (
+    BodyTooLarge,
+    ChildLost,
+    ClientError,
+    EngineUnusable,
+    ExpectationFailed,
+    HeadTooLarge,
+    LlamasupError,
+    MalformedRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    ModelUnavailable,
+    NotImplementedByProxy,
+    OperatorError,
+    OutOfMemory,
+    RequestTimeout,
+    RouteNotFound,
+    ShuttingDown,
+)
+
+THE_CLIENTS = "invalid_request_error"
+OURS = "server_error"
+KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
+    BodyTooLarge: (413, THE_CLIENTS, "body_too_large"),
+    ChildLost: (502, OURS, "engine_lost"),
+    ClientError: (400, THE_CLIENTS, "invalid_parameter"),
+    EngineUnusable: (503, OURS, "engine_unusable"),
+    ExpectationFailed: (417, THE_CLIENTS, "expectation_failed"),
+    HeadTooLarge: (431, THE_CLIENTS, "headers_too_large"),
+    LlamasupError: (500, OURS, "internal_error"),
+    MalformedRequest: (400, THE_CLIENTS, "malformed_request"),
+    MethodNotAllowed: (405, THE_CLIENTS, "method_not_allowed"),
+    ModelNotFound: (404, THE_CLIENTS, "model_not_found"),
+    ModelUnavailable: (503, OURS, "model_unavailable"),
+    NotImplementedByProxy: (501, THE_CLIENTS, "not_implemented"),
+    OperatorError: (500, OURS, "internal_error"),
+    OutOfMemory: (503, OURS, "out_of_memory"),
+    RequestTimeout: (408, THE_CLIENTS, "request_timeout"),
+    RouteNotFound: (404, THE_CLIENTS, "not_found"),
+    ShuttingDown: (503, OURS, "shutting_down"),
+}
+
+
+def made(error: type[LlamasupError], message: str) -> LlamasupError:
+    return error(message, allowed="GET") if error is MethodNotAllowed else error(message)
+
+
+def test_every_error_is_known_here() -> None:
+    classes = {found for _, found in inspect.getmembers(errors, inspect.isclass)}
+    assert classes == KNOWN.keys()
+
+
+@pytest.mark.parametrize("error", KNOWN)
+def test_clients_are_told_in_the_form_of_the_openai_api(error: type[LlamasupError]) -> None:
+    status, kind, code = KNOWN[error]
+    failure = made(error, 'no "model"\nof that name ✗')
+    assert failure.status == status
+    assert json.loads(failure.body()) == {
+        "error": {"message": 'no "model"\nof that name ✗', "type": kind, "code": code}
+    }
+    assert str(failure) == 'no "model"\nof that name ✗'
+
+
+@pytest.mark.parametrize("error", KNOWN)
+def test_no_error_promises_that_it_passes_unless_that_is_known(error: type[LlamasupError]) -> None:
+    failure = made(error, "x")
+    assert failure.retry_after is None
+    failure.retry_after = 3.5
+    assert made(error, "y").retry_after is None
+
+
+def test_a_client_learns_which_methods_are_allowed() -> None:
+    assert MethodNotAllowed("not so", allowed="GET, HEAD").allowed == "GET, HEAD"
