@@ -1,22 +1,16 @@
-"""One client's connection: its only reader, its only writer, and how it ends.
-
-A single task (`watch`) reads for as long as the connection lives. So a client that leaves is
-noticed at once, whatever its request is waiting for, and a request costs no task of its own
-(a watcher per request was measured: 12 µs each). What comes while a request is being answered is
-the next one, pipelined, and is kept.
-"""
+"""One client's connection: how it is read, written, and ended."""
 
 from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 
 import trio
 
-from llamasup.config.schema import Server
+from llamasup.config.schema import Seconds
 
 _READ_SIZE = 64 << 10
-_ENOUGH_UNREAD = 256 << 10
 _LINGER = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -28,45 +22,27 @@ class ClientLeft(Exception):
 class Connection:
     """Raw non-blocking socket I/O; trio is asked only when the kernel says "not now"."""
 
-    def __init__(self, sock: socket.socket, settings: Server) -> None:
+    def __init__(self, sock: socket.socket, send_timeout: Seconds) -> None:
         self.inbox = bytearray()
-        """What the client sent and nobody took yet. Whoever takes, calls `took`."""
+        """What the client sent and nobody took yet."""
 
         self._sock = sock
-        self._send_timeout = settings.send_timeout
-        self._enough_unread = max(_ENOUGH_UNREAD, settings.max_head)
-        self._arrival = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
+        self._send_timeout = send_timeout
 
-    async def watch(self, conversation: trio.CancelScope) -> None:
-        """Read until the client leaves (FIN, RST or half-close), then cancel `conversation`.
-
-        With 256 KiB unread (or `max_head`, if that is more) it stops reading, and so watching,
-        until some of that was taken.
-        """
+    async def arrival(self) -> None:
+        """Wait until the inbox has grown. Raises ClientLeft at the end."""
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
                 data = self._sock.recv(_READ_SIZE)
             except (BlockingIOError, InterruptedError):
                 continue
-            except OSError:
-                break
+            except OSError as error:
+                raise ClientLeft from error
             if not data:
-                break
+                raise ClientLeft
             self.inbox += data
-            self._arrival.unpark()
-            while len(self.inbox) >= self._enough_unread:
-                await self._room.park()
-        conversation.cancel()
-
-    async def arrival(self) -> None:
-        """Wait until the inbox has grown. A client that leaves cancels instead."""
-        await self._arrival.park()
-
-    def took(self) -> None:
-        """Some of the inbox was taken: there is room again."""
-        self._room.unpark()
+            return
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Raises ClientLeft, also when nothing moved for `send_timeout`.
@@ -106,10 +82,9 @@ class Connection:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             return
-        with trio.move_on_after(_LINGER):
+        with trio.move_on_after(_LINGER), suppress(ClientLeft):
             while True:
                 self.inbox.clear()
-                self.took()
                 await self.arrival()
 
     def reset(self) -> None:

@@ -11,6 +11,7 @@ import trio
 from llamasup.config.schema import Server
 from llamasup.errors import (
     BodyTooLarge,
+    ChildLost,
     ClientError,
     LlamasupError,
     MalformedRequest,
@@ -18,10 +19,10 @@ from llamasup.errors import (
 )
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.framing import Counted, FramingError
-from llamasup.front.relay import ReplyCut, Upstream, relay
+from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
 from llamasup.front.replies import cors_lines, error_reply, preflight_reply
 from llamasup.front.requests import Request, parse_head, take_head
-from llamasup.front.routes import Router, ToControl
+from llamasup.front.routes import Router, ToControl, ToModel
 from llamasup.models.catalog import Catalog
 from llamasup.pool.pool import Pool
 
@@ -33,8 +34,16 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Desk:
     """What all conversations share: the settings, and whom to ask."""
 
-    def __init__(self, settings: Server, catalog: Catalog, pool: Pool, control: Upstream) -> None:
+    def __init__(
+        self,
+        settings: Server,
+        max_replays: int,
+        catalog: Catalog,
+        pool: Pool,
+        control: Upstream,
+    ) -> None:
         self.settings = settings
+        self.max_replays = max_replays
         self.catalog = catalog
         self.pool = pool
         self.control = control
@@ -93,10 +102,10 @@ class Conversation:
         inbox = self._connection.inbox
         self._wait_at_most(settings.idle_timeout if self.idle else settings.head_timeout)
         while (head := take_head(inbox, settings.max_head)) is None:
-            await self._connection.arrival()
-            if self.idle:
+            if self.idle and inbox:
                 self.idle = False
                 self._wait_at_most(settings.head_timeout)
+            await self._connection.arrival()
         self.idle = False
         request = parse_head(head)
         if not request.framing.done:
@@ -120,7 +129,6 @@ class Conversation:
             if isinstance(request.framing, Counted):
                 body += data[:taken]
             del inbox[:taken]
-            self._connection.took()
             _check_size(len(body), settings.max_body)
             if request.framing.done:
                 break
@@ -146,13 +154,33 @@ class Conversation:
             await self._connection.send(error_reply(error, request, extra))
 
     async def _forward(self, request: Request, extra: list[bytes]) -> None:
-        desk = self._desk
-        goal = desk.router.route(request)
+        goal = self._desk.router.route(request)
         if isinstance(goal, ToControl):
-            await relay(self._connection, request, desk.control, goal.target, extra)
-            return
-        async with desk.pool.lease(desk.catalog.choose(goal.model), goal.work) as lease:
-            await relay(self._connection, request, lease, goal.target, extra)
+            await relay(self._connection, request, self._desk.control, goal.target, extra)
+        else:
+            await self._ask_model(request, goal, extra)
+
+    async def _ask_model(self, request: Request, goal: ToModel, extra: list[bytes]) -> None:
+        """Have a child answer; if it fails before the client has seen a byte, the next one."""
+        desk = self._desk
+        model = desk.catalog.choose(goal.model)
+        replays = desk.max_replays
+        while True:
+            async with desk.pool.lease(model, goal.work) as lease:
+                try:
+                    await relay(self._connection, request, lease, goal.target, extra)
+                    return
+                except RanOutOfMemory as error:
+                    steps_down = lease.out_of_memory(str(error))
+                    if not steps_down or not replays:
+                        raise lease.exhausted(str(error)) from error
+                except ChildLost:
+                    # So that the next lease is not on a child whose death is not yet known.
+                    await lease.survived()
+                    if not replays:
+                        raise
+            replays -= 1
+            log.info("%s %s is sent again", *_said(request))
 
     async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
         """Answer what was no request, and end: what follows it cannot be told apart."""
@@ -170,19 +198,16 @@ def _said(request: Request) -> tuple[str, str]:
 
 
 async def converse(connection: Connection, conversation: Conversation) -> None:
-    """The connection's nursery: the conversation, and the watch for the client's leaving.
+    """The conversation, and the end of its connection that suits how it ended.
 
     Never raises for what one client or one engine does; cancelled, everything is closed.
     """
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.watch, nursery.cancel_scope)
-            await conversation.run()
-            nursery.cancel_scope.cancel()
-    except* ClientLeft:
+        await conversation.run()
+    except ClientLeft:
         pass
-    except* ReplyCut as cuts:
-        log.warning("an answer was cut: %s", cuts.exceptions[0])
+    except ReplyCut as cut:
+        log.warning("an answer was cut: %s", cut)
     finally:
         if conversation.answering:
             # Where an answer ends with its connection, a clean end would make it look whole.

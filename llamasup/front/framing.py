@@ -68,11 +68,14 @@ class UntilClose:
 class Chunked:
     """A chunked body. `payload`, where given, receives the content without its framing."""
 
-    __slots__ = ("_in_trailer", "_left", "_line", "_trailer_left", "done", "payload")
+    __slots__ = ("_in_trailer", "_left", "_line", "_trailer_left", "done", "edge", "payload")
 
     def __init__(self, payload: bytearray | None = None) -> None:
         self.payload = payload
         self.done = False
+        self.edge = 0
+        """Up to where the data that was fed last consists of whole chunks."""
+
         self._left = 0  # of the current chunk, its closing CRLF included
         self._line = b""  # the part that has come of a size or trailer line
         self._in_trailer = False
@@ -80,15 +83,19 @@ class Chunked:
 
     def feed(self, data: bytes) -> int:
         """See `Body.feed`."""
-        at = 0
+        at = self.edge = 0
         end = len(data)
         while at < end and not self.done:
             if self._left:
                 at = self._take_content(data, at)
+                if not self._left:
+                    self.edge = at
             elif self._in_trailer:
                 at = self._take_trailer(data, at)
             else:
                 at = self._take_size(data, at)
+        if self.done:
+            self.edge = at
         return at
 
     def _take_size(self, data: bytes, at: int) -> int:

@@ -16,6 +16,7 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_ad
 from llamasup.errors import LlamasupError, OperatorError
 from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk, converse
+from llamasup.front.departures import Departures
 from llamasup.front.replies import error_reply
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ class Front:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._doors = trio.CancelScope()
+        self._departures = Departures()
         self._open: dict[Conversation, trio.CancelScope] = {}
 
     async def serve(self, listeners: list[socket.socket]) -> None:
@@ -142,13 +144,21 @@ class Front:
 
         Cancelled, every connection is closed at once.
         """
-        async with trio.open_nursery() as conversations:
-            with self._doors:
-                async with trio.open_nursery() as doors:
-                    for listener in listeners:
-                        doors.start_soon(self._accept, listener, conversations)
-            for listener in listeners:
-                _close(listener)
+        async with trio.open_nursery() as lookout:
+            lookout.start_soon(self._departures.watch)
+            async with trio.open_nursery() as conversations:
+                await self._open_doors(listeners, conversations)
+            lookout.cancel_scope.cancel()
+
+    async def _open_doors(
+        self, listeners: list[socket.socket], conversations: trio.Nursery
+    ) -> None:
+        with self._doors:
+            async with trio.open_nursery() as doors:
+                for listener in listeners:
+                    doors.start_soon(self._accept, listener, conversations)
+        for listener in listeners:
+            _close(listener)
 
     def close(self) -> None:
         """Accept no more and end the idle conversations; the others end after their answer."""
@@ -178,9 +188,9 @@ class Front:
                 conversations.start_soon(self._attend, sock)
 
     async def _attend(self, sock: socket.socket) -> None:
-        connection = Connection(sock, self._desk.settings)
+        connection = Connection(sock, self._desk.settings.send_timeout)
         conversation = Conversation(connection, self._desk)
-        with trio.CancelScope() as scope:
+        with self._departures.cancelling(sock) as scope:
             self._open[conversation] = scope
             try:
                 await converse(connection, conversation)

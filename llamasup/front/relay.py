@@ -8,12 +8,15 @@ untouched; framing only counts them, so that a cut answer is never taken for a w
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from typing import Protocol
 
 from llamasup import sockets
 from llamasup.config.addresses import Address
+from llamasup.engine.failures import reply_is_out_of_memory
 from llamasup.errors import ChildLost
+from llamasup.front.apologies import apology
 from llamasup.front.connection import Connection
 from llamasup.front.framing import Chunked, FramingError, UntilClose
 from llamasup.front.replies import LONGEST_HEAD, ReplyHead, read_head, rewritten
@@ -22,6 +25,11 @@ from llamasup.front.requests import END_OF_HEAD, Request
 log = logging.getLogger(__name__)
 
 _SMALL_BODY = 64 << 10
+_LONGEST_VERDICT = 64 << 10
+
+
+class RanOutOfMemory(ChildLost):
+    """The answer was that memory ran out; the client has seen nothing of it."""
 
 
 class ReplyCut(Exception):
@@ -31,12 +39,21 @@ class ReplyCut(Exception):
 class Upstream(Protocol):
     """Whoever can answer a request: a leased child, or control."""
 
+    def __str__(self) -> str:
+        """What a message calls it."""
+
     @property
     def address(self) -> Address:
         """Where it listens."""
 
     async def survived(self) -> bool:
         """Is it still well, now that it has closed a connection without a word?"""
+
+    def progressed(self) -> None:
+        """Something of its answer came."""
+
+    def out_of_memory(self, words: str) -> bool:
+        """It says so. True if it makes room for one that needs less."""
 
 
 async def relay(
@@ -48,23 +65,30 @@ async def relay(
 ) -> None:
     """Send `request` to `upstream` as `target`, and the answer to the client.
 
-    Raises ChildLost before the client has seen a byte, ReplyCut afterwards, ClientLeft when it is
-    gone. Cancelled, it closes the upstream's connection at once.
+    Before the client has seen a byte, it raises ChildLost, or RanOutOfMemory where the answer was
+    that. Afterwards a stream that breaks off ends with an error event, and anything else raises
+    ReplyCut. ClientLeft when the client is gone. Cancelled, it closes the upstream's connection
+    at once.
     """
-    sock = await _dial(upstream.address)
+    sock = await _dial(upstream)
     try:
         await _send_request(sock, request.forwarded(target), request.body)
         head, data = await _receive_head(sock)
+        if head.status >= 500 or head.status == 400:
+            data = await _read_verdict(sock, head, request, data)
+        elif head.is_event_stream and not data and not head.framing(request).done:
+            # llama-server sends it before it has read the prompt: it promises nothing yet.
+            data = await _receive(sock)
         await _pass_on(connection, request, upstream, sock, head, data, extra)
     finally:
         sock.close()
 
 
-async def _dial(address: Address) -> socket.socket:
+async def _dial(upstream: Upstream) -> socket.socket:
     try:
-        return await sockets.dial(address)
+        return await sockets.dial(upstream.address)
     except OSError as error:
-        raise ChildLost(f"the engine cannot be reached: {error.strerror}") from error
+        raise ChildLost(f"{upstream} cannot be reached: {error.strerror}") from error
 
 
 async def _send_request(sock: socket.socket, head: bytes, body: bytes | bytearray) -> None:
@@ -79,6 +103,17 @@ async def _send_request(sock: socket.socket, head: bytes, body: bytes | bytearra
         return
 
 
+async def _receive(sock: socket.socket) -> bytes:
+    """What comes next, while nothing has been passed on. Raises ChildLost if nothing comes."""
+    try:
+        data = await sockets.receive(sock)
+    except OSError as error:
+        raise ChildLost(f"the engine broke off: {error.strerror}") from error
+    if not data:
+        raise ChildLost("the engine closed the connection without an answer")
+    return data
+
+
 async def _receive_head(sock: socket.socket) -> tuple[ReplyHead, bytes]:
     """The reply's head, and what came of its body with it. Interim replies are passed over."""
     data = b""
@@ -87,19 +122,41 @@ async def _receive_head(sock: socket.socket) -> tuple[ReplyHead, bytes]:
         if end < 0:
             if len(data) > LONGEST_HEAD:
                 raise ChildLost("the engine's reply has no end of headers")
-            try:
-                more = await sockets.receive(sock)
-            except OSError as error:
-                raise ChildLost(f"the engine broke off: {error.strerror}") from error
-            if not more:
-                raise ChildLost("the engine closed the connection without an answer")
-            data += more
+            data += await _receive(sock)
             continue
         split = end + len(END_OF_HEAD)
         head = read_head(data[:split])
         data = data[split:]
         if head.status >= 200:
             return head, data
+
+
+async def _read_verdict(
+    sock: socket.socket, head: ReplyHead, request: Request, data: bytes
+) -> bytes:
+    """Read a bad answer whole (within reason) before anybody sees it: it may be worth a retry."""
+    body = head.framing(request)
+    try:
+        body.feed(data)
+        while not body.done and len(data) < _LONGEST_VERDICT:
+            if not (more := await sockets.receive(sock)):
+                break
+            body.feed(more)
+            data += more
+    except (FramingError, OSError) as error:
+        raise ChildLost(f"the engine broke off: {error}") from error
+    if reply_is_out_of_memory(head.status, data):
+        raise RanOutOfMemory(_message(data))
+    return data
+
+
+_MESSAGE = re.compile(rb'"message"\s*:\s*"((?:[^"\\]|\\.)*)"')
+
+
+def _message(data: bytes) -> str:
+    """The engine's own words in an error document."""
+    found = _MESSAGE.search(data)
+    return (found[1] if found else data[:200]).decode(errors="replace")
 
 
 class _AsItCame:
@@ -120,7 +177,44 @@ class _AsItCame:
             return data[:taken]
         return data
 
+    def apology(self, event: bytes) -> bytes:
+        """What to send after a cut, so that the answer ends properly; nothing if it cannot."""
+        return b""
+
     ending = b""
+
+
+class _Streamed(_AsItCame):
+    """Server-sent events: passed on in whole chunks, so that an error event may follow any."""
+
+    def __init__(self, head: ReplyHead, request: Request, upstream: Upstream) -> None:
+        super().__init__(head, request)
+        self._upstream = upstream
+        self._held = b""
+        self._between_events = True
+
+    def dress(self, data: bytes) -> bytes:
+        assert isinstance(self.body, Chunked)
+        # A comment, llama-server's ping, is no progress.
+        if b"data:" in data:
+            self._upstream.progressed()
+            if b'"error"' in data and reply_is_out_of_memory(500, data):
+                self._upstream.out_of_memory(_message(data))
+        data = super().dress(data)
+        edge = self.body.edge
+        if edge == len(data) and not self._held:
+            whole = data
+        else:
+            whole = self._held + data[:edge] if edge else b""
+            self._held = data[edge:] if edge else self._held + data
+        if whole:
+            self._between_events = whole.endswith(b"\n\n\r\n")
+        return whole
+
+    def apology(self, event: bytes) -> bytes:
+        if not self._between_events:
+            return b""
+        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)
 
 
 class _Unchunked(_AsItCame):
@@ -152,12 +246,14 @@ class _Rechunked(_AsItCame):
     ending = b"0\r\n\r\n"
 
 
-def _dressed(head: ReplyHead, request: Request) -> _AsItCame:
+def _dressed(head: ReplyHead, request: Request, upstream: Upstream) -> _AsItCame:
     body = head.framing(request)
     if request.http_1_0 and isinstance(body, Chunked):
         return _Unchunked(head, request)
     if not request.http_1_0 and isinstance(body, UntilClose):
         return _Rechunked(head, request)
+    if isinstance(body, Chunked) and head.is_event_stream:
+        return _Streamed(head, request, upstream)
     return _AsItCame(head, request)
 
 
@@ -170,19 +266,38 @@ async def _pass_on(
     data: bytes,
     extra: list[bytes],
 ) -> None:
-    dressed = _dressed(head, request)
-    body = dressed.body
+    dressed = _dressed(head, request, upstream)
     try:
         first = dressed.dress(data)
-        await connection.send(rewritten(head, request, dressed.framing_line, extra) + first)
+    except FramingError as error:
+        raise ChildLost(f"the engine's answer is badly framed: {error}") from error
+    await connection.send(rewritten(head, request, dressed.framing_line, extra) + first)
+    try:
+        await _pass_body(connection, upstream, sock, dressed)
+    except ReplyCut as cut:
+        path = request.target.partition(b"?")[0]
+        end = dressed.apology(apology(path, ChildLost(str(cut))))
+        if not end:
+            raise
+        log.warning("a stream was cut, and ended with an error event: %s", cut)
+        await connection.send(end)
+    else:
+        if dressed.ending:
+            await connection.send(dressed.ending)
+
+
+async def _pass_body(
+    connection: Connection, upstream: Upstream, sock: socket.socket, dressed: _AsItCame
+) -> None:
+    body = dressed.body
+    try:
         while not body.done:
             data = await sockets.receive(sock)
             if not data:
                 break
-            await connection.send(dressed.dress(data))
+            if part := dressed.dress(data):
+                await connection.send(part)
     except (FramingError, OSError) as error:
         raise ReplyCut(f"the engine broke off its answer: {error}") from error
     if not body.done and not (isinstance(body, UntilClose) and await upstream.survived()):
         raise ReplyCut("the engine closed the connection within its answer")
-    if dressed.ending:
-        await connection.send(dressed.ending)

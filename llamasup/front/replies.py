@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from http import HTTPStatus
 
@@ -30,6 +31,7 @@ class ReplyHead:
 
     length: int | None
     chunked: bool
+    is_event_stream: bool = False
 
     def framing(self, request: Request) -> Body:
         """How the body that follows is framed."""
@@ -51,7 +53,7 @@ def read_head(head: bytes) -> ReplyHead:
         raise ChildLost("the engine answered with something that is not HTTP")
     kept: list[bytes] = []
     length: int | None = None
-    chunked = False
+    chunked = is_event_stream = False
     options: list[bytes] = []
     for line in lines:
         name, colon, value = line.partition(b":")
@@ -62,13 +64,16 @@ def read_head(head: bytes) -> ReplyHead:
             length = _length(value)
         elif name == b"transfer-encoding":
             chunked = value.strip().lower() == b"chunked"
+        elif name == b"content-type":
+            is_event_stream = value.strip().lower().startswith(b"text/event-stream")
+            kept.append(line)
         elif name == b"connection":
             options += [option.strip().lower() for option in value.split(b",")]
         elif name not in _WRITTEN_ANEW and not name.startswith(_CORS_PREFIX):
             kept.append(line)
     if options and options != [b"close"]:
         kept = [line for line in kept if line.partition(b":")[0].lower() not in options]
-    return ReplyHead(int(status[1]), kept, length, chunked)
+    return ReplyHead(int(status[1]), kept, length, chunked, is_event_stream)
 
 
 def _length(value: bytes) -> int:
@@ -101,6 +106,8 @@ def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes
         b"Content-Length: %d" % len(body),
         *extra,
     ]
+    if error.retry_after is not None:
+        lines.append(b"Retry-After: %d" % math.ceil(error.retry_after))
     if isinstance(error, MethodNotAllowed):
         lines.append(b"Allow: " + error.allowed.encode())
     if request is not None:

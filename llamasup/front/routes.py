@@ -82,6 +82,7 @@ def _table() -> dict[bytes, _Methods]:
         (_ASK, (b"POST",), Work.ASK),
         (_LOOK, _READ, Work.ASK),
         (_CONTROL, _READ, "control"),
+        (["/api/restart"], (b"POST",), "control"),
     ]
     for paths, methods, goal in rows:
         for path in paths:

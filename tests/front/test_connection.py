@@ -1,4 +1,4 @@
-"""A connection notices that its client leaves, holds back who sends too much, and ends as meant."""
+"""A connection tells that its client has left, holds back who sends too much, ends as meant."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llamasup.config.schema import Server
+from llamasup.config.schema import Seconds
 from llamasup.front.connection import ClientLeft, Connection
-from tests.harness import PATIENCE, eventually
-
-QUARTER_MIB = 256 << 10
+from tests.harness import PATIENCE
 
 
 @asynccontextmanager
-async def connected(**settings: float) -> AsyncIterator[tuple[Connection, trio.SocketStream]]:
+async def connected(
+    send_timeout: float = PATIENCE,
+) -> AsyncIterator[tuple[Connection, trio.SocketStream]]:
     """Our side of a TCP connection and the client's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = await trio.open_tcp_stream(*listener.getsockname())
         ours, _ = listener.accept()
     ours.setblocking(False)
-    connection = Connection(ours, Server(**settings))  # type: ignore[arg-type]
+    connection = Connection(ours, Seconds(send_timeout))
     try:
         yield connection, client
     finally:
@@ -51,43 +51,28 @@ LEAVINGS = {
 
 
 @pytest.mark.parametrize("leaving", LEAVINGS)
-async def test_a_client_that_leaves_cancels_whatever_is_being_done_for_it(leaving: str) -> None:
-    async with connected() as (connection, client), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.watch, nursery.cancel_scope)
+async def test_who_waits_for_a_client_that_leaves_is_told(leaving: str) -> None:
+    async with connected() as (connection, client):
         await client.send_all(b"a request")
-        await eventually(lambda: connection.inbox == b"a request")
+        await connection.arrival()
+        assert connection.inbox == b"a request"
         LEAVINGS[leaving](client)
-        with trio.fail_after(PATIENCE):
-            await trio.sleep_forever()
-    assert nursery.cancel_scope.cancelled_caught
+        with trio.fail_after(PATIENCE), pytest.raises(ClientLeft):
+            await connection.arrival()
 
 
 async def test_who_sends_more_than_is_taken_is_held_back() -> None:
     async with connected() as (connection, client), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.watch, trio.CancelScope())
         nursery.start_soon(client.send_all, bytes(40 << 20))
         await wait_all_tasks_blocked(0.05)
-        assert QUARTER_MIB <= len(connection.inbox) < 2 * QUARTER_MIB
         taken = 0
         with trio.fail_after(PATIENCE):
             while taken < 40 << 20:
+                await connection.arrival()
+                assert len(connection.inbox) <= 64 << 10
                 taken += len(connection.inbox)
                 connection.inbox.clear()
-                connection.took()
-                await trio.lowlevel.checkpoint()
-        nursery.cancel_scope.cancel()
     assert taken == 40 << 20
-
-
-async def test_a_head_may_be_longer_than_what_is_otherwise_kept_unread() -> None:
-    async with (
-        connected(max_head=4 * QUARTER_MIB) as (connection, client),
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(connection.watch, trio.CancelScope())
-        nursery.start_soon(client.send_all, bytes(8 * QUARTER_MIB))
-        await eventually(lambda: len(connection.inbox) >= 4 * QUARTER_MIB)
-        nursery.cancel_scope.cancel()
 
 
 async def test_what_is_sent_arrives_whole_at_a_client_that_reads_late() -> None:
@@ -133,9 +118,8 @@ async def test_to_send_to_a_client_that_has_gone_says_so() -> None:
 
 async def test_a_client_that_is_still_sending_reads_the_last_reply_before_the_end() -> None:
     async with connected() as (connection, client), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.watch, nursery.cancel_scope)
         nursery.start_soon(client.send_all, bytes(8 << 20))
-        await eventually(lambda: len(connection.inbox) >= QUARTER_MIB)
+        await connection.arrival()
         await connection.send(b"enough!")
         nursery.start_soon(connection.finish)
         assert await received(client) == b"enough!"
@@ -145,12 +129,10 @@ async def test_a_client_that_is_still_sending_reads_the_last_reply_before_the_en
 async def test_a_client_that_will_not_end_is_waited_for_two_seconds(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with connected() as (connection, _), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.watch, nursery.cancel_scope)
+    async with connected() as (connection, _):
         started = trio.current_time()
         await connection.finish()
         assert trio.current_time() - started == pytest.approx(2)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_reset_never_looks_like_an_end() -> None:

@@ -97,9 +97,9 @@ async def test_pipelined_requests_leave_everybody_else_their_turn() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        desk = Desk(Server(), Catalog({}), None, None)  # type: ignore[arg-type]
+        desk = Desk(Server(), 1, Catalog({}), None, None)  # type: ignore[arg-type]
         desk.router = Watching()  # type: ignore[assignment]
-        connection = Connection(ours, Server())
+        connection = Connection(ours, Server().send_timeout)
         connection.inbox += request("GET", "/") * 100
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Conversation(connection, desk).run)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ def feed_in_parts(body: Chunked, message: bytes, cuts: list[int]) -> int:
     """Feed `message` cut at `cuts`, until the body is done; how much of it was taken."""
     taken = 0
     edges = sorted({min(cut, len(message)) for cut in cuts} | {0, len(message)})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         taken += body.feed(message[start:stop])
         if body.done:
             break
@@ -39,6 +42,19 @@ def test_a_legal_chunked_body_ends_where_it_ends_however_it_is_cut(
     assert feed_in_parts(body, message + rest, cuts) == len(message)
     assert body.done
     assert payload == b"".join(contents)
+
+
+@given(chunks, st.integers(0, 300))
+def test_the_edge_is_where_the_last_whole_chunk_ends(contents: list[bytes], cut: int) -> None:
+    message = chunked(contents, [])
+    ends, end = [0], 0
+    for content in contents:
+        end += len(chunked([content], [])) - len(b"0\r\n\r\n")
+        ends.append(end)
+    cut = min(cut, len(message))
+    body = Chunked()
+    body.feed(message[:cut])
+    assert body.edge == (cut if body.done else max(end for end in ends if end <= cut))
 
 
 @pytest.mark.parametrize("contents", [[b"hello", b"\r\n0\r\n\r\n"], [b"x" * 17], []])
@@ -85,19 +101,16 @@ def test_a_chunked_body_that_is_cut_short_is_not_done(
 def test_a_chunk_that_two_servers_might_read_differently_is_refused(
     message: bytes, step: int
 ) -> None:
-    body = Chunked()
+    cuts = list(range(0, len(message), step))
     with pytest.raises(FramingError):
-        for start in range(0, len(message), step):
-            body.feed(message[start : start + step])
+        feed_in_parts(Chunked(), message, cuts)
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
 def test_no_bytes_make_chunked_framing_fail_in_another_way(data: bytes, cuts: list[int]) -> None:
     body = Chunked()
-    try:
+    with suppress(FramingError):
         assert feed_in_parts(body, data, cuts) <= len(data)
-    except FramingError:
-        pass
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
