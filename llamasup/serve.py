@@ -12,6 +12,7 @@ serve
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -25,6 +26,7 @@ import trio
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
+from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Config, ModelSettings, Seconds
 from llamasup.control.app import ControlApp
@@ -35,7 +37,10 @@ from llamasup.front.conversation import Desk
 from llamasup.front.listener import Front, bound_address, open_listeners
 from llamasup.models.catalog import Catalog
 from llamasup.models.demo import ensure_demo
+from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
+from llamasup.state import State
+from llamasup.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -61,20 +66,24 @@ async def serve(config: Config, environ: Mapping[str, str], announce: Announce) 
         own_run_folder(base) as (run_folder, left),
         open_listeners(config.server.listen) as doors,
     ):
-        stop = Stop(config.server.drain_timeout)
+        notifier = Notifier(environ)
+        stop = Stop(config.server.drain_timeout, notifier)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop.heed, signals)
+            if os.getpid() == 1:
+                nursery.start_soon(reap_orphans)
             with stop.hurry:
                 await sweep(left)
                 launcher = Launcher(config, environ, cache, run_folder)
-                await _serve(config, launcher, run_folder, doors, stop, announce)
+                await _serve(config, launcher, run_folder, doors, stop, notifier, announce)
             nursery.cancel_scope.cancel()
 
 
 class Stop:
     """The operator's wish to stop: first gently, then at once."""
 
-    def __init__(self, drain_timeout: Seconds) -> None:
+    def __init__(self, drain_timeout: Seconds, notifier: Notifier) -> None:
+        self._notifier = notifier
         self.wished = trio.Event()
         self.hurry = trio.CancelScope()
         self._drain_timeout = drain_timeout
@@ -83,6 +92,7 @@ class Stop:
         """The first signal begins the drain; the second one, or its timeout, ends it."""
         await anext(signals)
         log.info("stopping: running answers may take %g s", self._drain_timeout)
+        self._notifier.tell("STOPPING=1", "STATUS=running answers finish")
         self.wished.set()
         self.hurry.deadline = trio.current_time() + self._drain_timeout
         await anext(signals)
@@ -94,6 +104,12 @@ def cache_folder(config: Config) -> Path:
     if config.folders.cache == "auto":
         return platformdirs.user_cache_path("llamasup")
     return config.folders.cache
+
+
+def state_file(config: Config) -> Path:
+    """Where what was learned lies."""
+    folder = config.folders.state
+    return (platformdirs.user_state_path("llamasup") if folder == "auto" else folder) / "state.json"
 
 
 def with_demo(config: Config, cache: Path) -> Config:
@@ -110,20 +126,24 @@ async def _serve(
     run_folder: RunFolder,
     doors: list[socket.socket],
     stop: Stop,
+    notifier: Notifier,
     announce: Announce,
 ) -> None:
     async with trio.open_nursery() as children:
-        pool = Pool(config.models, launcher, children)
+        state = State(state_file(config))
+        pool = Pool((Plan(model, config, launcher, state) for model in config.models), children)
         app = ControlApp(config, pool, launcher, started=time.time())
-        control = ControlServer(app, run_folder.control_socket)
+        control = ControlServer(app, run_folder.control_socket, config.server.max_head)
         await children.start(control.run)
         children.start_soon(_look_at_engine, launcher)
+        children.start_soon(notifier.keep_telling, pool.summary)
         for name in config.pool.preload:
             children.start_soon(_preload, pool.keepers[name])
         catalog = Catalog(config.models, config.server.default_model)
-        front = Front(Desk(config.server, catalog, pool, control))
+        front = Front(Desk(config.server, config.recovery.max_replays, catalog, pool, control))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve, doors)
+            notifier.tell("READY=1", f"STATUS={pool.summary()}")
             announce(config, [bound_address(door) for door in doors])
             await stop.wished.wait()
             front.close()

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from attrs import define
 
@@ -16,6 +17,7 @@ from llamasup import __version__
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config
+from llamasup.memory.host import anonymous_memory
 from llamasup.pool.pool import Pool
 
 Scope = Mapping[str, Any]
@@ -44,12 +46,12 @@ class ControlApp:
             "/v1/models": self.models,
             "/api/status": self.status,
         }
-        answer = answers.get(scope["path"])
-        if answer is None:
-            error = {"message": "not found", "type": "invalid_request_error", "code": "not_found"}
-            await _reply(send, 404, {"error": error})
-        else:
+        if scope["path"] == "/api/restart":
+            await _reply(send, *self.restart(scope))
+        elif answer := answers.get(scope["path"]):
             await _reply(send, 200, answer())
+        else:
+            await _reply(send, 404, _error("not_found", "there is no such page"))
 
     def health(self) -> object:
         """It lives, and these models are loaded."""
@@ -70,6 +72,20 @@ class ControlApp:
             "status": {"value": keeper.state.value},
         }
 
+    def restart(self, scope: Scope) -> tuple[int, object]:
+        """Start a model's child anew, also one that was given up: `?model=NAME`.
+
+        Not for web pages: no browser of an operator shall be talked into it.
+        """
+        if any(name == b"origin" for name, _ in scope["headers"]):
+            return 403, _error("forbidden", "this is not for web pages")
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[0]
+        keeper = self.pool.keepers.get(asked)
+        if keeper is None:
+            return 404, _error("model_not_found", f'there is no model "{asked}"')
+        keeper.restart()
+        return 200, {"model": asked, "state": keeper.state.value}
+
     def status(self) -> object:
         """Everything an operator asks first."""
         engine = self.launcher.known_engine
@@ -88,10 +104,13 @@ class ControlApp:
             "path": str(self.config.models[keeper.model].path),
             "loads": keeper.loads,
             "last_failure": keeper.last_failure and str(keeper.last_failure),
+            "rungs": [str(rung) for rung in keeper.plan.rungs],
+            "rung": keeper.rung and str(keeper.rung),
             "child": child
             and {
                 "pid": child.pid,
                 "address": str(child.address),
+                "memory": anonymous_memory(child.pid) if child.pid else 0,
                 "in_flight": child.users,
                 "slots": child.slots.size,
                 "slots_taken": child.slots.taken,
@@ -105,6 +124,10 @@ async def _live(receive: Receive, send: Send) -> None:
     while (message := await receive())["type"] != "lifespan.shutdown":
         await send({"type": message["type"] + ".complete"})
     await send({"type": "lifespan.shutdown.complete"})
+
+
+def _error(code: str, message: str) -> object:
+    return {"error": {"message": message, "type": "invalid_request_error", "code": code}}
 
 
 async def _reply(send: Send, status: int, document: object) -> None:

@@ -27,8 +27,9 @@ _LONGEST_PAUSE = 30.0
 class ControlServer:
     """An upstream for the relay, like a leased child."""
 
-    def __init__(self, app: ControlApp, socket: Path) -> None:
+    def __init__(self, app: ControlApp, socket: Path, max_head: int) -> None:
         self._app = app
+        self._longest_head = 2 * max_head
         self._socket = socket
 
     @property
@@ -36,8 +37,18 @@ class ControlServer:
         """Where it listens."""
         return UnixAddress(str(self._socket))
 
+    def __str__(self) -> str:
+        return "control"
+
     async def survived(self) -> bool:
         """Its replies have a length: none ends by a close."""
+        return False
+
+    def progressed(self) -> None:
+        """Nobody watches over control in that way."""
+
+    def out_of_memory(self, words: str) -> bool:
+        """It is this process: there is no smaller one."""
         return False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -73,4 +84,6 @@ class ControlServer:
         settings.accesslog = None
         settings.errorlog = None
         settings.graceful_timeout = 0.5
+        # The front has limited the head already, and added some of its own.
+        settings.h11_max_incomplete_size = self._longest_head
         return settings

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from llamasup import __version__
-from tests.harness import FAKE, Llamasup, chat, eventually, is_alive, request, running
+from tests.harness import (
+    FAKE,
+    Journal,
+    Llamasup,
+    Reply,
+    chat,
+    eventually,
+    is_alive,
+    request,
+    running,
+)
 
 Fake = Callable[..., Mapping[str, object]]
 CHAT = "/v1/chat/completions"
@@ -106,14 +116,83 @@ async def test_the_status_says_why_a_model_is_not_loaded(faking: Fake) -> None:
     config = faking("--fake-fail-load", "invalid magic characters", "--fake-scripted-lives", "1")
     async with running(config) as llamasup:
         failed = await llamasup.ask("POST", CHAT, chat(1))
+        assert (failed.status, failed.error["code"]) == (503, "model_unavailable")
         model = await llamasup.model_status("fake")
         assert (model["state"], model["child"], model["loads"]) == ("failed", None, 1)
         assert "invalid magic characters" in model["last_failure"]
         assert failed.error["message"] == model["last_failure"]
 
+        assert (await restart(llamasup, "fake")).status == 200
         await load(llamasup)
         model = await llamasup.model_status("fake")
         assert (model["state"], model["last_failure"], model["loads"]) == ("ready", None, 2)
+
+
+async def test_the_status_tells_the_rungs_and_the_one_that_a_model_is_on(faking: Fake) -> None:
+    no_room = ("--fake-fail-load", "insufficient memory", "--fake-fail-above-ctx", "4096")
+    config = {**faking(*no_room), "ladder.contexts": [8192, 4096]}
+    async with running(config) as llamasup:
+        assert (await llamasup.model_status("fake"))["rung"] is None
+        await load(llamasup)
+        model = await llamasup.model_status("fake")
+    assert model["rungs"] == ["context 8192", "context 4096"]
+    assert model["rung"] == "context 4096"
+    assert model["child"]["memory"] > 0
+
+
+# --- restarts ---
+
+
+async def restart(llamasup: Llamasup, model: str, **headers: str) -> Reply:
+    return await llamasup.ask("POST", f"/api/restart?model={model}", headers=headers)
+
+
+async def test_a_restart_replaces_the_child(faking: Fake) -> None:
+    async with running(faking(name="a b")) as llamasup:
+        await load(llamasup, "a b")
+        first = (await llamasup.model_status("a b"))["child"]["pid"]
+        reply = await restart(llamasup, "a+b")
+        assert reply.status == 200
+        assert reply.json()["model"] == "a b"
+        await load(llamasup, "a b")
+        assert (await llamasup.model_status("a b"))["child"]["pid"] != first
+        assert not is_alive(first)
+
+
+async def test_a_model_that_was_given_up_works_again_after_a_restart(
+    faking: Fake, journal: Journal
+) -> None:
+    config = faking("--fake-fail-load", "invalid magic characters", "--fake-scripted-lives", "1")
+    async with running(config) as llamasup:
+        for _ in range(2):
+            assert (await llamasup.ask("POST", CHAT, chat(1))).status == 503
+        assert len(journal.entries("started")) == 1
+        assert (await restart(llamasup, "fake")).status == 200
+        await load(llamasup)
+
+
+async def test_no_web_page_can_restart_a_model(faking: Fake) -> None:
+    async with running(faking()) as llamasup:
+        await load(llamasup)
+        reply = await restart(llamasup, "fake", Origin="http://evil.example")
+        assert (reply.status, reply.error["code"]) == (403, "forbidden")
+        await load(llamasup)
+        assert (await llamasup.model_status("fake"))["loads"] == 1
+
+
+@pytest.mark.parametrize("query", ["", "?model=", "?model=nobody", "?name=fake", "?model=%ff"])
+async def test_only_a_model_that_is_there_can_be_restarted(faking: Fake, query: str) -> None:
+    async with running(faking()) as llamasup:
+        reply = await llamasup.ask("POST", f"/api/restart{query}")
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+
+
+async def test_to_look_at_the_restart_restarts_nothing(faking: Fake) -> None:
+    async with running(faking()) as llamasup:
+        await load(llamasup)
+        assert (await llamasup.ask("GET", "/api/restart?model=fake")).status == 405
+        await load(llamasup)
+        assert (await llamasup.model_status("fake"))["loads"] == 1
 
 
 async def test_the_status_is_told_while_the_engine_is_not_known(faking: Fake) -> None:

@@ -1,0 +1,45 @@
+"""Tells systemd how llamasup is (`Type=notify`, `WatchdogSec`); silent without a systemd."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+import trio
+
+log = logging.getLogger(__name__)
+
+
+class Notifier:
+    """Sends lines to `$NOTIFY_SOCKET`, if that is set."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog = int(environ.get("WATCHDOG_USEC", "0")) / 1e6 if for_us else 0.0
+
+    def tell(self, *lines: str) -> None:
+        """Send, as `READY=1`. That nobody hears it is no failure of ours."""
+        if not self._address:
+            return
+        # "@" stands for the abstract namespace.
+        address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            try:
+                sock.sendto("\n".join(lines).encode(), address)
+            except OSError as error:
+                log.debug("systemd cannot be told: %s", error)
+
+    async def keep_telling(self, status: Callable[[], str]) -> None:
+        """Say that we live, and how, half as often again as the watchdog wants; until cancelled.
+
+        That this task gets its turn is the proof: a stuck event loop says nothing.
+        """
+        if not self._watchdog:
+            return
+        while True:
+            self.tell("WATCHDOG=1", f"STATUS={status()}")
+            await trio.sleep(self._watchdog / 2)
