@@ -8,6 +8,7 @@ Words
 model     a name that clients ask for
 engine    the llama-server program: found on PATH, or embedded (from PyPI)
 rung      one way to launch a model (context, KV type, GPU layers)
+ladder    a model's rungs, best first
 child     one running llama-server, one incarnation
 keeper    owns one model's children over time
 pool      decides who gets which child; `async with pool.lease(model, work) as lease`
@@ -25,12 +26,15 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     config/     llamasup.toml, environment and flags become a `Config`
     sockets     raw non-blocking sockets: dial, send, receive
     models/     the names of models; the demo model
-    memory/     rungs
+    memory/     the ladder; what the host says about memory
+    state       what survives llamasup itself: the rungs that held
     engine/     where the engine is, how it is called, what its words mean
-    children/   processes: child, keeper, slots, and the marks that survive a kill -9
+    children/   processes: child, watchdog, keeper, restarts, slots, and the marks that
+                survive a kill -9
     pool/       leases
     front/      connections, requests, routes, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
+    systemd, pid1   duties towards a service manager, and as a container's first process
     serve       opens everything in order, and closes it in order
     cli/        one file a command
 
@@ -44,26 +48,50 @@ Who owns whom
     ├─ children's nursery (outer: outlives the front)
     │   ├─ control: Hypercorn on a private Unix socket, restarted if it falls
     │   └─ keeper, one task per resident model
-    │       └─ incarnation nursery: the process · a pump for each output · the wait for readiness
+    │       └─ incarnation nursery: the process · a pump for each output · the wait for
+    │          readiness, then the watchdog · the retirement
     └─ front nursery (inner: drained first)
-        └─ connection nursery: the conversation · the watch for the client's leaving
+        ├─ the lookout for clients that leave
+        └─ a conversation, one task per connection
 
-No task has an owner that is not named here. A client that leaves cancels its connection's nursery;
-that closes the child's socket, and that is the cancellation: nothing else has to be told.
+No task has an owner that is not named here. A client that leaves cancels its conversation; that
+closes the child's socket, and that is the cancellation: nothing else has to be told.
 
 The way of a request
 --------------------
-1. `front.listener` accepts. One task per connection reads for as long as it lives
-   (`front.connection`); `front.conversation` reads the request under limits of time and size.
+1. `front.listener` accepts; `front.conversation` reads the request under limits of time and size.
 2. `front.routes` names its goal: a model, control, or an error. The body's bytes are not touched.
 3. `pool.lease`: the keeper is asked to be ready, and loads the model if need be. If every slot is
    taken the request waits here, never inside llama-server.
-4. `front.relay` connects to the child, sends, and reads the head of the reply. What fails until
-   then is a JSON error.
+4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
+   read whole. If the child dies before the client has seen a byte, or says that memory ran out,
+   the request is sent again to the next incarnation (`recovery.max_replays` times).
 5. From then on bytes go from socket to socket as they come, and `front.framing` only counts, so
-   that an end is known to be an end. An answer that is cut ends with a broken connection.
+   that an end is known to be an end. A stream that is cut ends with an error event in the form of
+   its API, and properly; any other answer ends with a broken connection.
 
 Control is one more upstream of the same relay: one port, one code path.
+
+The way of an OOM
+-----------------
+`engine.failures` finds the cause in the log, the exit status, the reply, or the kernel's counter
+of kills. While a model loads, the keeper takes the next rung at once. In a reply or a stream, the
+child is retired: it admits nobody, the others on it may finish (`recovery.retirement`), then its
+successor starts one rung lower. Many requests that suffer it at once are one step. The rung that
+held is remembered in `state`, and is where the next load begins; one higher is tried when more
+memory is free than was then, and not before `ladder.climb_interval`. If the last rung fails, the
+client gets a 503 that lists what was tried, and the next attempt waits.
+
+The way of a death
+------------------
+`children.restarts` decides when a successor may start: at once, then after 1, 2, 4 … 60 s, until
+ten healthy minutes have passed. What cannot succeed (wrong flags, a broken file, five failed
+starts) is given up until the model's file or the engine changes, or `POST /api/restart?model=…`.
+A request waits for that within `recovery.patience`, or gets a 503 with `Retry-After`. Only
+preloaded models come back unasked.
+
+`children.watchdog` takes progress for life: tokens, the steps of a prefill, the slots' counters.
+`/health` stays green while slots are wedged, so it is believed only of an idle child.
 
 Decisions, and why
 ------------------
@@ -78,8 +106,8 @@ Decisions, and why
   stream closes its connection anyway, and closing is how a request is cancelled.
 - **Never more requests than slots.** llama-server's queue has no fairness and no eye for clients
   that leave.
-- **One reader task per connection,** not a watcher per request: 12 µs cheaper for each, and a
-  pipelined request and a leaving client are seen by the same read.
+- **One lookout for all clients that leave** (`front.departures`), not a watcher for each: 12 µs
+  cheaper for every request, and a connection is one task.
 - **A load belongs to its keeper,** not to the request that caused it: impatient clients that try
   again would otherwise never see a model that loads slowly.
 - **Readiness is heard, not polled:** a log line is the hint, one `/health` the proof; engines with
@@ -91,6 +119,12 @@ Decisions, and why
 - **No PR_SET_PDEATHSIG:** trio forks in a worker thread that ends when it is idle, and the signal
   is bound to that thread. A child that a kill -9 leaves behind ends with its stdin, or is swept by
   the next start (`children.orphans`).
+- **Held back: a part of an event.** A stream is passed on in whole chunks, for an error event can
+  only follow a whole event. llama-server writes each event as one chunk, so nothing waits.
+- **Replays are for requests of which the client has seen nothing.** To go on in the middle of an
+  answer would need the engine to continue its own words, which not every API and model can.
+- **Learned rungs are the only state on disk.** What lives is marked in the run folder, which a
+  reboot empties together with the processes.
 - **A key joins the configuration with the capability that reads it.** No key is without effect.
 """
 

@@ -12,11 +12,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.harness import FAKE, Journal, counting_model
 
 LLAMA_SERVER = os.environ.get("LLAMASUP_TEST_LLAMA_SERVER") or shutil.which("llama-server")
 ENGINES = {"embedded": "embedded"} | ({"llama-server": LLAMA_SERVER} if LLAMA_SERVER else {})
+
+# What an example may take depends on who else is busy, not on us.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_report_header() -> str:

@@ -184,6 +184,7 @@ async def test_an_engine_stops_to_read_a_prompt_when_the_client_leaves(
         "models.wordy.path": str(model),
         "models.wordy.threads": 1,
         "models.wordy.batch_size": 256,
+        "models.wordy.context_size": LONG + 1000,
     }
     async with running(config) as llamasup:
         async with llamasup.connect() as client:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import FAKE, Llamasup, Reply, chat, counted, request, running
+from tests.harness import FAKE, Llamasup, Reply, chat, counted, running
 
 CHAT = "/v1/chat/completions"
 
@@ -127,17 +127,6 @@ async def test_who_asks_after_the_engine_was_killed_is_answered_by_a_new_one(
             assert reply.text() == counted(5)
             assert (await llamasup.model_status("count"))["loads"] == life
             await kill_engine(llamasup)
-
-
-async def test_a_stream_of_an_engine_that_is_killed_is_cut_and_never_ends_cleanly(
-    counting: dict[str, object],
-) -> None:
-    async with running(counting) as llamasup, llamasup.connect() as client:
-        await client.send(request("POST", CHAT, chat(30_000, ignore_eos=True)))
-        await client.read_until(b" 5")
-        await kill_engine(llamasup)
-        assert await client.read_until(b"\r\n0\r\n\r\n") == b""
-        assert b"[DONE]" not in client.unread
 
 
 async def test_an_engine_that_dies_of_every_request_is_an_error_to_its_client(
