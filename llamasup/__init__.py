@@ -29,8 +29,8 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     memory/     the ladder; what the host says about memory
     state       what survives llamasup itself: the rungs that held
     engine/     where the engine is, how it is called, what its words mean
-    children/   processes: child, watchdog, keeper, restarts, slots, and the marks that
-                survive a kill -9
+    children/   processes: child, watchdog, keeper, its footing on the ladder, restarts, slots,
+                and the marks that survive a kill -9
     pool/       leases
     front/      connections, requests, routes, relay, replies
     control/    an ASGI app on Hypercorn, behind the front

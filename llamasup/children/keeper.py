@@ -13,18 +13,17 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from contextlib import suppress
 
 import trio
 
 from llamasup.children.child import Child
+from llamasup.children.footing import Footing
 from llamasup.children.plan import Plan
 from llamasup.children.restarts import Record, after_death, after_failed_start
 from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import EngineUnusable, LlamasupError, ModelUnavailable, OutOfMemory
-from llamasup.memory.host import free_memory
-from llamasup.memory.ladder import Learned, Rung, begin
+from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
@@ -56,9 +55,7 @@ class Keeper:
         self.record = Record()
         self._nursery = nursery
         self._load: _Load | None = None
-        self._rung: int | None = None
-        self._next_rung: int | None = None
-        self._tried: list[str] = []
+        self._footing = Footing(plan)
         self._given_up_in: object = None
 
     @property
@@ -68,8 +65,8 @@ class Keeper:
 
     @property
     def rung(self) -> Rung | None:
-        """The rung that its child is on, or the next one begins with."""
-        return None if self._rung is None else self.plan.rungs[self._rung]
+        """The rung that its child is on, or was last."""
+        return self._footing.rung
 
     async def ready(self) -> Child:
         """A child that is ready, started if there is none.
@@ -93,15 +90,15 @@ class Keeper:
 
         The first request to suffer it retires the child; for the others it is the same step.
         """
-        if child.state is ChildState.READY and self._has_lower_rung():
+        if child.state is ChildState.READY and not self._footing.is_last:
             log.warning("%s ran out of memory: %s", child, words)
             child.retire(Cause(Kind.OUT_OF_MEMORY, words))
         return child.state is not ChildState.READY
 
     def exhausted(self, words: str) -> OutOfMemory:
         """The error for a request that ran out of memory on the last rung."""
-        tried = [*self._tried, f"{self.rung}: {words}"]
-        return OutOfMemory(f'model "{self.model}" ran out of memory; tried {"; ".join(tried)}')
+        tried = self._footing.story(words)
+        return OutOfMemory(f'model "{self.model}" ran out of memory; tried {tried}')
 
     def restart(self) -> None:
         """The operator says so: a new child, and what went wrong is forgotten."""
@@ -169,8 +166,7 @@ class Keeper:
 
     async def _incarnate(self, load: _Load) -> tuple[Child, Cause | None]:
         """One child, from its start to its end, and why it ended."""
-        self._rung = await self._choose_rung()
-        child = await self.plan.child(self.plan.rungs[self._rung])
+        child = await self.plan.child(await self._footing.take())
         self.loads += 1
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -184,11 +180,9 @@ class Keeper:
         self.state = moved(self.state, KeeperState.READY)
         self.child = child
         self.last_failure = None
-        self._tried.clear()
         load.settled.set()
         log.info("%s is ready after %.2f s (%s)", child, seconds, self.rung)
-        assert self.rung is not None
-        await self.plan.learn(Learned(self.rung, time.time(), free_memory()))
+        await self._footing.held()
 
     def _mourn(self, child: Child, cause: Cause | None) -> None:
         """It was ready, and is gone: decide with what the next one begins, and when."""
@@ -203,26 +197,10 @@ class Keeper:
 
     def _steps_down(self, cause: Cause) -> bool:
         """Take the next rung, if that is what the cause asks for and there is one."""
-        if cause.kind is not Kind.OUT_OF_MEMORY:
+        if cause.kind is not Kind.OUT_OF_MEMORY or not self._footing.step_down(cause.words):
             return False
-        self._tried.append(f"{self.rung}: {cause.words}")
-        if not self._has_lower_rung():
-            return False
-        assert self._rung is not None
-        self._rung = self._next_rung = self._rung + 1
         log.warning("%s: out of memory (%s): next rung, %s", self.model, cause.words, self.rung)
         return True
-
-    def _has_lower_rung(self) -> bool:
-        return self._rung is not None and self._rung + 1 < len(self.plan.rungs)
-
-    async def _choose_rung(self) -> int:
-        chosen, self._next_rung = self._next_rung, None
-        if chosen is not None:
-            return chosen
-        learned = await self.plan.learned()
-        interval = self.plan.climb_interval
-        return begin(self.plan.rungs, learned, time.time(), free_memory(), interval)
 
     async def _tries_again(self, load: _Load, cause: Cause) -> bool:
         """Once in a load, on the same rung: what ended it may have been an accident."""
@@ -233,7 +211,7 @@ class Keeper:
             return False
         log.warning("%s could not be started and is tried again: %s", self.model, cause.words)
         load.tried_again = True
-        self._next_rung = self._rung
+        self._footing.stay()
         await trio.sleep(wait)
         return True
 
@@ -247,10 +225,8 @@ class Keeper:
     def _fail(self, load: _Load, cause: Cause) -> None:
         """Nothing more to try: whoever waits is told."""
         if cause.kind is Kind.OUT_OF_MEMORY:
-            tried = "; ".join(self._tried)
-            message = f'model "{self.model}" does not fit into memory; tried {tried}'
+            message = f'model "{self.model}" does not fit: tried {self._footing.story()}'
             load.failure = OutOfMemory(message)
-            self._tried.clear()
         else:
             message = f'model "{self.model}" cannot be started: {cause.words}'
             load.failure = ModelUnavailable(message)

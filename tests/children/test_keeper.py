@@ -251,7 +251,7 @@ async def test_one_rung_higher_is_tried_when_more_memory_is_free_than_then(
 ) -> None:
     plan = planning({**faking(*NO_ROOM, "8192"), **LADDER, "ladder.climb_interval": 0})
     free = 0
-    monkeypatch.setattr("llamasup.children.keeper.free_memory", lambda: free)
+    monkeypatch.setattr("llamasup.children.footing.free_memory", lambda: free)
 
     async def it_is_learned() -> bool:
         learned = await plan.learned()
