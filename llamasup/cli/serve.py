@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -35,7 +36,9 @@ def run(parsed: argparse.Namespace) -> int:
     has_models = bool(config.models)
 
     def announce(config: Config, addresses: list[Address]) -> None:
-        print(greeting(config, addresses, str(file or "none"), has_models), file=sys.stderr)
+        # A log that cannot be written is no reason not to serve.
+        with suppress(OSError):
+            print(greeting(config, addresses, str(file or "none"), has_models), file=sys.stderr)
 
     trio.run(serve, config, os.environ, announce)
     return 0

@@ -146,7 +146,7 @@ class Request:
         tokens: int,
         prompt: str = "count",
         *,
-        connection: trio.SocketStream | None = None,
+        connection: trio.abc.Stream | None = None,
     ) -> None:
         self.model = model
         self.tokens_seen = 0
@@ -196,7 +196,7 @@ class Request:
             while True:
                 event = protocol.next_event()
                 if event is h11.NEED_DATA:
-                    protocol.receive_data(await stream.receive_some())
+                    protocol.receive_data(bytes(await stream.receive_some()))
                 elif isinstance(event, h11.Response):
                     self._answer = self._expected(event)
                 elif isinstance(event, h11.Data):

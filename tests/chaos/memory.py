@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -87,13 +88,15 @@ def _expect_stumbles(stage: Stage, subject: Subject) -> None:
     stage.report.faults["OOM while loading"] += len(stumbles)
 
 
-async def out_of_memory_while_running(stage: Stage) -> None:
+async def out_of_memory_while_running(
+    stage: Stage, spares: Sequence[int] = (0, 1 << 20, 8 << 20)
+) -> None:
     """The limit shrinks to what a child has mapped, and a little more; then much is asked of it."""
     settings = stage.serving(["m"], context_size="auto", batch_size=512)
     settings |= {"ladder.contexts": [32768, 16384, 8192, 4096]}
     chance = stage.chance("running")
     async with started(Subject(stage.folder / "running", settings)) as subject:
-        for spare in (0, 1 << 20, 8 << 20):
+        for spare in spares:
             await _expect(stage, subject, f"before {spare >> 20} MiB are left")
             _shrink(await subject.child("m"), spare)
             stage.report.faults["OOM while running"] += 1

@@ -90,6 +90,12 @@ async def started(child: Child, nursery: trio.Nursery) -> None:
     assert child.ready_at < math.inf, child.cause
 
 
+def exit_by_itself(child: Child) -> None:
+    """Have it exit for a reason that llamasup does not know."""
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGTERM)
+
+
 async def cause_of_failure(child: Child) -> str:
     """In words, why a child is gone that should never have got ready."""
     with trio.fail_after(20):
@@ -435,10 +441,11 @@ async def test_a_cancelled_child_is_ended_before_its_task_returns(
 async def test_a_child_that_exits_by_itself_is_gone(
     faking: Fake, first_child: FirstChild, run_folder: RunFolder
 ) -> None:
-    child = await first_child(faking("--fake-exit-after-ready", "0.05"))
+    child = await first_child(faking())
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             await started(child, nursery)
+            exit_by_itself(child)
             await eventually(lambda: child.state is not ChildState.READY)
             assert not await child.survived()
     assert child.state is ChildState.GONE
@@ -476,12 +483,14 @@ while True: time.sleep(0.01)
 async def test_a_grandchild_that_holds_the_pipes_neither_delays_the_end_nor_survives(
     end: str, faking: Fake, first_child: FirstChild, journal: Journal
 ) -> None:
-    exits = () if end == "it is stopped" else ("--fake-exit-after-ready", "0.05")
-    child = await first_child(faking("--fake-grandchild-holds-pipes", *exits))
-    with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            await started(child, nursery)
-            if end == "it is stopped":
-                child.stop()
+    child = await first_child(faking("--fake-grandchild-holds-pipes"))
+    async with trio.open_nursery() as nursery:
+        await started(child, nursery)
+        ended = trio.current_time()
+        if end == "it is stopped":
+            child.stop()
+        else:
+            exit_by_itself(child)
+    assert trio.current_time() - ended < 4
     grandchild = journal.entries("grandchild")[0]["grandchild"]
     await eventually(lambda: not is_alive(grandchild))

@@ -336,9 +336,9 @@ async def test_a_child_that_the_kernel_killed_for_memory_is_followed_by_a_smalle
 async def test_a_child_that_died_is_followed_by_its_like_for_the_next_request(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
-    script = ("--fake-exit-after-ready", "0.05", "--fake-scripted-lives", "1")
-    async with keeping(planning({**faking(*script), **LADDER})) as keeper:
+    async with keeping(planning({**faking(), **LADDER})) as keeper:
         first = await keeper.ready()
+        await kill(keeper)
         await eventually(lambda: keeper.state is KeeperState.UNLOADED)
         assert keeper.child is None
         assert first.state is ChildState.GONE
