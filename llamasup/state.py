@@ -22,6 +22,7 @@ from llamasup.memory.ladder import Learned
 log = logging.getLogger(__name__)
 
 _VERSION = 1
+_MOST = 256
 
 
 class State:
@@ -42,6 +43,8 @@ class State:
         Cancelled, it is remembered, and on disk either whole or as before.
         """
         self._learned[key] = learned
+        newest = sorted(self._learned.items(), key=lambda item: item[1].at)[-_MOST:]
+        self._learned = dict(newest)
         async with self._writing:
             document = {
                 "version": _VERSION,

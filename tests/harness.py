@@ -264,6 +264,7 @@ async def running(
             "server.listen": ["127.0.0.1:0"],
             "folders.run": f"{folder}/run",
             "folders.cache": f"{folder}/cache",
+            "folders.state": f"{folder}/state",
             **config,
         }
         async with trio.open_nursery() as nursery:

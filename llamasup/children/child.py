@@ -78,6 +78,9 @@ class Child:
         self.users = 0
         """Requests that are being answered, whether or not they hold a slot."""
 
+        self.held_up = 0
+        """Those of them that wait for their client, not for the child."""
+
         self.pid: int | None = None
         self.cause: Cause | None = None
         """Why it had to go, or is gone; None if that was wished."""

@@ -225,10 +225,12 @@ class Keeper:
     def _fail(self, load: _Load, cause: Cause) -> None:
         """Nothing more to try: whoever waits is told."""
         if cause.kind is Kind.OUT_OF_MEMORY:
-            message = f'model "{self.model}" does not fit: tried {self._footing.story()}'
+            tried = self._footing.story()
+            message = f'model "{self.model}" does not fit into memory; tried {tried}'
             load.failure = OutOfMemory(message)
         else:
             message = f'model "{self.model}" cannot be started: {cause.words}'
-            load.failure = ModelUnavailable(message)
+            unusable = cause.kind is Kind.ENGINE_UNUSABLE
+            load.failure = EngineUnusable(message) if unusable else ModelUnavailable(message)
         self.last_failure = load.failure
         log.error("%s", message)

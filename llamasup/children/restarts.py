@@ -54,7 +54,7 @@ def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) ->
     failed = evolve(record, failed_starts=record.failed_starts + 1)
     if kind is Kind.OUT_OF_MEMORY:
         # No verdict on the model: others may leave some. But no storm of attempts either.
-        return evolve(failed, not_before=now + LONGEST_PAUSE / 2)
+        return evolve(failed, not_before=now + LONGEST_PAUSE)
     if kind in _HOPELESS or failed.failed_starts >= MOST_FAILED_STARTS:
         return evolve(failed, given_up=True)
     return _delayed(failed, now, jitter)

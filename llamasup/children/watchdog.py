@@ -39,6 +39,7 @@ class Watched(Protocol):
     """What of a child is watched, and what can be done about it."""
 
     users: int
+    held_up: int
     last_progress: float
     pid: int | None
 
@@ -75,9 +76,10 @@ async def _until_stalled(child: Watched, limits: Watch) -> None:
     before: bytes | None = None
     while child.users:
         silence = trio.current_time() - child.last_progress
-        if silence < limits.stall_timeout:
+        everybody_is_held_up = child.held_up == child.users
+        if silence < limits.stall_timeout or everybody_is_held_up:
             before = None
-            await trio.sleep(max(limits.stall_timeout - silence, 0.05))
+            await trio.sleep(max(limits.stall_timeout - silence, limits.stall_timeout / 4))
             continue
         # It may be busy with an answer that is sent whole: then its slots have moved on.
         now = await _answer(child, "/slots", limits.stall_timeout)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import trio
@@ -46,6 +46,10 @@ class ControlServer:
 
     def progressed(self) -> None:
         """Nobody watches over control in that way."""
+
+    def held_up(self) -> AbstractContextManager[None]:
+        """Nor in that."""
+        return nullcontext()
 
     def out_of_memory(self, words: str) -> bool:
         """It is this process: there is no smaller one."""

@@ -15,7 +15,7 @@ import trio
 from attrs import frozen
 
 from llamasup.engine.failures import explain
-from llamasup.errors import EngineUnusable
+from llamasup.errors import EngineUnusable, ModelUnavailable
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _SAYS_UNIX_SOCKETS = re.compile(r"unix\s+socket", re.IGNORECASE)
@@ -124,7 +124,8 @@ async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
         except* EngineUnusable as errors:
             raise errors.exceptions[0] from None
     if patience.cancelled_caught:
-        raise EngineUnusable(f"{program} --help gave no answer within {_PATIENCE:.0f} s")
+        # No verdict on the program: the machine may be busy. The next load asks again.
+        raise ModelUnavailable(f"{program} --help gave no answer within {_PATIENCE:.0f} s")
     return described(program, outputs["--help"], outputs["--version"])
 
 

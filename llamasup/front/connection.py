@@ -50,16 +50,24 @@ class Connection:
         Waiting here is the back-pressure: who relays reads no further meanwhile. Cancelled, a
         part may have been sent.
         """
+        if rest := self.send_now(data):
+            await self.send_slowly(rest)
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> memoryview | None:
+        """Send what the kernel takes at once, and return the rest if there is one.
+
+        Raises ClientLeft.
+        """
         try:
             sent = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             raise ClientLeft from error
-        if sent < len(data):
-            await self._send_slowly(memoryview(data)[sent:])
+        return memoryview(data)[sent:] if sent < len(data) else None
 
-    async def _send_slowly(self, data: memoryview) -> None:
+    async def send_slowly(self, data: memoryview) -> None:
+        """Send all of `data` as the client takes it; see `send`."""
         while data:
             with trio.move_on_after(self._send_timeout) as patience:
                 await trio.lowlevel.wait_writable(self._sock)

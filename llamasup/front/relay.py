@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from llamasup import sockets
@@ -51,6 +52,9 @@ class Upstream(Protocol):
 
     def progressed(self) -> None:
         """Something of its answer came."""
+
+    def held_up(self) -> AbstractContextManager[None]:
+        """For as long as the client takes nothing more: that it stands still is not its fault."""
 
     def out_of_memory(self, words: str) -> bool:
         """It says so. True if it makes room for one that needs less."""
@@ -295,8 +299,10 @@ async def _pass_body(
             data = await sockets.receive(sock)
             if not data:
                 break
-            if part := dressed.dress(data):
-                await connection.send(part)
+            part = dressed.dress(data)
+            if part and (rest := connection.send_now(part)):
+                with upstream.held_up():
+                    await connection.send_slowly(rest)
     except (FramingError, OSError) as error:
         raise ReplyCut(f"the engine broke off its answer: {error}") from error
     if not body.done and not (isinstance(body, UntilClose) and await upstream.survived()):

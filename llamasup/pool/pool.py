@@ -6,7 +6,8 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import trio
@@ -64,6 +65,16 @@ class Lease:
     def progressed(self) -> None:
         """Something of an answer came."""
         self._child.last_progress = trio.current_time()
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """For as long as the client takes nothing more: the child is not to blame."""
+        self._child.held_up += 1
+        try:
+            yield
+        finally:
+            self._child.held_up -= 1
+            self.progressed()
 
     def out_of_memory(self, words: str) -> bool:
         """The child says so. True if it goes, and the request is worth sending again."""

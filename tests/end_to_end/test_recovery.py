@@ -167,3 +167,17 @@ async def test_a_child_that_holds_too_much_memory_is_replaced_while_it_is_idle(
 
         await eventually(gone)
         await loaded(llamasup)
+
+
+async def test_a_client_that_reads_slowly_does_not_make_its_child_look_hung(
+    counting: dict[str, object],
+) -> None:
+    config = {**counting, "recovery.stall_timeout": 0.4, "recovery.health_interval": 0.2}
+    async with running(config) as llamasup, llamasup.connect() as client:
+        # Far more than the sockets on the way hold: some 200 bytes for each token.
+        await client.send(request("POST", "/v1/chat/completions", chat(3000, n_probs=20)))
+        await client.head()
+        await trio.sleep(2)  # five times what a hang takes
+        ending = await client.read_until(b"0\r\n\r\n")
+        assert b"data: [DONE]" in ending
+        assert (await llamasup.model_status("count"))["loads"] == 1

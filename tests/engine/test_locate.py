@@ -13,7 +13,7 @@ import trio
 
 from llamasup.engine.argv import environment
 from llamasup.engine.locate import EMBEDDED, Engine, Program, ask, described, locate
-from llamasup.errors import EngineUnusable
+from llamasup.errors import EngineUnusable, ModelUnavailable
 
 HELP = (
     "-m, --model FNAME   model path\n--host HOST   address, or UNIX\n      socket ending in .sock\n"
@@ -186,13 +186,17 @@ async def test_a_program_that_is_no_llama_server_is_refused(tmp_path: Path) -> N
         await asked(engine)
 
 
-async def test_a_program_that_never_answers_is_given_up(
+async def test_a_program_that_never_answers_is_not_waited_for_but_no_verdict_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llamasup.engine.locate._PATIENCE", 0.2)
     engine = executable(tmp_path / "x", "#!/bin/sh\nexec sleep 60\n")
-    with trio.fail_after(5), pytest.raises(EngineUnusable, match="--help gave no answer within"):
+    with (
+        trio.fail_after(5),
+        pytest.raises(ModelUnavailable, match="--help gave no answer within") as failure,
+    ):
         await asked(engine)
+    assert not isinstance(failure.value, EngineUnusable)
 
 
 async def test_an_engine_that_runs_tells_its_version_and_its_flags(engine: str) -> None:

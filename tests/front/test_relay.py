@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,9 @@ class Engine:
 
     async def survived(self) -> bool:
         return self.well
+
+    def held_up(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @asynccontextmanager

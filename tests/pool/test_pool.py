@@ -198,7 +198,7 @@ async def test_a_lease_on_a_child_that_runs_out_of_memory_is_followed_by_one_on_
         async with pool.lease("fake", Work.GENERATE) as lease:
             assert child_of(pool) is not first
             assert not lease.out_of_memory("bad_alloc")
-            assert "tried context 4096: bad_alloc" in str(lease.exhausted("bad_alloc"))
+            assert "; context 4096: bad_alloc" in str(lease.exhausted("bad_alloc"))
 
 
 async def test_an_engine_never_gets_more_requests_than_it_has_slots(
