@@ -41,7 +41,16 @@ def run(parsed: argparse.Namespace) -> int:
             print(greeting(config, addresses, str(file or "none"), has_models), file=sys.stderr)
 
     trio.run(serve, config, os.environ, announce)
+    _let_go_of_a_broken_log()
     return 0
+
+
+def _let_go_of_a_broken_log() -> None:
+    """What could not be written is tried again as Python ends, and would cost the exit status."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def greeting(config: Config, addresses: list[Address], file: str, has_models: bool) -> str:
