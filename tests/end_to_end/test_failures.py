@@ -108,7 +108,7 @@ def refusal(reply: Reply) -> str:
     """The message of a reply that says that the model cannot be started."""
     assert reply.status == 503
     assert reply.headers["content-type"] == "application/json"
-    assert reply.error["code"] == "model_unavailable"
+    assert reply.error["code"] in ("model_unavailable", "engine_unusable")
     message: str = reply.error["message"]
     assert message.startswith('model "')
     return message
