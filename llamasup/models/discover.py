@@ -1,0 +1,271 @@
+"""Folders of GGUF files become models: which files are one model, and what it is called.
+
+`models_in` decides, from paths alone; `scan` looks. A model is called
+
+- `owner/name` where a cache says so: Hugging Face's, and LM Studio's (owner/name/file.gguf);
+- else as its file, or as its folder if the file says nothing ("model.gguf").
+
+Several models of one repository get their quantization behind a colon. Of whatever would still
+have one name, each is called by its path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+from attrs import frozen
+
+_QUANTIZATION = (
+    r"(?:UD-)?(?:I?Q[1-8](?:_[A-Z0-9]+)*|TQ[12]_0|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4)"
+)
+_QUANTIZED = re.compile(
+    rf"(?P<base>.*?)(?:^|[-_.])(?P<quantization>{_QUANTIZATION})", re.IGNORECASE
+)
+_PART = re.compile(r"(?P<whole>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
+_MMPROJ = re.compile(r"(?:^|[-_.])mmproj(?=$|[-_.])", re.IGNORECASE)
+_SAYS_NOTHING = {"", "model", "ggml-model", "ggml", "gguf"}
+_NO_MODELS = re.compile(r"imatrix", re.IGNORECASE)
+
+
+@frozen
+class Found:
+    """A file below one of the folders that were looked through."""
+
+    folder: Path
+    path: PurePosixPath
+    """Relative to `folder`."""
+    size: int
+    modified: float = 0.0
+
+    @property
+    def file(self) -> Path:
+        """Where it is."""
+        return self.folder / self.path
+
+
+@frozen
+class Discovered:
+    """A model: its first file, all its files, and the file of its eyes or ears."""
+
+    path: Path
+    parts: tuple[Path, ...]
+    size: int
+    mmproj: Path | None = None
+
+
+@frozen
+class _Candidate:
+    """The files of one model, before it has a name."""
+
+    parts: tuple[Found, ...]
+    stem: str
+
+    @property
+    def home(self) -> tuple[Path, PurePosixPath]:
+        return self.parts[0].folder, self.parts[0].path.parent
+
+    @property
+    def base(self) -> str:
+        return _split_stem(self.stem)[0]
+
+    @property
+    def variant(self) -> str:
+        return _split_stem(self.stem)[1] or self.stem
+
+
+def models_in(files: Iterable[Found]) -> dict[str, Discovered]:
+    """Every model among `files` by its name; a split one with a part missing is none yet."""
+    models, projectors = _sorted_out(_newest_revisions(files))
+    families = _families(models)
+    names = _told_apart({model: _name(model, families[model.home]) for model in models})
+    return {
+        names[model]: Discovered(
+            path=model.parts[0].file,
+            parts=tuple(part.file for part in model.parts),
+            size=sum(part.size for part in model.parts),
+            mmproj=_mmproj(model, families[model.home], projectors[model.home]),
+        )
+        for model in models
+    }
+
+
+def _newest_revisions(files: Iterable[Found]) -> list[Found]:
+    """Hugging Face's cache keeps old revisions of a file; they are no models of their own."""
+    newest: dict[object, Found] = {}
+    for file in sorted(files, key=lambda file: (file.folder, file.path)):
+        where = _in_hugging_face(file.path)
+        key = (file.folder, *where) if where else (file.folder, file.path)
+        if key not in newest or newest[key].modified < file.modified:
+            newest[key] = file
+    return list(newest.values())
+
+
+def _in_hugging_face(path: PurePosixPath) -> tuple[str, PurePosixPath] | None:
+    """The repository, and the path in it: of models--owner--name/snapshots/revision/path."""
+    parts = path.parts
+    for at, part in enumerate(parts[:-3]):
+        if part.startswith("models--") and parts[at + 1] == "snapshots":
+            repository = part.removeprefix("models--").replace("--", "/", 1)
+            return repository, PurePosixPath(*parts[at + 3 :])
+    return None
+
+
+Projectors = Mapping[tuple[Path, PurePosixPath], Sequence[Found]]
+
+
+def _sorted_out(files: Iterable[Found]) -> tuple[list[_Candidate], Projectors]:
+    split: dict[tuple[Path, PurePosixPath, str], list[Found]] = defaultdict(list)
+    projectors: dict[tuple[Path, PurePosixPath], list[Found]] = defaultdict(list)
+    models = []
+    for file in files:
+        stem = file.path.stem
+        if file.path.suffix.lower() != ".gguf" or _NO_MODELS.search(stem):
+            continue
+        if _MMPROJ.search(stem):
+            projectors[file.folder, file.path.parent].append(file)
+        elif part := _PART.fullmatch(stem):
+            whole = f"{part['whole']}-of-{part['count']}"
+            split[file.folder, file.path.parent, whole].append(file)
+        else:
+            models.append(_Candidate((file,), stem))
+    models.extend(_whole(split.values()))
+    return sorted(models, key=lambda model: (model.home, model.stem)), projectors
+
+
+def _whole(split: Iterable[Sequence[Found]]) -> Iterator[_Candidate]:
+    for parts in split:
+        ordered = sorted(parts, key=lambda part: part.path)
+        matches = [_PART.fullmatch(part.path.stem) for part in ordered]
+        numbers = [int(match["number"]) for match in matches if match]
+        first = matches[0]
+        if first and numbers == list(range(1, int(first["count"]) + 1)):
+            yield _Candidate(tuple(ordered), first["whole"])
+
+
+def _split_stem(stem: str) -> tuple[str, str]:
+    """What a file is called without its quantization, and the quantization."""
+    found = _QUANTIZED.fullmatch(stem)
+    return (found["base"], found["quantization"].upper()) if found else (stem, "")
+
+
+Families = Mapping[tuple[Path, PurePosixPath], Sequence[_Candidate]]
+
+
+def _families(models: Iterable[_Candidate]) -> Families:
+    """The models of each folder."""
+    families: dict[tuple[Path, PurePosixPath], list[_Candidate]] = defaultdict(list)
+    for model in models:
+        families[model.home].append(model)
+    return families
+
+
+def _akin(models: Iterable[_Candidate]) -> bool:
+    """One model in several quantizations, as a repository has it."""
+    return len({model.base.casefold() for model in models}) == 1
+
+
+def _name(model: _Candidate, family: Sequence[_Candidate]) -> str:
+    path = model.parts[0].path
+    if repository := _in_hugging_face(path):
+        return repository[0]
+    if len(path.parts) == 3 and _akin(family):
+        return "/".join(path.parts[:2])
+    if model.base.lower() in _SAYS_NOTHING and path.parent.name:
+        return path.parent.name
+    return model.stem
+
+
+def _told_apart(names: Mapping[_Candidate, str]) -> dict[_Candidate, str]:
+    """The same names where they are unique, in any case; longer ones where they are not."""
+    longer = (
+        names,
+        {model: _with_variant(model, name) for model, name in names.items()},
+        {model: _path_as_name(model) for model in names},
+        {model: f"{model.home[0].name}/{_path_as_name(model)}" for model in names},
+    )
+    chosen: dict[_Candidate, str] = {}
+    for attempt in longer:
+        uses = Counter(name.casefold() for name in (*attempt.values(), *chosen.values()))
+        for model, name in attempt.items():
+            if model not in chosen and uses[name.casefold()] == 1:
+                chosen[model] = name
+    taken = {name.casefold() for name in chosen.values()}
+    for model in [model for model in names if model not in chosen]:
+        chosen[model] = _numbered(names[model], taken)
+        taken.add(chosen[model].casefold())
+    return chosen
+
+
+def _numbered(name: str, taken: Collection[str]) -> str:
+    """Files whose paths differ by case alone have nothing else to be told apart by."""
+    numbered = (f"{name}-{number}" for number in count(1))
+    return next(name for name in numbered if name.casefold() not in taken)
+
+
+def _with_variant(model: _Candidate, name: str) -> str:
+    return name if name == model.stem else f"{name}:{model.variant}"
+
+
+def _path_as_name(model: _Candidate) -> str:
+    return (model.parts[0].path.parent / model.stem).as_posix()
+
+
+def _mmproj(
+    model: _Candidate, family: Sequence[_Candidate], projectors: Sequence[Found]
+) -> Path | None:
+    """The projector that is named after the model, or the one of a folder that holds no other."""
+    named, unnamed = [], []
+    for projector in projectors:
+        whose = _split_stem(_MMPROJ.sub("", projector.path.stem).strip("-_."))[0].lower()
+        if whose in _SAYS_NOTHING:
+            unnamed.append(projector)
+        elif model.stem.lower().startswith(whose):
+            named.append(projector)
+    fitting = named or (unnamed if _akin(family) else [])
+    return min(fitting, key=_rank).file if fitting else None
+
+
+def _rank(projector: Found) -> tuple[bool, int, PurePosixPath]:
+    """Half precision is what projectors are made in; the smaller file else."""
+    half = re.search(r"(?<!b)f(?:p)?16", projector.path.stem, re.IGNORECASE)
+    return half is None, projector.size, projector.path
+
+
+def scan(folder: Path) -> list[Found]:
+    """Every GGUF file below `folder`, through links too, each folder once.
+
+    What cannot be read below it is passed over. Raises OSError where `folder` itself cannot be.
+    """
+    with os.scandir(folder):
+        pass  # that it can be read
+    found: list[Found] = []
+    seen: set[tuple[int, int]] = set()
+    _is_new(folder, seen)
+    for here, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if _is_new(Path(here, name), seen))
+        for name in sorted(files):
+            if name.lower().endswith(".gguf") and (status := _status(Path(here, name))):
+                path = PurePosixPath(Path(here, name).relative_to(folder).as_posix())
+                found.append(Found(folder, path, status.st_size, status.st_mtime))
+    return found
+
+
+def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
+    status = _status(folder)
+    if status is None or (status.st_dev, status.st_ino) in seen:
+        return False
+    seen.add((status.st_dev, status.st_ino))
+    return True
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None for a link that leads nowhere, or in circles."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
