@@ -1,0 +1,449 @@
+"""What memory there is: the tools' recorded answers, read alone and on whole machines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+from attrs import field, frozen
+
+from llamasup.memory.hardware import (
+    HOST,
+    Device,
+    Kind,
+    ThisMachine,
+    cgroup_folders,
+    devices,
+    engine_devices,
+    has_vulkan,
+    parse_amd_sysfs,
+    parse_list_devices,
+    parse_meminfo,
+    parse_nvidia_smi,
+    parse_rocm_smi,
+    parse_sysctl,
+    parse_vm_stat,
+    read_nvml,
+)
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+MEMINFO_TOTAL, MEMINFO_AVAILABLE = 24684092 * KIB, 23962976 * KIB
+
+
+def recorded(name: str) -> str:
+    return (Path(__file__).parent / "recordings" / f"{name}.txt").read_text()
+
+
+@frozen
+class Recorded:
+    """A machine whose tools answer as recorded, and that has no others."""
+
+    tools: dict[str, str] = field(factory=dict)
+    files: dict[str, str] = field(factory=dict)
+    library: list[Device] = field(factory=list)
+
+    async def run(self, *command: str) -> str:
+        return recorded(self.tools[command[0]]) if command[0] in self.tools else ""
+
+    async def read(self, *patterns: str) -> Mapping[str, str]:
+        return {
+            path: text
+            for path, text in self.files.items()
+            if any(fnmatch(path, pattern) for pattern in patterns)
+        }
+
+    async def nvml(self) -> list[Device]:
+        return self.library
+
+
+def linux(**files: str) -> dict[str, str]:
+    return {"/proc/meminfo": recorded("meminfo"), "/proc/self/cgroup": "0::/\n", **files}
+
+
+RX6800 = {
+    "/sys/class/drm/card1/device/mem_info_vram_total": "17163091968\n",
+    "/sys/class/drm/card1/device/mem_info_vram_used": "692142080\n",
+}
+
+
+# NVIDIA
+
+
+@pytest.mark.parametrize(
+    ("recording", "found"),
+    [
+        (
+            "nvidia_smi_4070",
+            [Device("CUDA0", Kind.NVIDIA, 12282 * MIB, 631 * MIB, "NVIDIA GeForce RTX 4070")],
+        ),
+        (
+            "nvidia_smi_lost",
+            [Device("CUDA1", Kind.NVIDIA, 24576 * MIB, 23994 * MIB, "NVIDIA GeForce RTX 3090")],
+        ),
+        ("nvidia_smi_gb10", [Device("CUDA0", Kind.NVIDIA, 0, 0, "NVIDIA GB10", unified=True)]),
+        ("nvidia_smi_no_driver", []),
+        ("nvidia_smi_no_gpu", []),
+        ("nvidia_smi_mismatch", []),
+    ],
+)
+def test_nvidia_smi_is_read_also_where_it_complains(recording: str, found: list[Device]) -> None:
+    assert parse_nvidia_smi(recorded(recording)) == found
+
+
+def test_several_gpus_are_several_budgets() -> None:
+    found = parse_nvidia_smi(recorded("nvidia_smi_4xa800"))
+    assert [gpu.budget for gpu in found] == ["CUDA0", "CUDA1", "CUDA2", "CUDA3"]
+    assert {gpu.free for gpu in found} == {81176 * MIB}
+
+
+def test_windows_ends_its_lines_in_its_own_way() -> None:
+    text = recorded("nvidia_smi_4070").replace("\n", "\r\n")
+    assert parse_nvidia_smi(text) == parse_nvidia_smi(recorded("nvidia_smi_4070"))
+
+
+class NVMLError(Exception):
+    pass
+
+
+class NVMLError_NotSupported(NVMLError):
+    pass
+
+
+def nvml(gpus: list[Any]) -> Any:
+    """As the module `pynvml`. A GPU is its memory, or the error that asking for it raises."""
+
+    def memory(gpu: Any) -> Any:
+        if isinstance(gpu, Exception):
+            raise gpu
+        return gpu
+
+    return SimpleNamespace(
+        NVMLError=NVMLError,
+        NVMLError_NotSupported=NVMLError_NotSupported,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: len(gpus),
+        nvmlDeviceGetHandleByIndex=lambda index: gpus[index],
+        nvmlDeviceGetName=lambda gpu: "some GPU",
+        nvmlDeviceGetMemoryInfo=memory,
+    )
+
+
+def test_nvml_tells_the_same_and_a_lost_gpu_hides_no_other() -> None:
+    library = nvml(
+        [NVMLError("GPU is lost"), SimpleNamespace(total=8, free=5), NVMLError_NotSupported()]
+    )
+    assert read_nvml(library) == [
+        Device("CUDA1", Kind.NVIDIA, 8, 5, "some GPU"),
+        Device("CUDA2", Kind.NVIDIA, 0, 0, "some GPU", unified=True),
+    ]
+
+
+# AMD
+
+
+@pytest.mark.parametrize(
+    ("recording", "found"),
+    [
+        (
+            "rocm_smi_7900xt",
+            [Device("ROCm0", Kind.AMD, 21458059264, 21458059264 - 27856896, "Radeon RX 7900 XT")],
+        ),
+        (
+            "rocm_smi_warned",
+            [
+                Device(
+                    "ROCm0",
+                    Kind.AMD,
+                    17163091968,
+                    17163091968 - 692142080,
+                    "Navi 21 [Radeon RX 6800/6800 XT / 6900 XT]",
+                ),
+                Device("ROCm1", Kind.AMD, 67108864, 67108864 - 26079232, "Raphael"),
+            ],
+        ),
+        (
+            "rocm_smi_old",
+            [
+                Device(
+                    "ROCm0", Kind.AMD, 25753026560, 25753026560 - 12876513280, "Radeon RX 7900 XTX"
+                )
+            ],
+        ),
+        ("rocm_smi_nothing", []),
+    ],
+)
+def test_rocm_smi_is_read_also_where_it_warns(recording: str, found: list[Device]) -> None:
+    assert parse_rocm_smi(recorded(recording)) == found
+
+
+def test_the_tenth_card_comes_after_the_ninth() -> None:
+    files = {
+        f"/sys/class/drm/card{card}/device/mem_info_vram_{what}": f"{size}\n"
+        for card in (10, 9)
+        for what, size in (("total", card * GIB), ("used", GIB))
+    }
+    found = parse_amd_sysfs(files)
+    assert [(gpu.name, gpu.total, gpu.free) for gpu in found] == [
+        ("ROCm0", 9 * GIB, 8 * GIB),
+        ("ROCm1", 10 * GIB, 9 * GIB),
+    ]
+
+
+def test_a_card_of_which_only_half_can_be_read_is_left_out() -> None:
+    assert parse_amd_sysfs({"/sys/class/drm/card0/device/mem_info_vram_total": "1\n"}) == []
+
+
+# Macs
+
+
+@pytest.mark.parametrize(
+    ("sysctl", "vm_stat", "kind", "total", "pages"),
+    [
+        ({}, "vm_stat_m1", Kind.APPLE, 16 * GIB * 2 // 3, 129780 + 273368 + 7622),
+        ({"iogpu.wired_limit_mb": 14336}, "vm_stat_m1", Kind.APPLE, 14 * GIB, 410770),
+        ({"hw.memsize": 48 * GIB}, "vm_stat_large", Kind.APPLE, 36 * GIB, 101836 + 1075975 + 9442),
+        ({"hw.optional.arm64": 0}, "vm_stat_m1", Kind.HOST, 16 * GIB, 410770),
+    ],
+)
+def test_on_apple_silicon_all_share_one_memory_of_which_the_gpu_has_a_part(
+    sysctl: dict[str, int], vm_stat: str, kind: Kind, total: int, pages: int
+) -> None:
+    numbers = {**parse_sysctl(recorded("sysctl_m1")), **sysctl}
+    assert parse_vm_stat(recorded(vm_stat), numbers) == [
+        Device(HOST, kind, total, min(pages * 16384, total))
+    ]
+
+
+def test_names_that_a_mac_does_not_know_are_no_numbers() -> None:
+    assert parse_sysctl(recorded("sysctl_intel")) == {"hw.memsize": 16 * GIB}
+    assert parse_sysctl("") == {}
+
+
+# Linux and its containers
+
+TOP = "/sys/fs/cgroup"
+V2 = {"memory.max": f"{8 * GIB}\n", "memory.current": f"{3 * GIB}\n"}
+V1 = {"memory.limit_in_bytes": f"{8 * GIB}\n", "memory.usage_in_bytes": f"{3 * GIB}\n"}
+
+
+def limits(folder: str, files: dict[str, str]) -> dict[str, str]:
+    return {f"{folder}/{name}": text for name, text in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("files", "total", "free"),
+    [
+        ({}, MEMINFO_TOTAL, MEMINFO_AVAILABLE),
+        (limits(TOP, V2), 8 * GIB, 5 * GIB),
+        (limits(TOP, {**V2, "memory.max": "max\n"}), MEMINFO_TOTAL, MEMINFO_AVAILABLE),
+        (limits(TOP, {**V2, "memory.max": f"{64 * GIB}\n"}), MEMINFO_TOTAL, MEMINFO_AVAILABLE),
+        (limits(TOP, {**V2, "memory.current": f"{9 * GIB}\n"}), 8 * GIB, 0),
+        (
+            limits(TOP, {**V2, "memory.stat": f"active_file 7\ninactive_file {GIB}\n"}),
+            8 * GIB,
+            6 * GIB,
+        ),
+        (limits(f"{TOP}/memory", V1), 8 * GIB, 5 * GIB),
+        (
+            limits(f"{TOP}/memory", {**V1, "memory.limit_in_bytes": "9223372036854771712\n"}),
+            MEMINFO_TOTAL,
+            MEMINFO_AVAILABLE,
+        ),
+        (
+            limits(
+                f"{TOP}/memory",
+                {**V1, "memory.stat": f"inactive_file 5\ntotal_inactive_file {GIB}\n"},
+            ),
+            8 * GIB,
+            6 * GIB,
+        ),
+        (
+            {**limits(f"{TOP}/a", {**V2, "memory.max": "max\n"}), **limits(f"{TOP}/a/b", V2)},
+            8 * GIB,
+            5 * GIB,
+        ),
+    ],
+)
+def test_the_host_has_what_the_machine_has_or_the_tightest_limit_leaves(
+    files: dict[str, str], total: int, free: int
+) -> None:
+    assert parse_meminfo(recorded("meminfo"), files) == [Device(HOST, Kind.HOST, total, free)]
+
+
+def test_a_system_that_does_not_tell_has_no_host_memory_to_plan_with() -> None:
+    assert parse_meminfo("", {}) == []
+
+
+@pytest.mark.parametrize(
+    ("recording", "folders"),
+    [
+        ("cgroup_v2_container", [TOP]),
+        (
+            "cgroup_v2_service",
+            [f"{TOP}/system.slice/llamasup.service", f"{TOP}/system.slice", TOP],
+        ),
+        (
+            "cgroup_v1_container",
+            [f"{TOP}/memory/docker/0a1b2c", f"{TOP}/memory/docker", f"{TOP}/memory", TOP],
+        ),
+    ],
+)
+def test_limits_are_looked_for_on_every_level(recording: str, folders: list[str]) -> None:
+    assert cgroup_folders(recorded(recording)) == folders
+
+
+# The engine's own answer, and Vulkan
+
+
+@pytest.mark.parametrize(
+    ("recording", "found"),
+    [
+        (
+            "list_devices_cuda",
+            [
+                Device(
+                    "CUDA0",
+                    Kind.NVIDIA,
+                    11909 * MIB,
+                    11650 * MIB,
+                    "NVIDIA GeForce RTX 3080 Ti",
+                ),
+                Device(
+                    "CUDA1",
+                    Kind.NVIDIA,
+                    24026 * MIB,
+                    23795 * MIB,
+                    "NVIDIA RTX PRO 4000 Blackwell SFF Edition",
+                ),
+            ],
+        ),
+        (
+            "list_devices_vulkan",
+            [Device("Vulkan0", Kind.OTHER, 6144 * MIB, 5136 * MIB, "NVIDIA GeForce RTX 2060")],
+        ),
+        ("list_devices_none", []),
+    ],
+)
+async def test_the_engine_names_the_devices_of_every_backend(
+    recording: str, found: list[Device]
+) -> None:
+    assert parse_list_devices(recorded(recording)) == found
+    assert (
+        await engine_devices(Recorded({"/bin/llama-server": recording}), "/bin/llama-server")
+        == found
+    )
+
+
+async def test_a_vulkan_loader_is_seen() -> None:
+    assert await has_vulkan(Recorded({"ldconfig": "ldconfig_vulkan"}))
+    assert not await has_vulkan(Recorded())
+
+
+# Whole machines
+
+LINUX_HOST = Device(HOST, Kind.HOST, MEMINFO_TOTAL, MEMINFO_AVAILABLE)
+
+
+async def test_a_machine_without_any_gpu_has_its_host() -> None:
+    complaining = {"nvidia-smi": "nvidia_smi_no_driver", "rocm-smi": "rocm_smi_nothing"}
+    assert await devices(Recorded({}, linux())) == [LINUX_HOST]
+    assert await devices(Recorded(complaining, linux())) == [LINUX_HOST]
+
+
+async def test_a_machine_that_tells_nothing_has_nothing() -> None:
+    assert await devices(Recorded()) == []
+
+
+async def test_gpus_of_two_makers_stand_side_by_side() -> None:
+    machine = Recorded({"nvidia-smi": "nvidia_smi_4070"}, {**linux(), **RX6800})
+    assert [(d.name, d.free) for d in await devices(machine)] == [
+        (HOST, MEMINFO_AVAILABLE),
+        ("CUDA0", 631 * MIB),
+        ("ROCm0", 17163091968 - 692142080),
+    ]
+
+
+async def test_amds_tool_is_asked_where_the_driver_has_no_files() -> None:
+    machine = Recorded({"rocm-smi": "rocm_smi_7900xt"}, linux())
+    assert [d.name for d in await devices(machine)] == [HOST, "ROCm0"]
+
+
+async def test_nvidias_library_is_believed_before_its_tool() -> None:
+    gpu = Device("CUDA0", Kind.NVIDIA, 8, 5)
+    machine = Recorded({"nvidia-smi": "nvidia_smi_4xa800"}, linux(), [gpu])
+    assert await devices(machine) == [LINUX_HOST, gpu]
+
+
+async def test_a_gpu_without_memory_of_its_own_takes_the_hosts() -> None:
+    host, gpu = await devices(Recorded({"nvidia-smi": "nvidia_smi_gb10"}, linux()))
+    assert (gpu.total, gpu.free, gpu.budget) == (host.total, host.free, HOST)
+
+
+async def test_a_container_has_no_more_than_its_limit() -> None:
+    files = linux(**limits(f"{TOP}/memory", V1))
+    files["/proc/self/cgroup"] = recorded("cgroup_v1_container")
+    assert await devices(Recorded({}, files)) == [Device(HOST, Kind.HOST, 8 * GIB, 5 * GIB)]
+
+
+async def test_a_mac_is_one_memory() -> None:
+    (mac,) = await devices(Recorded({"sysctl": "sysctl_m1", "vm_stat": "vm_stat_m1"}))
+    assert (mac.name, mac.kind) == (HOST, Kind.APPLE)
+
+
+# This machine
+
+PYTHON = sys.executable
+
+
+async def test_what_a_tool_prints_counts_however_it_ends() -> None:
+    assert await ThisMachine().run(PYTHON, "-c", "print('words'); exit(6)") == f"words{os.linesep}"
+
+
+async def test_a_tool_that_is_not_there_says_nothing() -> None:
+    assert await ThisMachine().run("/nowhere/nvidia-smi") == ""
+
+
+async def test_a_tool_that_hangs_is_ended_and_has_said_nothing() -> None:
+    hang = "import sys, time; print('words', flush=True); time.sleep(600)"
+    with trio.fail_after(30):
+        assert await ThisMachine(patience=0.5).run(PYTHON, "-c", hang) == ""
+
+
+async def test_files_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "card0").write_text("8\n")
+    (tmp_path / "card1").mkdir()
+    found = await ThisMachine().read(f"{tmp_path}/card*", f"{tmp_path}/none")
+    assert found == {f"{tmp_path}/card0": "8\n"}
+
+
+async def test_nvidias_library_may_be_missing_or_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert await ThisMachine().nvml() == []
+    monkeypatch.setitem(sys.modules, "pynvml", nvml([SimpleNamespace(total=8, free=5)]))
+    assert await ThisMachine().nvml() == [Device("CUDA0", Kind.NVIDIA, 8, 5, "some GPU")]
+
+
+async def test_nvidias_library_without_a_driver_knows_no_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise NVMLError("Driver Not Loaded")
+
+    library = nvml([])
+    library.nvmlInit = fail
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert await ThisMachine().nvml() == []
+
+
+async def test_the_host_that_we_run_on_has_memory() -> None:
+    host, *_ = await devices(ThisMachine())
+    assert host.name == HOST
+    assert 0 < host.free <= host.total
