@@ -93,6 +93,13 @@ preloaded models come back unasked.
 `children.watchdog` takes progress for life: tokens, the steps of a prefill, the slots' counters.
 `/health` stays green while slots are wedged, so it is believed only of an idle child.
 
+Standing by
+-----------
+The pool that knows what fits comes next. Its decisions stand, tested and not yet asked by anybody:
+`models.gguf` and `models.discover` (what a file holds, what a folder offers), `memory.estimate` and
+`memory.hardware` (what a rung needs, what there is), `pool.admission` and `pool.queue` (who may be
+resident, who is next).
+
 Decisions, and why
 ------------------
 - **An own front, with Hypercorn behind it.** Hypercorn's trio worker ends its `serve` when one

@@ -54,8 +54,11 @@ PURE = (
     "front.replies",
     "front.requests",
     "front.routes",
+    "memory.estimate",
     "memory.ladder",
     "models.catalog",
+    "pool.admission",
+    "pool.queue",
     "pool.work",
     "states",
 )
@@ -89,7 +92,7 @@ WITHOUT_TESTS = {
 }
 TESTS_OF_THE_WHOLE = {
     *("bench", "chaos", "end_to_end", "fakes"),
-    *("front/test_hostile.py", "test_house.py"),
+    *("front/test_hostile.py", "pool/test_simulation.py", "test_house.py"),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

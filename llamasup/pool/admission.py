@@ -1,0 +1,439 @@
+"""Which models may be resident, who goes for whom, and who has to wait. Pure.
+
+Whoever needs a model that is not there stakes a claim. `decide` walks over the claims, the longest
+waiting first, and says what each of them gets. It is asked again whenever something has changed,
+and always answers from scratch: a drain that is no longer in the answer is over.
+
+- What an older claim was promised is out of reach for the younger ones. They may load beside it,
+  if they fit now and at every later moment, and so they never delay it.
+- Idle models go at once. A busy one keeps its place for `patience`, counted from the claim or from
+  its own start, whichever is later; then it admits nobody until the claim had its turn. So steady
+  traffic starves nobody, and two busy models do not chase each other out with every request.
+- Of all sets of victims that free enough the cheapest goes: least recently used, weighed by how
+  long each took to load.
+- Turns go by age alone. A request's priority counts among those who wait for the same model:
+  between models, steady traffic of a high priority could starve all others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Final, TypeAlias
+
+from attrs import field, frozen
+
+Amounts: TypeAlias = Mapping[str, int]
+"""Bytes by the name of the device that has them."""
+
+MODELS: Final = "models"
+"""A device like the others: every model takes one of it, and `max_loaded` is what there is."""
+
+_MOST_SETS: Final = 64
+"""So many sets of victims are looked at in the order of their price. That is exact for up to six
+candidates, and nearly always for more. Beyond it the way is greedy: each candidate more would
+double the number of sets."""
+
+
+class State(Enum):
+    """What becomes of the memory that a model holds."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    """Ready, but since the last decision it admits nobody."""
+
+    STOPPING = "stopping"
+    """Until the memory is really back."""
+
+
+@frozen(eq=False)
+class Resident:
+    """A model that holds memory, or is about to."""
+
+    model: str
+    need: Amounts
+    state: State = State.READY
+    in_flight: int = 0
+    """Requests that hold a lease."""
+
+    ready_at: float = 0.0
+    last_used: float = 0.0
+    """When its last request ended."""
+
+    load_seconds: float = 0.0
+    idle_unload: float = 0.0
+    """Unload it after so many idle seconds; 0 is never."""
+
+    pinned: bool = False
+    takes: Amounts = field(init=False)
+    """What it needs, and its place among the models."""
+
+    @takes.default
+    def _(self) -> Amounts:
+        return {**self.need, MODELS: 1}
+
+    @property
+    def idle(self) -> bool:
+        """Would no request notice if it went?"""
+        return self.in_flight == 0 and self.state in (State.READY, State.DRAINING)
+
+    def price(self, now: float) -> float:
+        """What its going costs: the wait for its next load, the less likely the longer it idles."""
+        if self.state is State.DRAINING:
+            return 0.0  # it has begun to pay; to choose another now would begin anew
+        unused = now - self.last_used if self.idle else 0.0
+        return (1 + self.load_seconds) / (1 + unused)
+
+
+@frozen(eq=False)
+class Claim:
+    """A model that somebody waits for, and that has admitted nobody since then."""
+
+    model: str
+    need: Amounts
+    since: float
+    defect: str = ""
+    """Why it cannot be loaded at all, in the engine's words."""
+
+    takes: Amounts = field(init=False)
+
+    @takes.default
+    def _(self) -> Amounts:
+        return {**self.need, MODELS: 1}
+
+
+@frozen
+class Group:
+    """Models that have to do with each other."""
+
+    members: frozenset[str]
+    together: bool = True
+    """May two of them be resident at the same time?"""
+
+    exclusive: bool = False
+    """Must nobody else be resident beside them?"""
+
+    def parts(self, one: str, other: str) -> bool:
+        """Does this group keep these two from being resident at the same time?"""
+        inside = (one in self.members) + (other in self.members)
+        return (inside == 2 and not self.together) or (inside == 1 and self.exclusive)
+
+
+@frozen
+class World:
+    """All that a decision rests on."""
+
+    residents: Mapping[str, Resident]
+    claims: Sequence[Claim]
+    """The longest waiting first."""
+
+    budgets: Amounts
+    """What models may hold on each device: what is free and what residents hold, less a reserve."""
+
+    max_loaded: int = 0
+    """0: memory alone decides."""
+
+    groups: tuple[Group, ...] = ()
+    patience: float = 30.0
+    """How long a busy model keeps its place when somebody waits for it."""
+
+    @property
+    def limits(self) -> Amounts:
+        """The budgets, and how many models there may be."""
+        return {**self.budgets, MODELS: self.max_loaded} if self.max_loaded else self.budgets
+
+    def foes(self, model: str) -> list[Resident]:
+        """The residents that must not be there together with this model."""
+        if not self.groups:
+            return []
+        return [
+            resident
+            for resident in self.residents.values()
+            if any(group.parts(model, resident.model) for group in self.groups)
+        ]
+
+
+@frozen
+class Load:
+    """Load it now: there is room."""
+
+
+@frozen
+class Evict:
+    """Stop these, which are idle. Once their memory is back, the answer will be Load."""
+
+    victims: tuple[str, ...]
+
+
+@frozen
+class Drain:
+    """These admit nobody from now on. Once their answers have ended, the answer will be Evict."""
+
+    victims: tuple[str, ...]
+
+
+@frozen
+class Wait:
+    """Something that is under way comes first. If nothing else happens, ask again at `until`."""
+
+    until: float = math.inf
+
+
+@frozen
+class Refuse:
+    """It will not be loaded, and nobody goes for its sake."""
+
+    status: int
+    reason: str
+
+
+Decision: TypeAlias = Load | Evict | Drain | Wait | Refuse
+
+
+def decide(world: World, now: float) -> dict[str, Decision]:
+    """What becomes of each claim. Those that are not mentioned wait behind the others."""
+    outlook = _Outlook(world, now)
+    decisions: dict[str, Decision] = {}
+    for claim in world.claims:
+        decisions[claim.model] = outlook.consider(claim)
+        if outlook.nothing_is_left:
+            break
+    return decisions
+
+
+def refusal(world: World, claim: Claim) -> Refuse | None:
+    """Why this model could not be loaded even if all went that may go; None if it could."""
+    if claim.defect:
+        return Refuse(503, claim.defect)
+    for device, need in claim.need.items():
+        if need > (budget := world.budgets.get(device, 0)):
+            return Refuse(507, _too_large(claim, device, f"there is room for {_gib(budget)}"))
+    pinned = {r.model: r for r in world.residents.values() if r.pinned and r.model != claim.model}
+    if not pinned:
+        return None
+    they_stay = f"{', '.join(pinned)} will not be unloaded"
+    if any(foe.model in pinned for foe in world.foes(claim.model)):
+        return Refuse(503, f"its groups keep it out: {they_stay}")
+    for device in _shortage(claim, _total(pinned.values()), world.limits):
+        if device == MODELS:
+            return Refuse(503, f"max_loaded_models is {world.max_loaded}, and {they_stay}")
+        return Refuse(507, _too_large(claim, device, they_stay))
+    return None
+
+
+def unload_times(residents: Iterable[Resident]) -> dict[str, float]:
+    """When each of those that idle now will have idled for long enough to be unloaded."""
+    return {
+        resident.model: resident.last_used + resident.idle_unload
+        for resident in residents
+        if resident.idle and resident.idle_unload and not resident.pinned
+    }
+
+
+class _Outlook:
+    """Who holds what, from now until each claim considered so far has got what it was promised."""
+
+    def __init__(self, world: World, now: float) -> None:
+        self._world = world
+        self._now = now
+        self._limits = world.limits
+        residents = world.residents.values()
+        staying = [r for r in residents if r.state is not State.STOPPING]
+        self._finally = _total(staying)
+        self._peak = _total(residents)
+        """The most that is held of each device at any moment on the way to `_finally`."""
+
+        self._movable = {r.model: r for r in staying if not r.pinned}
+        self._awaited: set[str] = set()
+        """Residents that an older claim waits for: idle only until it gets hold of them."""
+
+        self._promised: list[str] = []
+        self._closed: set[str] = set()
+        """Devices that an older claim needs, and has got no promise of."""
+
+    @property
+    def nothing_is_left(self) -> bool:
+        """Is it pointless to consider any more claims?"""
+        return MODELS in self._closed or self._limits.keys() == self._closed != set()
+
+    def consider(self, claim: Claim) -> Decision:
+        """What the next claim gets."""
+        own = self._world.residents.get(claim.model)
+        if own is not None and own.state is not State.STOPPING:
+            self._awaited.add(claim.model)
+            return Wait()
+        if refused := refusal(self._world, claim):
+            return refused
+        if own is not None or self._comes_behind(claim):
+            return self._close(claim)
+        foes = self._world.foes(claim.model)
+        if not foes and not _shortage(claim, self._peak, self._limits):
+            _add(self._peak, claim.takes)
+            self._promise(claim, [])
+            return Load()
+        return self._make_room(claim, foes)
+
+    def _comes_behind(self, claim: Claim) -> bool:
+        """Would it get in the way of an older claim, whatever it did?"""
+        return not self._closed.isdisjoint(claim.takes) or any(
+            group.parts(claim.model, other)
+            for group in self._world.groups
+            for other in self._promised
+        )
+
+    def _make_room(self, claim: Claim, foes: list[Resident]) -> Decision:
+        """Who is idle goes first; then who had its turn; and else who has to have it yet."""
+        idle, over, ends = [], [], [math.inf]
+        for resident in self._movable.values():
+            end = self._end_of_turn(resident, claim)
+            if resident.idle and resident.model not in self._awaited:
+                idle.append(resident)
+            elif end <= self._now:
+                over.append(resident)
+            else:
+                ends.append(end)
+        wish = self._wish(claim, foes)
+        if (victims := wish.cheapest(idle)) is not None:
+            self._promise(claim, victims)
+            return Evict(_names(victims)) if victims else Wait()
+        if (victims := wish.cheapest(idle + over)) is not None:
+            self._promise(claim, victims)
+            return Drain(_names(victims))
+        if (victims := wish.cheapest(list(self._movable.values()))) is not None:
+            self._promise(claim, victims)
+            return Wait(until=min(ends))
+        return self._close(claim)
+
+    def _end_of_turn(self, resident: Resident, claim: Claim) -> float:
+        if resident.state is State.LOADING:
+            return math.inf
+        return max(claim.since, resident.ready_at) + self._world.patience
+
+    def _wish(self, claim: Claim, foes: list[Resident]) -> _Wish:
+        forced = [foe for foe in foes if foe.model in self._movable]
+        used = dict(self._finally)
+        for foe in forced:
+            _take_away(used, foe.takes)
+        return _Wish(forced, _shortage(claim, used, self._limits), self._now)
+
+    def _promise(self, claim: Claim, victims: list[Resident]) -> None:
+        self._promised.append(claim.model)
+        for victim in victims:
+            del self._movable[victim.model]
+            _take_away(self._finally, victim.takes)
+        _add(self._finally, claim.takes)
+        for device, amount in self._finally.items():
+            self._peak[device] = max(self._peak.get(device, 0), amount)
+
+    def _close(self, claim: Claim) -> Wait:
+        """It gets no promise yet, but whoever comes behind shall not take what it needs either."""
+        self._closed.update(claim.takes.keys() & self._limits.keys())
+        return Wait()
+
+
+@frozen
+class _Wish:
+    """What a claim asks for: that its foes go, and that so much more is freed."""
+
+    forced: list[Resident]
+    shortage: Amounts
+    now: float
+
+    def cheapest(self, candidates: list[Resident]) -> list[Resident] | None:
+        """Those of the candidates that have to go; None if all of them together are too few."""
+        if not all(foe in candidates for foe in self.forced):
+            return None
+        useful = [
+            r
+            for r in candidates
+            if r not in self.forced and not self.shortage.keys().isdisjoint(r.takes)
+        ]
+        if not _frees(useful, self.shortage):
+            return None
+        ranked = sorted(useful, key=lambda resident: resident.price(self.now))
+        sets = islice(_sets_by_price(ranked, self.now), _MOST_SETS)
+        exact = (chosen for chosen in sets if _frees(chosen, self.shortage))
+        return self.forced + (next(exact, []) or _without_needless(ranked, self.shortage))
+
+
+def _sets_by_price(ranked: list[Resident], now: float) -> Iterator[list[Resident]]:
+    """All sets of these, the cheapest first, and of equally cheap ones the smallest.
+
+    A set is the indices of its members. Each but the empty one comes from exactly one other, which
+    is not dearer: its last member was added to that, or took the place of the one before it.
+    """
+    prices = [resident.price(now) for resident in ranked]
+    yield []
+    heap: list[tuple[float, int, tuple[int, ...]]] = [(prices[0], 1, (0,))] if prices else []
+    while heap:
+        price, size, members = heappop(heap)
+        yield [ranked[member] for member in members]
+        others, last = members[:-1], members[-1]
+        if (following := last + 1) < len(prices):
+            added = price + prices[following]
+            heappush(heap, (added, size + 1, (*members, following)))
+            heappush(heap, (added - prices[last], size, (*others, following)))
+
+
+def _without_needless(ranked: list[Resident], shortage: Amounts) -> list[Resident]:
+    """All that it takes, without those that it does not take: the dearest are spared first."""
+    chosen = list(ranked)
+    freed = _total(ranked)
+    for resident in reversed(ranked):
+        takes = resident.takes
+        if all(freed[device] - takes.get(device, 0) >= lack for device, lack in shortage.items()):
+            _take_away(freed, takes)
+            chosen.remove(resident)
+    return chosen
+
+
+def _frees(residents: list[Resident], shortage: Amounts) -> bool:
+    for device, lack in shortage.items():
+        for resident in residents:
+            lack -= resident.takes.get(device, 0)
+        if lack > 0:
+            return False
+    return True
+
+
+def _shortage(claim: Claim, used: Amounts, limits: Amounts) -> dict[str, int]:
+    """What is lacking on the devices that the claim needs, with so much used already."""
+    lacks = {
+        device: used.get(device, 0) + needed - limits[device]
+        for device, needed in claim.takes.items()
+        if needed and device in limits
+    }
+    return {device: lack for device, lack in lacks.items() if lack > 0}
+
+
+def _total(residents: Iterable[Resident]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for resident in residents:
+        _add(total, resident.takes)
+    return total
+
+
+def _add(total: dict[str, int], amounts: Amounts) -> None:
+    for device, amount in amounts.items():
+        total[device] = total.get(device, 0) + amount
+
+
+def _take_away(total: dict[str, int], amounts: Amounts) -> None:
+    for device, amount in amounts.items():
+        total[device] -= amount
+
+
+def _names(residents: list[Resident]) -> tuple[str, ...]:
+    return tuple(resident.model for resident in residents)
+
+
+def _too_large(claim: Claim, device: str, why: str) -> str:
+    return f"it needs {_gib(claim.need[device])} on {device}, and {why}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
