@@ -42,7 +42,8 @@ from llamasup.states import ChildState, moved
 
 log = logging.getLogger(__name__)
 
-_TAIL = 400
+_TAIL = 100
+"""Lines. A dozen models that each keep more would be the most of what llamasup holds."""
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.25
 _PROBE_PATIENCE = 2.0
