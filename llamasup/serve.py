@@ -131,7 +131,11 @@ async def _serve(
 ) -> None:
     async with trio.open_nursery() as children:
         state = State(state_file(config))
-        pool = Pool((Plan(model, config, launcher, state) for model in config.models), children)
+        plans = (
+            Plan(name, settings, config, launcher, state)
+            for name, settings in config.models.items()
+        )
+        pool = Pool(plans, children)
         app = ControlApp(config, pool, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket, config.server.max_head)
         await children.start(control.run)

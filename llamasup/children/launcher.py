@@ -16,7 +16,7 @@ from llamasup.children.child import Child, Launch
 from llamasup.children.orphans import RunFolder
 from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
-from llamasup.config.schema import Config
+from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.argv import argv, environment
 from llamasup.engine.locate import Engine, Program, ask, locate
 from llamasup.errors import ModelUnavailable
@@ -37,7 +37,7 @@ class Launcher:
     def __init__(
         self, config: Config, environ: Mapping[str, str], cache: Path, run_folder: RunFolder
     ) -> None:
-        self._config = config
+        self.config = config
         self._environ = environ
         self._cache = cache
         self._run_folder = run_folder
@@ -53,7 +53,7 @@ class Launcher:
     async def engine(self) -> Engine:
         """The engine as it is now. Raises EngineUnusable in its own words."""
         async with self._asking:
-            program = locate(self._config.engine.command, self._environ, self._cache)
+            program = locate(self.config.engine.command, self._environ, self._cache)
             identity = _identity(program)
             if self._known is None or self._known[0] != identity:
                 engine = await ask(program, self._environment(program))
@@ -61,48 +61,47 @@ class Launcher:
                 self._known = identity, engine
             return self._known[1]
 
-    async def child(self, model: str, rung: Rung) -> Child:
+    async def child(self, model: str, settings: ModelSettings, rung: Rung) -> Child:
         """The next incarnation of `model`, on `rung`, not started. Raises ModelUnavailable."""
         engine = await self.engine()
-        settings = self._config.models[model]
         address = self._address(engine)
         launch = Launch(
             model=model,
             argv=argv(
-                engine, model, settings, rung, address, self._cache_ram(), self._config.engine.args
+                engine, model, settings, rung, address, self._cache_ram(), self.config.engine.args
             ),
             environment=self._environment(engine.program),
             address=address,
             slots=settings.parallel,
-            load_timeout=self._config.engine.load_timeout,
-            stop_grace=self._config.engine.stop_grace,
+            load_timeout=self.config.engine.load_timeout,
+            stop_grace=self.config.engine.stop_grace,
             watch=Watch(
-                stall_timeout=self._config.recovery.stall_timeout,
-                health_interval=self._config.recovery.health_interval,
-                max_memory=self._config.engine.max_child_memory or None,
-                retirement=self._config.recovery.retirement,
+                stall_timeout=self.config.recovery.stall_timeout,
+                health_interval=self.config.recovery.health_interval,
+                max_memory=self.config.engine.max_child_memory or None,
+                retirement=self.config.recovery.retirement,
             ),
         )
         child = Child(launch, self._run_folder)
         self._children.add(child)
         return child
 
-    def circumstances(self, model: str) -> object:
+    def circumstances(self, settings: ModelSettings) -> object:
         """Changes when the model's file or the engine does: then a new try makes sense."""
-        program = locate(self._config.engine.command, self._environ, self._cache)
-        return _identity(program), _stamp(self._config.models[model].path)
+        program = locate(self.config.engine.command, self._environ, self._cache)
+        return _identity(program), _stamp(settings.path)
 
     def _cache_ram(self) -> int:
         """How much host memory a child's prompt cache may take; its own default is 8 GiB."""
-        wanted = self._config.engine.cache_ram
+        wanted = self.config.engine.cache_ram
         return min(_MOST_CACHE_RAM, free_memory() // 8) if wanted == "auto" else wanted
 
     def _environment(self, program: Program) -> dict[str, str]:
-        return environment(program, self._environ, self._config.engine.env, sys.platform)
+        return environment(program, self._environ, self.config.engine.env, sys.platform)
 
     def _address(self, engine: Engine) -> Address:
         """A private Unix socket; a port where the engine has none, or the operator wants one."""
-        first = self._config.engine.port_range_start
+        first = self.config.engine.port_range_start
         if first:
             given = self._ports_given()
             candidates = (port for port in range(first, _HIGHEST_PORT + 1) if port not in given)

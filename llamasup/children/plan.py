@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
-from llamasup.config.schema import Config
+from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import EngineUnusable
 from llamasup.memory.ladder import Learned, Rung, ladder
 from llamasup.state import State
@@ -17,27 +17,34 @@ from llamasup.state import State
 class Plan:
     """One model's rungs, and how to launch it on one of them."""
 
-    def __init__(self, model: str, config: Config, launcher: Launcher, state: State) -> None:
+    def __init__(
+        self,
+        model: str,
+        settings: ModelSettings,
+        config: Config,
+        launcher: Launcher,
+        state: State,
+    ) -> None:
         self.model = model
-        self.rungs: Sequence[Rung] = ladder(config.models[model], config.ladder.contexts)
+        self.settings = settings
+        self.rungs: Sequence[Rung] = ladder(settings, config.ladder.contexts)
         self.pinned = model in config.pool.preload
         """It comes back by itself when it died."""
 
         self.patience = config.recovery.patience
         self.climb_interval = config.ladder.climb_interval
-        self._settings = config.models[model]
         self._engine_args = config.engine.args
         self._launcher = launcher
         self._state = state
 
     async def child(self, rung: Rung) -> Child:
         """The next incarnation, not started. Raises ModelUnavailable."""
-        return await self._launcher.child(self.model, rung)
+        return await self._launcher.child(self.model, self.settings, rung)
 
     def circumstances(self) -> object:
         """Changes when a model that was given up deserves another try."""
         try:
-            return self._launcher.circumstances(self.model)
+            return self._launcher.circumstances(self.settings)
         except EngineUnusable:
             return None
 
@@ -54,16 +61,16 @@ class Plan:
         """Everything that what is learned depends on."""
         engine = await self._launcher.engine()
         try:
-            size = self._settings.path.stat().st_size
+            size = self.settings.path.stat().st_size
         except OSError:
             size = 0
         depends_on = [
-            str(self._settings.path),
+            str(self.settings.path),
             size,
             str(engine.program),
             engine.version,
-            self._settings.parallel,
+            self.settings.parallel,
             *self._engine_args,
-            *self._settings.extra_args,
+            *self.settings.extra_args,
         ]
         return json.dumps(depends_on)

@@ -68,7 +68,7 @@ class ControlApp:
             "object": "model",
             "created": int(self.started),
             "owned_by": "llamasup",
-            "aliases": list(self.config.models[keeper.model].aliases),
+            "aliases": list(keeper.plan.settings.aliases),
             "status": {"value": keeper.state.value},
         }
 
@@ -101,7 +101,7 @@ class ControlApp:
         return {
             "name": keeper.model,
             "state": keeper.state.value,
-            "path": str(self.config.models[keeper.model].path),
+            "path": str(keeper.plan.settings.path),
             "loads": keeper.loads,
             "last_failure": keeper.last_failure and str(keeper.last_failure),
             "rungs": [str(rung) for rung in keeper.plan.rungs],

@@ -31,9 +31,9 @@ def planning(run_folder: RunFolder, tmp_path: Path) -> Callable[[Mapping[str, ob
     """The plan of a configuration's only model. What one learns, the next one knows."""
 
     def planning(config: Mapping[str, object]) -> Plan:
-        settings = load(None, {}, config)
-        launcher = Launcher(settings, os.environ, run_folder.path, run_folder)
-        [model] = settings.models
-        return Plan(model, settings, launcher, State(tmp_path / "state.json"))
+        whole = load(None, {}, config)
+        launcher = Launcher(whole, os.environ, run_folder.path, run_folder)
+        [(model, settings)] = whole.models.items()
+        return Plan(model, settings, whole, launcher, State(tmp_path / "state.json"))
 
     return planning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,10 @@ def script(path: Path, *lines: str) -> str:
     return str(path)
 
 
+def child_of(launcher: Launcher, model: str) -> Awaitable[Child]:
+    return launcher.child(model, launcher.config.models[model], Rung())
+
+
 async def lives(child: Child) -> bool:
     """Does it get ready? (It is stopped again.)"""
     async with trio.open_nursery() as nursery:
@@ -64,7 +68,7 @@ async def test_children_listen_on_private_sockets_of_their_own(
     faking: Fake, launching: Launching, run_folder: RunFolder
 ) -> None:
     launcher = launching(faking())
-    addresses = [(await launcher.child("fake", Rung())).address for _ in range(3)]
+    addresses = [(await child_of(launcher, "fake")).address for _ in range(3)]
     assert addresses == [UnixAddress(f"{run_folder.path}/{n}.sock") for n in (1, 2, 3)]
 
 
@@ -76,7 +80,7 @@ async def test_an_engine_without_unix_sockets_gets_a_port(
         '[ "$1" = --help ] && exec echo "--model FNAME  --host HOST  --port PORT  --parallel N"',
         f'exec {FAKE} "$@"',
     )
-    child = await launching({**faking(), "engine.command": engine}).child("fake", Rung())
+    child = await child_of(launching({**faking(), "engine.command": engine}), "fake")
     assert isinstance(child.address, TcpAddress)
     assert child.address.host == "127.0.0.1"
     assert await lives(child)
@@ -86,10 +90,10 @@ async def test_a_range_of_ports_is_used_from_its_start(
     faking: Fake, launching: Launching, first_port: int
 ) -> None:
     launcher = launching({**faking(), "engine.port_range_start": first_port})
-    child = await launcher.child("fake", Rung())
+    child = await child_of(launcher, "fake")
     assert child.address == TcpAddress("127.0.0.1", first_port)
     assert await lives(child)
-    assert (await launcher.child("fake", Rung())).address == child.address
+    assert (await child_of(launcher, "fake")).address == child.address
 
 
 async def test_a_port_that_a_stranger_has_is_passed_over(
@@ -99,7 +103,7 @@ async def test_a_port_that_a_stranger_has_is_passed_over(
         stranger.bind(("127.0.0.1", first_port))
         stranger.listen()
         launcher = launching({**faking(), "engine.port_range_start": first_port})
-        child = await launcher.child("fake", Rung())
+        child = await child_of(launcher, "fake")
         assert child.address == TcpAddress("127.0.0.1", first_port + 1)
 
 
@@ -107,7 +111,7 @@ async def test_children_that_start_at_the_same_time_get_different_ports(
     faking: Fake, launching: Launching, first_port: int
 ) -> None:
     launcher = launching({**faking(), "engine.port_range_start": first_port})
-    children = [await launcher.child("fake", Rung()) for _ in range(3)]
+    children = [await child_of(launcher, "fake") for _ in range(3)]
     ports = [child.address.port for child in children if isinstance(child.address, TcpAddress)]
     assert ports == [first_port, first_port + 1, first_port + 2]
 
@@ -120,14 +124,14 @@ async def test_a_range_without_a_free_port_fails_the_load(
         stranger.listen()
         launcher = launching({**faking(), "engine.port_range_start": 65535})
         with pytest.raises(ModelUnavailable, match=r"engine\.port_range_start"):
-            await launcher.child("fake", Rung())
+            await child_of(launcher, "fake")
 
 
 async def test_real_engines_serve_on_ports_too(
     counting: dict[str, object], launching: Launching, first_port: int
 ) -> None:
     launcher = launching({**counting, "engine.port_range_start": first_port})
-    child = await launcher.child("count", Rung())
+    child = await child_of(launcher, "count")
     assert isinstance(child.address, TcpAddress)
     assert await lives(child)
 
@@ -170,7 +174,7 @@ async def test_a_child_gets_the_environment_of_child_mode_and_the_operators_own(
     faking: Fake, launching: Launching, journal: Journal
 ) -> None:
     launcher = launching({**faking(), "engine.env.FAKE_WISH": "granted"})
-    assert await lives(await launcher.child("fake", Rung()))
+    assert await lives(await child_of(launcher, "fake"))
     environment = journal.entries("started")[0]["environment"]
     assert environment["LLAMA_SERVER_ROUTER_PORT"]
     assert environment["GGML_NO_BACKTRACE"] == "1"
@@ -191,7 +195,7 @@ async def test_the_prompt_cache_of_a_child_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("llamasup.children.launcher.free_memory", lambda: free)
-    child = await launching({**faking(), "engine.cache_ram": wished}).child("fake", Rung())
+    child = await child_of(launching({**faking(), "engine.cache_ram": wished}), "fake")
     words = list(child.launch.argv)
     assert words[words.index("--cache-ram") + 1] == str(granted)
 

@@ -161,7 +161,7 @@ async def test_real_engines_know_every_flag_and_start_with_all_of_them(
     ):
         launcher = Launcher(load(None, {}, config), os.environ, Path(base), folder)
         engine = await launcher.engine()
-        child = await launcher.child("count", Rung(2048, "f16", 0))
+        child = await launcher.child("count", launcher.config.models["count"], Rung(2048, "f16", 0))
         used = {word for word in child.launch.argv if word.startswith("--")}
         assert used == FLAGS - {"--port"}
         assert used <= engine.flags

@@ -34,10 +34,13 @@ async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
         tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
         own_run_folder(Path(base)) as (folder, _),
     ):
-        settings = load(None, {}, config)
-        launcher = Launcher(settings, os.environ, Path(base), folder)
+        whole = load(None, {}, config)
+        launcher = Launcher(whole, os.environ, Path(base), folder)
         state = State(Path(base) / "state.json")
-        plans = [Plan(model, settings, launcher, state) for model in settings.models]
+        plans = [
+            Plan(model, settings, whole, launcher, state)
+            for model, settings in whole.models.items()
+        ]
         async with trio.open_nursery() as nursery:
             yield Pool(plans, nursery)
             nursery.cancel_scope.cancel()
