@@ -399,5 +399,5 @@ def is_alive(pid: int) -> bool:
     """Is there such a process (a zombie is none)?"""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before it was opened, or since
         return False
