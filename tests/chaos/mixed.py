@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from statistics import median
 
@@ -91,7 +92,8 @@ async def _round(stage: Stage, subject: Subject, seconds: float, chance: Random)
         if pid := subject.children().get(chance.choice(MODELS)):
             os.kill(pid, signal.SIGSTOP)
             await trio.sleep(_STANDSTILL)
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it hung already, and was found out
+                os.kill(pid, signal.SIGCONT)
             stage.report.faults["a moment's standstill"] += 1
 
 
