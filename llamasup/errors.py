@@ -118,6 +118,27 @@ class EngineUnusable(ModelUnavailable):
     code = "engine_unusable"
 
 
+class NoRoom(ModelUnavailable):
+    """The model needs more memory than there will ever be for it."""
+
+    status = 507
+    code = "insufficient_memory"
+
+
+class QueueFull(LlamasupError):
+    """As many requests wait for the model as may wait (`pool.max_queue`)."""
+
+    status = 429
+    code = "queue_full"
+
+
+class QueueTimeout(LlamasupError):
+    """The request waited for `pool.queue_timeout`, and its turn did not come."""
+
+    status = 504
+    code = "queue_timeout"
+
+
 class ChildLost(LlamasupError):
     """The child died or fell silent before it answered."""
 

@@ -35,6 +35,8 @@ from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError
 from llamasup.front.conversation import Desk
 from llamasup.front.listener import Front, bound_address, open_listeners
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import ThisMachine
 from llamasup.models.catalog import Catalog
 from llamasup.models.demo import ensure_demo
 from llamasup.pid1 import reap_orphans
@@ -135,7 +137,7 @@ async def _serve(
             Plan(name, settings, config, launcher, state)
             for name, settings in config.models.items()
         )
-        pool = Pool(plans, children)
+        pool = Pool(plans, config, Gauge(ThisMachine()), children)
         app = ControlApp(config, pool, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket, config.server.max_head)
         await children.start(control.run)

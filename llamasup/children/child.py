@@ -93,6 +93,9 @@ class Child:
         """When it last did something for anybody: a token, a step of a prefill or of a load."""
 
         self.ready_at = math.inf
+        self.last_used = -math.inf
+        """When the last request that used it was done."""
+
         self._run_folder = run_folder
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._life = trio.CancelScope()
@@ -133,7 +136,7 @@ class Child:
                 self.stop()
                 return
             self.state = moved(self.state, ChildState.READY)
-            self.ready_at = trio.current_time()
+            self.ready_at = self.last_used = trio.current_time()
             self.settled.set()
             incarnation.start_soon(self._retire_when_told)
             await watch(self, self.launch.watch)
@@ -152,7 +155,7 @@ class Child:
         if self.state is ChildState.READY:
             self.cause = cause
             self.state = moved(self.state, ChildState.RETIRING)
-            self.slots.close()
+            self.slots.closed.set()
             self._retired.set()
 
     def enter(self) -> None:
@@ -165,6 +168,7 @@ class Child:
     def leave(self) -> None:
         """A request is done with it."""
         self.users -= 1
+        self.last_used = trio.current_time()
         if not self.users:
             self._unused.set()
 
@@ -247,7 +251,7 @@ class Child:
     def _leave_service(self) -> None:
         if self.state in (ChildState.STARTING, ChildState.READY, ChildState.RETIRING):
             self.state = moved(self.state, ChildState.STOPPING)
-            self.slots.close()
+            self.slots.closed.set()
 
     async def _end(self, process: trio.Process) -> None:
         grace: float = self.launch.stop_grace
@@ -340,7 +344,7 @@ class Child:
             elif isinstance(event, PromptProgress):
                 self.last_progress = trio.current_time()
             elif isinstance(event, SlotsConfigured):
-                self.slots.resize(event.n_slots)
+                self.slots.size = event.n_slots
 
     def __str__(self) -> str:
         return f"{self.launch.model}[{self.pid}]"

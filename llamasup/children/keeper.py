@@ -14,19 +14,48 @@ import logging
 import math
 import random
 from contextlib import suppress
+from types import TracebackType
+from typing import Protocol
 
 import trio
 
 from llamasup.children.child import Child
 from llamasup.children.footing import Footing
+from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
 from llamasup.children.restarts import Record, after_death, after_failed_start
 from llamasup.engine.failures import Cause, Kind
-from llamasup.errors import EngineUnusable, LlamasupError, ModelUnavailable, OutOfMemory
+from llamasup.errors import EngineUnusable, LlamasupError, ModelUnavailable, NoRoom, OutOfMemory
 from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
+
+
+class Place(Protocol):
+    """Memory for one child, held from `async with` until the child is gone and it is back."""
+
+    async def __aenter__(self) -> Place: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def occupy(self, child: Child) -> None:
+        """It is for this child."""
+
+    def ready(self) -> None:
+        """The child is ready."""
+
+
+class Landlord(Protocol):
+    """Who has the memory to give."""
+
+    async def place(self, keeper: Keeper, needed: Needed) -> Place:
+        """A place, waited for. Raises ModelUnavailable if there can be none."""
 
 
 class _Load:
@@ -44,7 +73,7 @@ class _Load:
 class Keeper:
     """One model. Its task lives in `nursery` while there is a child."""
 
-    def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
+    def __init__(self, plan: Plan, landlord: Landlord, nursery: trio.Nursery) -> None:
         self.plan = plan
         self.state = KeeperState.UNLOADED
         self.child: Child | None = None
@@ -53,7 +82,10 @@ class Keeper:
         self.last_failure: LlamasupError | None = None
         self.loads = 0
         self.record = Record()
+        self._landlord = landlord
         self._nursery = nursery
+        self._interested = 0
+        self._wish = trio.CancelScope()
         self._load: _Load | None = None
         self._footing = Footing(plan)
         self._given_up_in: object = None
@@ -72,8 +104,18 @@ class Keeper:
         """A child that is ready, started if there is none.
 
         Raises ModelUnavailable if it cannot be started, or not within our patience. Cancelled,
-        the load goes on.
+        a load that has begun goes on; one that still waits for a place is given up when nobody
+        is interested in it any more.
         """
+        self._interested += 1
+        try:
+            return await self._ready()
+        finally:
+            self._interested -= 1
+            if not self._interested:
+                self._wish.cancel()
+
+    async def _ready(self) -> Child:
         while True:
             if self.child is not None and self.child.state is ChildState.READY:
                 return self.child
@@ -105,8 +147,13 @@ class Keeper:
         self.record = Record()
         if self.child is not None:
             self.child.retire(Cause(Kind.FINISHED, "the operator wants a new one"))
-        elif self.plan.pinned and self._load is None:
+        elif self.plan.preloaded and self._load is None:
             self._begin()
+
+    def unload(self) -> None:
+        """Its place is needed for another one, or it has not been used for long."""
+        if self.child is not None:
+            self.child.stop()
 
     def _begin(self) -> _Load:
         """Start a load. Raises the last failure while it is too early for another one."""
@@ -128,9 +175,14 @@ class Keeper:
 
     async def _keep(self, load: _Load, wait: float) -> None:
         """One load: down the ladder until a child is ready, then until it is gone."""
+        died = False
         try:
             await trio.sleep(wait)
-            await self._serve(load)
+            died = await self._serve(load)
+        except NoRoom as error:
+            # No verdict on the model: there may be room another time.
+            self.last_failure = load.failure = error
+            log.warning("%s", error)
         except LlamasupError as error:
             # What is not the engine's fault, such as a range without a free port, may pass.
             unusable = isinstance(error, EngineUnusable)
@@ -143,49 +195,62 @@ class Keeper:
             self.state = moved(self.state, KeeperState.FAILED if failed else KeeperState.UNLOADED)
             load.settled.set()
             load.over.set()
-        if self.plan.pinned and not self.record.given_up:
+        if self.plan.preloaded and (died or failed) and not self.record.given_up:
             await self._restart()
 
     async def _restart(self) -> None:
-        """A pinned model comes back without being asked for."""
+        """A preloaded model comes back without being asked for."""
         await trio.sleep(self.record.wait(trio.current_time()))
         if self._load is None:
             with suppress(ModelUnavailable):  # it was given up meanwhile
                 self._begin()
 
-    async def _serve(self, load: _Load) -> None:
+    async def _serve(self, load: _Load) -> bool:
+        """Children, until one was ready and is gone, or nobody wants one. Did it die?"""
         while True:
-            child, cause = await self._incarnate(load)
+            child = await self._incarnate(load)
+            if child is None:
+                return False
             if load.settled.is_set():
-                self._mourn(child, cause)
-                return
-            assert cause is not None  # it never got ready
-            if not self._steps_down(cause) and not await self._tries_again(load, cause):
-                self._fail(load, cause)
-                return
+                self._mourn(child)
+                return child.cause is not None
+            assert child.cause is not None  # it never got ready
+            if not self._steps_down(child.cause) and not await self._tries_again(load, child.cause):
+                self._fail(load, child.cause)
+                return False
 
-    async def _incarnate(self, load: _Load) -> tuple[Child, Cause | None]:
-        """One child, from its start to its end, and why it ended."""
-        child = await self.plan.child(await self._footing.take())
-        self.loads += 1
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(child.run)
-            await child.settled.wait()
-            if child.state is ChildState.READY:
-                await self._welcome(child, load, trio.current_time() - started)
-        return child, child.cause
+    async def _incarnate(self, load: _Load) -> Child | None:
+        """One child, from its start to its end; None if it was not wanted any more."""
+        rung = await self._footing.take()
+        needed = await self.plan.needed(rung)
+        with trio.CancelScope() as self._wish:
+            place = await self._landlord.place(self, needed)
+        if self._wish.cancelled_caught:
+            return None
+        async with place:
+            child = await self.plan.child(rung)
+            place.occupy(child)
+            self.loads += 1
+            started = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child.run)
+                await child.settled.wait()
+                if child.state is ChildState.READY:
+                    await self._welcome(child, load, place, trio.current_time() - started)
+        return child
 
-    async def _welcome(self, child: Child, load: _Load, seconds: float) -> None:
+    async def _welcome(self, child: Child, load: _Load, place: Place, seconds: float) -> None:
         self.state = moved(self.state, KeeperState.READY)
         self.child = child
         self.last_failure = None
         load.settled.set()
         log.info("%s is ready after %.2f s (%s)", child, seconds, self.rung)
+        place.ready()
         await self._footing.held()
 
-    def _mourn(self, child: Child, cause: Cause | None) -> None:
+    def _mourn(self, child: Child) -> None:
         """It was ready, and is gone: decide with what the next one begins, and when."""
+        cause = child.cause
         if cause is None or cause.kind is Kind.FINISHED:
             log.info("%s is gone", child)
         elif not self._steps_down(cause):

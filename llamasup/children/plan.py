@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needed
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import EngineUnusable
 from llamasup.memory.ladder import Learned, Rung, ladder
@@ -28,8 +29,11 @@ class Plan:
         self.model = model
         self.settings = settings
         self.rungs: Sequence[Rung] = ladder(settings, config.ladder.contexts)
-        self.pinned = model in config.pool.preload
+        self.preloaded = model in config.pool.preload
         """It comes back by itself when it died."""
+
+        own = settings.idle_unload
+        self.idle_unload = config.pool.idle_unload if own == "auto" else own
 
         self.patience = config.recovery.patience
         self.climb_interval = config.ladder.climb_interval
@@ -40,6 +44,10 @@ class Plan:
     async def child(self, rung: Rung) -> Child:
         """The next incarnation, not started. Raises ModelUnavailable."""
         return await self._launcher.child(self.model, self.settings, rung)
+
+    async def needed(self, rung: Rung) -> Needed:
+        """What a child on this rung takes of the memory."""
+        return Needed()
 
     def circumstances(self) -> object:
         """Changes when a model that was given up deserves another try."""

@@ -1,82 +1,34 @@
-"""A child's slots: how many requests it may work on at once, and who waits for one.
+"""A child's slots: how many requests it may work on at once.
 
 llama-server has a queue of its own, but without fairness, headers or an eye for clients that
-leave. So no child is ever sent more than it has slots for; the rest wait here, first come first
-served.
+leave. So no child is ever sent more than it has slots for; who waits for one waits in the pool.
 """
 
 from __future__ import annotations
 
-from collections import deque
-
 import trio
 
 
-class SlotsClosed(Exception):
-    """The child is going; ask for the next one."""
-
-
-class _Waiter:
-    __slots__ = ("answered", "got")
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.got = False
-
-
 class Slots:
-    """`size` places, handed from one request directly to the next."""
+    """`size` places, of which some are taken."""
 
     def __init__(self, size: int) -> None:
         self.size = size
+        """As many as the engine says that it really has."""
+
         self.taken = 0
-        self._waiters: deque[_Waiter] = deque()
-        self._open = True
+        self.closed = trio.Event()
+        """The child is going: nobody is let in any more. What is taken stays taken."""
 
     @property
-    def waiting(self) -> int:
-        """How many requests wait for a slot."""
-        return len(self._waiters)
+    def free(self) -> bool:
+        """Is there one for somebody?"""
+        return self.taken < self.size and not self.closed.is_set()
 
-    async def take(self) -> None:
-        """Take a slot, waiting for one. Cancelled, nothing is held. Raises SlotsClosed."""
-        if not self._open:
-            raise SlotsClosed
-        if self.taken < self.size:
-            self.taken += 1
-            return
-        waiter = _Waiter()
-        self._waiters.append(waiter)
-        try:
-            await waiter.answered.wait()
-        except trio.Cancelled:
-            # Between the cancellation and this line, it may still have been answered.
-            if waiter.got:
-                self.give_back()
-            elif not waiter.answered.is_set():
-                self._waiters.remove(waiter)
-            raise
-        if not waiter.got:
-            raise SlotsClosed
+    def take(self) -> None:
+        """Take one that is free."""
+        self.taken += 1
 
     def give_back(self) -> None:
-        """Hand the slot to whoever waits longest, or keep it free."""
-        if self._waiters and self.taken <= self.size:
-            waiter = self._waiters.popleft()
-            waiter.got = True
-            waiter.answered.set()
-        else:
-            self.taken -= 1
-
-    def resize(self, size: int) -> None:
-        """The engine says how many slots it really has."""
-        self.size = size
-        while self._waiters and self.taken < self.size:
-            self.taken += 1
-            self.give_back()
-
-    def close(self) -> None:
-        """Turn away everybody who waits; slots that are taken stay taken."""
-        self._open = False
-        while self._waiters:
-            self._waiters.popleft().answered.set()
+        """It is free again."""
+        self.taken -= 1

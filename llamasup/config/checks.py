@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from llamasup.config.addresses import parse_address
 from llamasup.config.problems import Key, Refusal, Unfit
@@ -86,7 +87,10 @@ def _unknown_models(tree: Tree) -> Iterator[Refusal]:
     for key, name in tree.texts("server", "default_model"):
         if name and name.casefold() not in askable:
             yield key, _no_such_model(name, [*models, *aliases])
-    for key, name in tree.texts("pool", "preload"):
+    groups = [("groups", group, "members") for group in tree.table("groups")]
+    for key, name in chain.from_iterable(
+        tree.texts(*where) for where in (("pool", "preload"), *groups)
+    ):
         if name in aliases and name not in models:
             yield key, Unfit(f"{shown(name)} is an alias", f'write "{aliases[name]}"')
         elif name not in models:

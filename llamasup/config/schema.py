@@ -90,9 +90,30 @@ class EngineSettings:
 
 @frozen
 class PoolSettings:
-    """`[pool]`: which models are resident."""
+    """`[pool]`: which models are resident, and who waits how long."""
 
     preload: tuple[str, ...] = ()
+    max_loaded_models: int = field(
+        default=0,
+        validator=at_least(0),
+        metadata={"write": "a number of models, or 0: memory alone decides"},
+    )
+    idle_unload: Seconds = Seconds(30 * 60)
+    memory_reserve: Bytes | Literal["auto"] = "auto"
+    turn: Seconds = Seconds(30)
+    max_queue: int = field(
+        default=256, validator=at_least(0), metadata={"write": "a number of requests"}
+    )
+    queue_timeout: Seconds = field(default=Seconds(600), validator=above_zero)
+
+
+@frozen
+class GroupSettings:
+    """`[groups.NAME]`: models that have to do with each other."""
+
+    members: tuple[str, ...]
+    together: bool = True
+    exclusive: bool = False
 
 
 @frozen
@@ -164,6 +185,8 @@ class ModelSettings:
         metadata={"write": 'a number of tokens such as 512, or "auto"'},
     )
     ladder: tuple[RungSettings, ...] = ()
+    unloadable: bool = True
+    idle_unload: Seconds | Literal["auto"] = "auto"
     extra_args: tuple[str, ...] = ()
 
 
@@ -193,5 +216,6 @@ class Config:
     ladder: LadderSettings = field(factory=LadderSettings)
     recovery: Recovery = field(factory=Recovery)
     models: Mapping[str, ModelSettings] = field(factory=dict)
+    groups: Mapping[str, GroupSettings] = field(factory=dict)
     folders: Folders = field(factory=Folders)
     log: Log = field(factory=Log)

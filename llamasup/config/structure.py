@@ -114,6 +114,12 @@ def _whole_number(value: object) -> int:
     raise Unfit(f"{shown(value)} is not a whole number", "write one such as 1")
 
 
+def _truth(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise Unfit(f"{shown(value)} is neither true nor false", "write true or false")
+
+
 def _path(value: object) -> Path:
     if isinstance(value, Path):
         return value
@@ -149,12 +155,17 @@ strict.register_structure_hook_factory(attrs.has, _table_hook)
 strict.register_structure_hook_func(_is_literal, _one_of)
 strict.register_structure_hook(str, _only(_text))
 strict.register_structure_hook(int, _only(_whole_number))
+strict.register_structure_hook(bool, _only(_truth))
 strict.register_structure_hook(Path, _only(_path))
 strict.register_structure_hook(Seconds, _only(read_duration))
 strict.register_structure_hook(Bytes, _only(read_size))
 strict.register_structure_hook(int | Literal["auto"], _auto_or(_whole_number))
 strict.register_structure_hook(Path | Literal["auto"], _auto_or(_path))
 strict.register_structure_hook(Bytes | Literal["auto"], _auto_or(read_size))
+strict.register_structure_hook(Seconds | Literal["auto"], _auto_or(read_duration))
+strict.register_unstructure_hook(
+    Seconds | Literal["auto"], lambda value: value if value == "auto" else write_duration(value)
+)
 strict.register_unstructure_hook(
     Bytes | Literal["auto"], lambda value: value if value == "auto" else write_size(value)
 )

@@ -106,6 +106,7 @@ class ControlApp:
             "last_failure": keeper.last_failure and str(keeper.last_failure),
             "rungs": [str(rung) for rung in keeper.plan.rungs],
             "rung": keeper.rung and str(keeper.rung),
+            "waiting": self.pool.waiting(keeper.model),
             "child": child
             and {
                 "pid": child.pid,
@@ -114,7 +115,6 @@ class ControlApp:
                 "in_flight": child.users,
                 "slots": child.slots.size,
                 "slots_taken": child.slots.taken,
-                "waiting": child.slots.waiting,
             },
         }
 

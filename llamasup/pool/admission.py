@@ -207,10 +207,9 @@ def decide(world: World, now: float) -> dict[str, Decision]:
 
 def refusal(world: World, claim: Claim) -> Refuse | None:
     """Why this model could not be loaded even if all went that may go; None if it could."""
-    if claim.defect:
-        return Refuse(503, claim.defect)
     for device, need in claim.need.items():
-        if need > (budget := world.budgets.get(device, 0)):
+        # What nobody knows the size of is no limit: the engine will see.
+        if need > (budget := world.budgets.get(device, need)):
             return Refuse(507, _too_large(claim, device, f"there is room for {_gib(budget)}"))
     pinned = {r.model: r for r in world.residents.values() if r.pinned and r.model != claim.model}
     if not pinned:
@@ -286,7 +285,12 @@ class _Outlook:
         )
 
     def _make_room(self, claim: Claim, foes: list[Resident]) -> Decision:
-        """Who is idle goes first; then who had its turn; and else who has to have it yet."""
+        """Who is idle goes first; then who had its turn; and else who has to have it yet.
+
+        Nobody goes for a model that will not load. (Where there is room, the engine may try.)
+        """
+        if claim.defect:
+            return Refuse(503, claim.defect)
         idle, over, ends = [], [], [math.inf]
         for resident in self._movable.values():
             end = self._end_of_turn(resident, claim)

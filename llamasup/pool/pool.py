@@ -15,39 +15,74 @@ import trio
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
-from llamasup.children.slots import SlotsClosed
 from llamasup.config.addresses import Address
+from llamasup.config.schema import Config
 from llamasup.errors import OutOfMemory
+from llamasup.memory.gauge import Gauge
+from llamasup.pool.gate import Gate, Visit
+from llamasup.pool.residency import Residency
 from llamasup.pool.work import Work
 
 
 class Pool:
-    """A keeper for every model; its tasks live in `nursery`."""
+    """A gate and a keeper for every model; their tasks live in `nursery`."""
 
-    def __init__(self, plans: Iterable[Plan], nursery: trio.Nursery) -> None:
-        self.keepers = {plan.model: Keeper(plan, nursery) for plan in plans}
+    def __init__(
+        self, plans: Iterable[Plan], config: Config, gauge: Gauge, nursery: trio.Nursery
+    ) -> None:
+        self._config = config
+        self._nursery = nursery
+        self._gates: dict[str, Gate] = {}
+        self.residency = Residency(config, self._gates, gauge)
+        for plan in plans:
+            self._gates[plan.model] = self._gate(plan)
+        nursery.start_soon(self.residency.run)
+
+    @property
+    def keepers(self) -> dict[str, Keeper]:
+        """Every model's keeper by its name."""
+        return {model: gate.keeper for model, gate in self._gates.items()}
 
     def summary(self) -> str:
         """One line for whoever watches from outside."""
-        ready = [name for name, keeper in self.keepers.items() if keeper.child]
-        in_flight = sum(keeper.child.users for keeper in self.keepers.values() if keeper.child)
-        return f"{len(ready)} of {len(self.keepers)} models loaded, {in_flight} requests in flight"
+        children = [gate.keeper.child for gate in self._gates.values() if gate.keeper.child]
+        in_flight = sum(child.users for child in children)
+        loaded = f"{len(children)} of {len(self._gates)} models loaded"
+        return f"{loaded}, {in_flight} requests in flight"
 
-    def lease(self, model: str, work: Work) -> Lease:
-        """A lease on `model` for `work`, to be entered."""
-        return Lease(self.keepers[model], work)
+    def waiting(self, model: str) -> int:
+        """How many requests wait for it."""
+        return self._gates[model].waiting
+
+    def lease(self, model: str, work: Work, key: str = "", priority: int = 0) -> Lease:
+        """A lease on `model` for `work`, to be entered.
+
+        Where several wait, those of a higher priority come first, and the keys take turns.
+        """
+        return Lease(self._gates[model], Visit(work, key, priority))
+
+    def _gate(self, plan: Plan) -> Gate:
+        settings = self._config.pool
+        keeper = Keeper(plan, self.residency, self._nursery)
+        return Gate(
+            keeper,
+            self._nursery,
+            settings.max_queue,
+            settings.queue_timeout,
+            self.residency.idle,
+        )
 
 
 class Lease:
     """Held from `async with`: a child that is ready and, where the work needs one, a slot of it.
 
-    Entering loads the model and waits its turn; it raises ModelUnavailable if the model cannot be
-    started. Cancelled while waiting, it holds nothing.
+    Entering loads the model and waits its turn. It raises ModelUnavailable if the model cannot be
+    started, QueueFull and QueueTimeout. Cancelled while waiting, it holds nothing.
     """
 
-    def __init__(self, keeper: Keeper, work: Work) -> None:
-        self._keeper = keeper
-        self._needs_slot = work is Work.GENERATE
+    def __init__(self, gate: Gate, visit: Visit) -> None:
+        self._gate = gate
+        self._visit = visit
         self._child: Child
 
     @property
@@ -78,23 +113,15 @@ class Lease:
 
     def out_of_memory(self, words: str) -> bool:
         """The child says so. True if it goes, and the request is worth sending again."""
-        return self._keeper.out_of_memory(self._child, words)
+        return self._gate.keeper.out_of_memory(self._child, words)
 
     def exhausted(self, words: str) -> OutOfMemory:
         """The error for a request that no rung could answer."""
-        return self._keeper.exhausted(words)
+        return self._gate.keeper.exhausted(words)
 
     async def __aenter__(self) -> Lease:
-        while True:
-            child = await self._keeper.ready()
-            try:
-                if self._needs_slot:
-                    await child.slots.take()
-            except SlotsClosed:
-                continue
-            child.enter()
-            self._child = child
-            return self
+        self._child = await self._gate.enter(self._visit)
+        return self
 
     async def __aexit__(
         self,
@@ -102,6 +129,4 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._child.leave()
-        if self._needs_slot:
-            self._child.slots.give_back()
+        self._gate.leave(self._visit)

@@ -17,7 +17,7 @@ from attrs import frozen
 T = TypeVar("T")
 
 
-class QueueFull(Exception):
+class Crowded(Exception):
     """As many wait as may wait."""
 
 
@@ -48,9 +48,9 @@ class FairQueue(Generic[T]):
         return self._length
 
     def push(self, item: T, key: str, priority: int = 0) -> Ticket[T]:
-        """Join the queue. Raises QueueFull."""
+        """Join the queue. Raises Crowded."""
         if self._length >= self._size:
-            raise QueueFull
+            raise Crowded
         ticket = Ticket(item, key, priority)
         turns = self._turns.setdefault(priority, OrderedDict())
         turns.setdefault(key, OrderedDict())[ticket] = None

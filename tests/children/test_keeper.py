@@ -19,6 +19,7 @@ from llamasup.children.plan import Plan
 from llamasup.errors import LlamasupError, ModelUnavailable, OutOfMemory
 from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState, KeeperState
+from tests.children.landlord import RoomForAll
 from tests.harness import FAKE, Journal, eventually, is_alive
 
 Fake = Callable[..., Mapping[str, object]]
@@ -33,7 +34,7 @@ LADDER = {"ladder.contexts": [32768, 16384, 8192]}
 async def keeping(plan: Plan) -> AsyncIterator[Keeper]:
     """A keeper, until the end of the block."""
     async with trio.open_nursery() as nursery:
-        yield Keeper(plan, nursery)
+        yield Keeper(plan, RoomForAll(), nursery)
         nursery.cancel_scope.cancel()
 
 
@@ -352,7 +353,7 @@ async def test_a_model_that_is_not_preloaded_stays_away_until_it_is_asked_for(
     faking: Fake, planning: Planning
 ) -> None:
     async with trio.open_nursery() as nursery:
-        keeper = Keeper(planning(faking()), nursery)
+        keeper = Keeper(planning(faking()), RoomForAll(), nursery)
         await keeper.ready()
         await kill(keeper)
         await eventually(lambda: not nursery.child_tasks)
@@ -372,7 +373,7 @@ async def test_a_preloaded_model_that_was_given_up_comes_back_when_the_operator_
 ) -> None:
     script = faking(*HOPELESS, "--fake-scripted-lives", "1")
     async with trio.open_nursery() as nursery:
-        keeper = Keeper(planning({**script, "pool.preload": ["fake"]}), nursery)
+        keeper = Keeper(planning({**script, "pool.preload": ["fake"]}), RoomForAll(), nursery)
         await refusal(keeper)
         await eventually(lambda: not nursery.child_tasks)
         keeper.restart()
@@ -452,7 +453,7 @@ async def test_the_end_of_its_nursery_ends_a_load(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with trio.open_nursery() as nursery:
-        keeper = Keeper(planning(faking("--fake-never-ready")), nursery)
+        keeper = Keeper(planning(faking("--fake-never-ready")), RoomForAll(), nursery)
         nursery.start_soon(keeper.ready)
         pid = (await journal.first("started"))["pid"]
         nursery.cancel_scope.cancel()

@@ -142,9 +142,9 @@ def test_circumstances_change_with_the_models_file_and_with_the_engine(
 # --- what the configuration says ---
 
 
-def test_a_preloaded_model_is_pinned(faking: Fake, planning: Planning) -> None:
-    assert not planning(faking()).pinned
-    assert planning({**faking(), "pool.preload": ["fake"]}).pinned
+def test_a_model_is_preloaded_if_the_operator_says_so(faking: Fake, planning: Planning) -> None:
+    assert not planning(faking()).preloaded
+    assert planning({**faking(), "pool.preload": ["fake"]}).preloaded
 
 
 async def test_a_child_is_planned_on_the_rung_that_is_wanted(

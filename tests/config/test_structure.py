@@ -75,9 +75,14 @@ WRONG = {
     '[server]\nmax_body = "64 apples"': f'server.max_body: "64 apples" is not a size; {SIZES}',
     "[server]\nmax_body = 1.5": f"server.max_body: 1.5 is not a size; {SIZES}",
     "[server]\nmax_body = -1": f"server.max_body: -1 is not a size; {SIZES}",
+    '[models.x]\npath = "x"\nunloadable = 1': (
+        "models.x.unloadable: 1 is neither true nor false; write true or false"
+    ),
+    '[models.x]\npath = "x"\nidle_unload = "30 quarks"': (
+        f'models.x.idle_unload: "30 quarks" is not a duration; {DURATIONS}'
+    ),
     # unknown keys
     '[server]\nlisen = ":1"': 'server.lisen: this is not a known key; did you mean "listen"?',
-    "[pool]\nzzz = 1": 'pool.zzz: this is not a known key; known are "preload"',
     "[folders]\nzzz = 1": (
         'folders.zzz: this is not a known key; known are "cache", "run" and "state"'
     ),

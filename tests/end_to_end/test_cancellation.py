@@ -243,7 +243,12 @@ async def serves_on(llamasup: Llamasup) -> None:
 async def work(llamasup: Llamasup) -> dict[str, int]:
     """What the only model's child has to do."""
     (model,) = (await llamasup.status())["models"]
-    return {key: model["child"][key] for key in ("in_flight", "slots_taken", "waiting")}
+    child = model["child"]
+    return {
+        "in_flight": child["in_flight"],
+        "slots_taken": child["slots_taken"],
+        "waiting": model["waiting"],
+    }
 
 
 async def somebody_queues(llamasup: Llamasup) -> bool:

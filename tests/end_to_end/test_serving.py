@@ -220,8 +220,7 @@ async def test_who_waits_for_the_only_slot_is_answered_in_order(
         answered.append(number)
 
     async def waiting(count: int) -> bool:
-        child = (await llamasup.model_status("count"))["child"]
-        return bool(child["waiting"] == count)
+        return bool((await llamasup.model_status("count"))["waiting"] == count)
 
     async with running(counting | {"models.count.parallel": 1}) as llamasup:
         async with trio.open_nursery() as nursery, llamasup.connect() as endless:

@@ -251,18 +251,11 @@ def test_a_younger_claim_that_may_not_meet_an_older_one_waits_for_it() -> None:
 @pytest.mark.parametrize(
     ("residents", "wanted", "more", "refused"),
     [
-        ([], claim("b", defect="invalid magic"), {}, Refuse(503, "invalid magic")),
         (
             [],
             claim("b", 11),
             {},
             Refuse(507, "it needs 11.0 GiB on host, and there is room for 10.0 GiB"),
-        ),
-        (
-            [],
-            claim("b", need={"CUDA7": GIB}),
-            {},
-            Refuse(507, "it needs 1.0 GiB on CUDA7, and there is room for 0.0 GiB"),
         ),
         (
             [resident("p", pinned=True)],
@@ -292,8 +285,18 @@ def test_a_model_that_cannot_be_loaded_evicts_nobody(
     assert refusal(there, wanted) == refused
 
 
+def test_a_defective_model_evicts_nobody_but_may_be_tried_where_there_is_room() -> None:
+    defective = claim("b", defect="invalid magic")
+    assert one([resident("a", 9)], defective) == Refuse(503, "invalid magic")
+    assert one([resident("a", 1)], defective) == Load()
+
+
+def test_a_device_that_nobody_knows_is_no_limit() -> None:
+    assert one([], claim("b", need={"CUDA7": GIB})) == Load()
+
+
 def test_a_refused_claim_is_in_nobodys_way() -> None:
-    claims = [claim("broken", 9, defect="cut"), claim("b", 9)]
+    claims = [claim("large", 11), claim("b", 9)]
     assert decide(world([], claims), NOW)["b"] == Load()
 
 

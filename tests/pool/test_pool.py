@@ -18,6 +18,8 @@ from llamasup.children.orphans import own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
 from llamasup.errors import ModelUnavailable
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 from llamasup.state import State
@@ -42,7 +44,7 @@ async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
             for model, settings in whole.models.items()
         ]
         async with trio.open_nursery() as nursery:
-            yield Pool(plans, nursery)
+            yield Pool(plans, whole, Gauge(ThisMachine()), nursery)
             nursery.cancel_scope.cancel()
 
 
@@ -109,7 +111,7 @@ async def test_requests_wait_for_a_slot_and_are_served_first_come_first_served(
         for _ in range(5):
             await requests.come()
         assert sorted(requests.leased) == [0, 1]
-        assert child_of(pool).slots.waiting == 3
+        assert pool.waiting("fake") == 3
         for number in (1, 0, 2):
             await requests.finish(number)
         assert requests.leased[2:] == [2, 3, 4]
@@ -210,8 +212,7 @@ async def test_an_engine_never_gets_more_requests_than_it_has_slots(
     async with running(faking("--fake-first-byte-delay", "60", parallel=2)) as llamasup:
 
         async def six_wait() -> bool:
-            child = (await llamasup.model_status("fake"))["child"]
-            return child is not None and child["waiting"] == 6
+            return bool((await llamasup.model_status("fake"))["waiting"] == 6)
 
         def two_are_at_the_engine() -> bool:
             return [entry["target"] for entry in journal.entries("request")].count(CHAT) == 2

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from llamasup.pool.queue import FairQueue, QueueFull, Ticket
+from llamasup.pool.queue import Crowded, FairQueue, Ticket
 
 
 def drained(queue: FairQueue[str]) -> str:
@@ -52,7 +52,7 @@ def test_a_key_that_comes_back_has_its_turn_after_those_who_wait() -> None:
 
 def test_no_more_may_wait_than_the_queue_has_places_for() -> None:
     queue = filled("a1", "b1", size=2)
-    with pytest.raises(QueueFull):
+    with pytest.raises(Crowded):
         queue.push("c1", "c", priority=9)
     queue.pop()
     queue.push("c1", "c")
@@ -94,7 +94,7 @@ class Waiting(RuleBasedStateMachine):
     def push(self, key: str, priority: int) -> object:
         self.pushed += 1
         if len(self.waiting) == self.SIZE:
-            with pytest.raises(QueueFull):
+            with pytest.raises(Crowded):
                 self.queue.push(self.pushed, key, priority)
             return multiple()
         ticket = self.queue.push(self.pushed, key, priority)

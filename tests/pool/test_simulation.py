@@ -32,7 +32,7 @@ from llamasup.pool.admission import (
     decide,
     unload_times,
 )
-from llamasup.pool.queue import FairQueue, QueueFull, Ticket
+from llamasup.pool.queue import Crowded, FairQueue, Ticket
 
 LONGEST_LOAD, LONGEST_STOP, LONGEST_ANSWER = 8.0, 2.0, 6.0
 KEYS = ("ann", "bob", "cyd")
@@ -143,7 +143,7 @@ class Pool:
         queue = self.queues[request.model]
         try:
             request.ticket = queue.push(request, request.key, request.priority)
-        except QueueFull:
+        except Crowded:
             self._end(request, "queue full")
             return
         waiting = self.waiting[request.model]

@@ -1,0 +1,50 @@
+"""What models may hold of each device: all that others leave, less a reserve. Pure.
+
+On the host, what children hold besides the files that they map is known. Files do not count: the
+system takes their pages back when it needs them, and so calls them free; but what a model needs
+includes its weights, or it would be read from the disk again and again.
+
+What a process holds of a GPU cannot be told everywhere. So there it is others who are measured,
+while no child comes or goes; meanwhile, what they held before is taken for true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from llamasup.memory.hardware import HOST, Device
+from llamasup.pool.admission import Amounts
+
+_LARGEST_RESERVE = 1 << 30
+_RESERVED_PART = 10
+
+
+def reserve_of(device: Device, wished: int | Literal["auto"]) -> int:
+    """What is left free of it: as the operator wishes, else a tenth, and never much."""
+    return min(_LARGEST_RESERVE, device.total // _RESERVED_PART) if wished == "auto" else wished
+
+
+def taken_by_others(devices: Iterable[Device], held: Amounts, held_of_host: int) -> dict[str, int]:
+    """What is neither free nor held by children, device by device.
+
+    `held` is what children should hold by their needs; of the host, `held_of_host` is measured.
+    """
+    taken = {}
+    for device in devices:
+        if not device.unified:
+            own = held_of_host if device.name == HOST else held.get(device.name, 0)
+            taken[device.name] = max(device.total - device.free - own, 0)
+    return taken
+
+
+def budgets(
+    devices: Iterable[Device], taken: Amounts, wished_reserve: int | Literal["auto"]
+) -> Amounts:
+    """What there is for models on each device."""
+    rooms: Mapping[str, int] = {
+        device.name: device.total - taken[device.name] - reserve_of(device, wished_reserve)
+        for device in devices
+        if not device.unified
+    }
+    return {name: max(room, 0) for name, room in rooms.items()}

@@ -1,0 +1,207 @@
+"""A model's gate: requests wait here for a child, or for a slot of it, and enter in fair order.
+
+Whoever waits sees to it that a child is loaded. When nobody waits any more, a load that has no
+place in memory yet is not wanted any more either; one that has begun goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from llamasup.children.child import Child
+from llamasup.children.keeper import Keeper
+from llamasup.errors import LlamasupError, QueueFull, QueueTimeout
+from llamasup.pool.queue import Crowded, FairQueue, Ticket
+from llamasup.pool.work import Work
+from llamasup.states import ChildState
+
+_COME_AGAIN_AFTER = 5.0
+
+
+class Visit:
+    """One request's way through the gate, and back."""
+
+    __slots__ = ("answered", "child", "failure", "key", "priority", "ticket", "work")
+
+    def __init__(self, work: Work, key: str, priority: int) -> None:
+        self.work = work
+        self.key = key
+        self.priority = priority
+        self.child: Child | None = None
+        """Whose guest it is, from the moment that it is let in."""
+
+        self.failure: LlamasupError | None = None
+        self.answered: trio.Event | None = None
+        self.ticket: Ticket[Visit] | None = None
+
+
+class Gate:
+    """The entrance to one model. Its task lives in `nursery` while there is something to see to."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        nursery: trio.Nursery,
+        most_waiting: int,
+        patience: float,
+        is_idle: Callable[[Gate], None],
+    ) -> None:
+        self.keeper = keeper
+        self.shut_out_since: float | None = None
+        """Since when somebody waits, and nobody is let in."""
+
+        self.held = False
+        """Nobody is let in for now, though there is a child: others shall have their turn."""
+
+        self._nursery = nursery
+        self._patience = patience
+        self._is_idle = is_idle
+        self._queues = {work: FairQueue[Visit](most_waiting) for work in Work}
+        self._has_usher = False
+        self._interest = trio.CancelScope()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._queues.values()))
+
+    async def enter(self, visit: Visit) -> Child:
+        """Wait for a child, and where the work needs one for a slot; `leave` gives both back.
+
+        Raises QueueFull, QueueTimeout, or why there will be no child. Cancelled, nothing is held.
+        """
+        child = self._open_to()
+        if child and not self._queues[visit.work] and _has_room(child, visit.work):
+            _let_in(visit, child)
+            return child
+        self._join(visit)
+        with trio.move_on_after(self._patience):
+            await self._wait(visit)
+        if visit.failure:
+            raise visit.failure
+        if visit.child is None:
+            model, waited = self.keeper.model, self._patience
+            raise QueueTimeout(f'"{model}" had no time for this request within {waited:g} s')
+        return visit.child
+
+    def leave(self, visit: Visit) -> None:
+        """The request is done: somebody else may have its place."""
+        child = visit.child
+        assert child is not None  # only guests leave
+        child.leave()
+        if visit.work is Work.GENERATE:
+            child.slots.give_back()
+        if any(self._queues.values()):
+            self._admit()
+        if not child.users:
+            self._is_idle(self)
+
+    def hold(self, held: bool) -> None:
+        """Let nobody in for now, or let them in again."""
+        if held is not self.held:
+            self.held = held
+            self._admit()
+
+    def position(self, visit: Visit) -> int | None:
+        """How many are before it; None if it does not wait."""
+        if visit.ticket is None:
+            return None
+        return self._queues[visit.work].position(visit.ticket)
+
+    def _admit(self) -> None:
+        """Let in as many of those who wait as there is room for."""
+        if child := self._open_to():
+            for work, queue in self._queues.items():
+                while queue and _has_room(child, work):
+                    visit = queue.pop()
+                    _let_in(visit, child)
+                    _answer(visit)
+        self._take_note()
+
+    def _open_to(self) -> Child | None:
+        """The child that requests are let in to at present."""
+        child = self.keeper.child
+        open_ = child is not None and child.state is ChildState.READY and not self.held
+        return child if open_ else None
+
+    def _join(self, visit: Visit) -> None:
+        queue = self._queues[visit.work]
+        try:
+            visit.ticket = queue.push(visit, visit.key, visit.priority)
+        except Crowded:
+            full = QueueFull(f'{len(queue)} requests wait for "{self.keeper.model}" already')
+            full.retry_after = _COME_AGAIN_AFTER
+            raise full from None
+        visit.answered = trio.Event()
+        self._take_note()
+        if not self._has_usher:
+            self._has_usher = True
+            self._nursery.start_soon(self._usher, name=f"usher of {self.keeper.model}")
+
+    async def _wait(self, visit: Visit) -> None:
+        assert visit.answered is not None
+        assert visit.ticket is not None
+        try:
+            await visit.answered.wait()
+        except trio.Cancelled:
+            # Between the cancellation and this line, it may still have been answered.
+            if visit.child:
+                self.leave(visit)
+                visit.child = None
+            elif not visit.failure:
+                self._queues[visit.work].remove(visit.ticket)
+                self._take_note()
+            raise
+
+    async def _usher(self) -> None:
+        """As long as somebody waits, have a child loaded; and again when that one is going."""
+        while self.waiting:
+            if child := await self._fetched():
+                self._admit()
+                await child.slots.closed.wait()
+                self._take_note()
+        self._has_usher = False
+
+    async def _fetched(self) -> Child | None:
+        with trio.CancelScope() as self._interest:
+            try:
+                return await self.keeper.ready()
+            except LlamasupError as error:
+                self._turn_away(error)
+        return None
+
+    def _turn_away(self, error: LlamasupError) -> None:
+        for queue in self._queues.values():
+            while queue:
+                visit = queue.pop()
+                visit.failure = error
+                _answer(visit)
+        self._take_note()
+
+    def _take_note(self) -> None:
+        """Whether somebody is shut out, and whether anybody is interested at all."""
+        if not self.waiting:
+            self._interest.cancel()
+        if not self.waiting or self._open_to():
+            self.shut_out_since = None
+        elif self.shut_out_since is None:
+            self.shut_out_since = trio.current_time()
+
+
+def _has_room(child: Child, work: Work) -> bool:
+    return work is not Work.GENERATE or child.slots.free
+
+
+def _let_in(visit: Visit, child: Child) -> None:
+    if visit.work is Work.GENERATE:
+        child.slots.take()
+    child.enter()
+    visit.child = child
+
+
+def _answer(visit: Visit) -> None:
+    assert visit.answered is not None  # it has waited
+    visit.ticket = None
+    visit.answered.set()

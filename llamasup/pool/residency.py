@@ -1,0 +1,311 @@
+"""Carries out what `admission` decides: who gets a place in memory, who goes for it, and when.
+
+A keeper asks for a place before each start, and its child has it until the memory is back. After
+every change admission is asked anew, and only its latest answer counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+
+import trio
+
+from llamasup.children.child import Child
+from llamasup.children.keeper import Keeper
+from llamasup.children.needs import Needed
+from llamasup.config.schema import Config
+from llamasup.errors import ModelUnavailable, NoRoom
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import HOST, Device
+from llamasup.memory.host import anonymous_memory
+from llamasup.pool.admission import (
+    Amounts,
+    Claim,
+    Drain,
+    Evict,
+    Group,
+    Load,
+    Refuse,
+    Resident,
+    State,
+    Wait,
+    World,
+    decide,
+    unload_times,
+)
+from llamasup.pool.budgets import budgets, taken_by_others
+from llamasup.pool.gate import Gate
+from llamasup.states import ChildState
+
+log = logging.getLogger(__name__)
+
+_RETURN_PATIENCE = 5.0
+_RETURN_PAUSE = 0.02
+_RETURNED_PART = 0.8
+"""So much of what a child should have held on a device has to be back: needs are not exact."""
+
+
+class Place:
+    """What one child may hold of the memory, from before its start until it is all back."""
+
+    def __init__(self, gate: Gate, needed: Needed, residency: Residency) -> None:
+        self.gate = gate
+        self.needed = needed
+        self._residency = residency
+        self._child: Child | None = None
+        self._given_at = trio.current_time()
+        self._load_seconds = 0.0
+
+    async def __aenter__(self) -> Place:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with trio.CancelScope(shield=True):
+            await self._residency.take_back(self)
+
+    def occupy(self, child: Child) -> None:
+        """It is this child's place."""
+        self._child = child
+
+    def ready(self) -> None:
+        """The child is ready; so from now on it may have to go for another one's sake."""
+        self._load_seconds = trio.current_time() - self._given_at
+        self._residency.reconsider()
+
+    @property
+    def resident(self) -> Resident:
+        """As admission sees it."""
+        child, plan = self._child, self.gate.keeper.plan
+        return Resident(
+            plan.model,
+            self.needed.amounts,
+            self.state,
+            in_flight=child.users if child else 0,
+            ready_at=child.ready_at if child else 0.0,
+            last_used=child.last_used if child else 0.0,
+            load_seconds=self._load_seconds,
+            idle_unload=plan.idle_unload,
+            pinned=not plan.settings.unloadable,
+        )
+
+    @property
+    def state(self) -> State:
+        """What becomes of its memory."""
+        state = ChildState.STARTING if self._child is None else self._child.state
+        if state is ChildState.STARTING:
+            return State.LOADING
+        if state is ChildState.READY:
+            return State.DRAINING if self.gate.held else State.READY
+        return State.STOPPING
+
+    @property
+    def anonymous_memory(self) -> int:
+        """What its child really holds of the host's memory, besides files."""
+        return anonymous_memory(self._child.pid) if self._child and self._child.pid else 0
+
+
+class _Request:
+    """A keeper's wish for a place."""
+
+    def __init__(self, gate: Gate, needed: Needed) -> None:
+        self.gate = gate
+        self.needed = needed
+        self.decided = trio.Event()
+        self.place: Place | None = None
+        self.refused: Refuse | None = None
+        self._since = trio.current_time()
+
+    @property
+    def claim(self) -> Claim:
+        """As admission sees it."""
+        since = self._since if self.gate.shut_out_since is None else self.gate.shut_out_since
+        needed = self.needed
+        return Claim(self.gate.keeper.model, needed.amounts, since, needed.defect)
+
+
+class Residency:
+    """Which models are in memory. `run` is its clock."""
+
+    def __init__(self, config: Config, gates: Mapping[str, Gate], gauge: Gauge) -> None:
+        self.places: dict[str, Place] = {}
+        self._config = config
+        self._groups = tuple(
+            Group(frozenset(group.members), group.together, group.exclusive)
+            for group in config.groups.values()
+        )
+        self._gates = gates
+        self._gauge = gauge
+        self._requests: dict[str, _Request] = {}
+        self._devices: Sequence[Device] = ()
+        self._taken: Amounts = {}
+        self._nap = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Unload who has idled for long enough, and see to it when a turn is over."""
+        while True:
+            with trio.CancelScope() as self._nap:
+                self.reconsider()
+                self._unload_idle()
+                await trio.sleep_forever()
+            await self._measure()
+
+    async def place(self, keeper: Keeper, needed: Needed) -> Place:
+        """A place for the keeper's next child, waited for. Raises NoRoom or ModelUnavailable.
+
+        Cancelled, the keeper holds nothing, and nobody has to go for its sake any more.
+        """
+        await self._measure()
+        model = keeper.model
+        self._requests[model] = request = _Request(self._gates[model], needed)
+        self.reconsider()
+        try:
+            await request.decided.wait()
+        except trio.Cancelled:
+            if request.place:
+                del self.places[model]
+            self._requests.pop(model, None)
+            self.reconsider()
+            raise
+        if request.place is None:
+            assert request.refused is not None  # the only other answer
+            raise _refusal(model, request.refused)
+        return request.place
+
+    async def take_back(self, place: Place) -> None:
+        """Its child is gone. Returns when the memory is back, or does not seem to come."""
+        await self._until_returned(place)
+        del self.places[place.gate.keeper.model]
+        place.gate.hold(False)
+        self.reconsider()
+
+    def idle(self, gate: Gate) -> None:
+        """Nobody uses this model any more, for now."""
+        if self._requests:
+            self.reconsider()
+        elif idle_unload := gate.keeper.plan.idle_unload:
+            self._wake_at(trio.current_time() + idle_unload)
+
+    def reconsider(self) -> None:
+        """Something has changed: ask admission, and carry out what it says."""
+        claims = self._claims()
+        held: set[str] = set()
+        if claims:
+            for model, decision in decide(self._world(claims), trio.current_time()).items():
+                match decision:
+                    case Load():
+                        self._give_place(model)
+                    case Evict(victims):
+                        self._evict(victims, model)
+                    case Drain(victims):
+                        held.update(victims)
+                    case Wait(until):
+                        self._wake_at(until)
+                    case Refuse():
+                        self._refuse(model, decision)
+        for model, place in self.places.items():
+            place.gate.hold(model in held)
+
+    def _claims(self) -> list[Claim]:
+        """The wishes for places; and those who have one, and wait because it is being cleared."""
+        claims = [request.claim for request in self._requests.values()]
+        for model, place in self.places.items():
+            since = place.gate.shut_out_since
+            if since is not None and model not in self._requests:
+                claims.append(Claim(model, place.needed.amounts, since))
+        return sorted(claims, key=lambda claim: claim.since)
+
+    def _world(self, claims: list[Claim]) -> World:
+        pool = self._config.pool
+        return World(
+            {model: place.resident for model, place in self.places.items()},
+            claims,
+            self._budgets,
+            pool.max_loaded_models,
+            self._groups,
+            pool.turn,
+        )
+
+    @property
+    def _budgets(self) -> Amounts:
+        return budgets(self._devices, self._taken, self._config.pool.memory_reserve)
+
+    def _give_place(self, model: str) -> None:
+        request = self._requests.pop(model)
+        request.place = self.places[model] = Place(request.gate, request.needed, self)
+        request.decided.set()
+
+    def _evict(self, victims: Iterable[str], model: str) -> None:
+        for victim in victims:
+            log.info("%s is unloaded: %s needs its place", victim, model)
+            self._gates[victim].keeper.unload()
+
+    def _refuse(self, model: str, refused: Refuse) -> None:
+        # Who has a place, and is refused the next one, is told when it asks for that.
+        if request := self._requests.pop(model, None):
+            request.refused = refused
+            request.decided.set()
+
+    def _unload_idle(self) -> None:
+        now = trio.current_time()
+        residents = [place.resident for place in self.places.values()]
+        for model, at in unload_times(residents).items():
+            if at <= now:
+                log.info("%s is unloaded: it has not been used for a while", model)
+                self._gates[model].keeper.unload()
+            else:
+                self._wake_at(at)
+
+    def _wake_at(self, moment: float) -> None:
+        self._nap.deadline = min(self._nap.deadline, moment)
+
+    async def _measure(self) -> None:
+        """What others hold, as far as it can be told at the moment."""
+        self._devices = await self._gauge.devices()
+        places = self.places.values()
+        of_host = sum(place.anonymous_memory for place in places)
+        taken = taken_by_others(self._devices, _held(places), of_host)
+        if any(place.state in (State.LOADING, State.STOPPING) for place in places):
+            taken = {device: self._taken.get(device, now) for device, now in taken.items()} | {
+                device: now for device, now in taken.items() if device == HOST
+            }
+        self._taken = taken
+
+    async def _until_returned(self, place: Place) -> None:
+        """The system takes a process's memory back as it ends; a GPU's driver some time later."""
+        if place.needed.amounts.keys() <= {HOST}:
+            return
+        with trio.move_on_after(_RETURN_PATIENCE):
+            while not self._has_returned(place):
+                await trio.sleep(_RETURN_PAUSE)
+                self._devices = await self._gauge.devices()
+
+    def _has_returned(self, place: Place) -> bool:
+        others = _held(other for other in self.places.values() if other is not place)
+        return all(
+            device.total - device.free
+            <= self._taken.get(device.name, 0)
+            + others.get(device.name, 0)
+            + (1 - _RETURNED_PART) * place.needed.amounts[device.name]
+            for device in self._devices
+            if device.name != HOST and device.name in place.needed.amounts
+        )
+
+
+def _held(places: Iterable[Place]) -> dict[str, int]:
+    held: dict[str, int] = {}
+    for place in places:
+        for device, amount in place.needed.amounts.items():
+            held[device] = held.get(device, 0) + amount
+    return held
+
+
+def _refusal(model: str, refused: Refuse) -> ModelUnavailable:
+    kind = NoRoom if refused.status == NoRoom.status else ModelUnavailable
+    return kind(f'model "{model}" cannot be loaded: {refused.reason}')

@@ -1,0 +1,64 @@
+"""Budgets: what others hold is theirs, a reserve is nobody's, and the rest is for models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamasup.memory.hardware import HOST, Device, Kind
+from llamasup.pool.budgets import budgets, reserve_of, taken_by_others
+
+GIB = 1 << 30
+
+
+def host(total: int, free: int) -> Device:
+    return Device(HOST, Kind.HOST, total * GIB, free * GIB)
+
+
+def gpu(total: int, free: int, *, unified: bool = False) -> Device:
+    return Device("CUDA0", Kind.NVIDIA, total * GIB, free * GIB, unified=unified)
+
+
+def test_what_children_hold_is_still_theirs_to_have() -> None:
+    devices = [host(64, 40), gpu(24, 4)]
+    taken = taken_by_others(devices, {HOST: 30 * GIB, "CUDA0": 18 * GIB}, 16 * GIB)
+    assert taken == {HOST: 8 * GIB, "CUDA0": 2 * GIB}
+    assert budgets(devices, taken, 1 * GIB) == {HOST: 55 * GIB, "CUDA0": 21 * GIB}
+
+
+def test_files_that_are_mapped_count_as_free_and_their_models_need_as_taken() -> None:
+    """A model of 30 GiB that is read from its file leaves the budget as it was."""
+    before, after = [host(64, 60)], [host(64, 60)]
+    assert taken_by_others(before, {}, 0) == taken_by_others(after, {HOST: 30 * GIB}, 0)
+
+
+def test_a_child_that_holds_less_than_it_needs_makes_nobody_else_hold_less_than_nothing() -> None:
+    assert taken_by_others([gpu(24, 20)], {"CUDA0": 18 * GIB}, 0) == {"CUDA0": 0}
+
+
+def test_what_is_placed_in_unified_memory_is_the_hosts() -> None:
+    devices = [host(64, 64), gpu(0, 0, unified=True)]
+    assert taken_by_others(devices, {}, 0) == {HOST: 0}
+    assert set(budgets(devices, {HOST: 0}, "auto")) == {HOST}
+
+
+@pytest.mark.parametrize(
+    ("total", "wished", "reserve"),
+    [(64, "auto", GIB), (5, "auto", GIB // 2), (5, 2 * GIB, 2 * GIB), (64, 0, 0)],
+)
+def test_the_reserve_is_what_was_asked_for_or_a_tenth_and_never_much(
+    total: int, wished: int | Literal["auto"], reserve: int
+) -> None:
+    assert reserve_of(host(total, total), wished) == reserve
+
+
+@given(st.integers(0, 64), st.integers(0, 64), st.integers(0, 64), st.integers(0, 99))
+def test_a_budget_is_never_negative_and_never_more_than_there_is(
+    total: int, free: int, held: int, reserve: int
+) -> None:
+    devices = [host(total, min(free, total))]
+    taken = taken_by_others(devices, {}, held * GIB)
+    assert 0 <= budgets(devices, taken, reserve * GIB)[HOST] <= total * GIB

@@ -1,0 +1,316 @@
+"""Gates let in as many as a child has slots for, in fair order, and forget nobody who waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from llamasup.children.keeper import Keeper
+from llamasup.children.slots import Slots
+from llamasup.errors import ModelUnavailable, QueueFull, QueueTimeout
+from llamasup.pool.gate import Gate, Visit
+from llamasup.pool.work import Work
+from llamasup.states import ChildState
+
+
+class StubChild:
+    """What of a child a gate looks at."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = Slots(slots)
+        self.state = ChildState.READY
+        self.users = 0
+
+    def enter(self) -> None:
+        self.users += 1
+
+    def leave(self) -> None:
+        self.users -= 1
+
+
+class StubKeeper:
+    """A keeper whose loads end when the test says so."""
+
+    model = "stub"
+
+    def __init__(self) -> None:
+        self.child: StubChild | None = None
+        self.wishes = 0
+        self._settled = trio.Event()
+        self._failure: ModelUnavailable | None = None
+
+    async def ready(self) -> StubChild:
+        self.wishes += 1
+        try:
+            if self.child is None:
+                await self._settled.wait()
+                if self._failure:
+                    raise self._failure
+            assert self.child is not None
+            return self.child
+        finally:
+            self.wishes -= 1
+
+    def comes(self, slots: int = 2) -> None:
+        if self.child is None:
+            self.child = StubChild(slots)
+            self._settle(None)
+
+    def fails(self, words: str) -> None:
+        if self.child is None:
+            self._settle(ModelUnavailable(words))
+
+    def goes(self) -> None:
+        if self.child is not None:
+            self.child.state = ChildState.STOPPING
+            self.child.slots.closed.set()
+            self.child = None
+
+    def _settle(self, failure: ModelUnavailable | None) -> None:
+        self._failure = failure
+        self._settled.set()
+        self._settled = trio.Event()
+
+
+class Crowd:
+    """Requests that come to a gate, are let in until they are done, or leave while they wait."""
+
+    def __init__(self, gate: Gate, nursery: trio.Nursery) -> None:
+        self.gate = gate
+        self.waiting: list[int] = []
+        self.guests: dict[int, Visit] = {}
+        self.served: list[int] = []
+        self.told: dict[int, str] = {}
+        self._nursery = nursery
+        self._scopes: list[trio.CancelScope] = []
+
+    def comes(self, key: str = "", priority: int = 0, work: Work = Work.GENERATE) -> None:
+        number = len(self._scopes)
+        self._scopes.append(trio.CancelScope())
+        self.waiting.append(number)
+        self._nursery.start_soon(self._visit, number, Visit(work, key, priority))
+
+    async def _visit(self, number: int, visit: Visit) -> None:
+        with self._scopes[number]:
+            try:
+                await self.gate.enter(visit)
+            except (ModelUnavailable, QueueFull, QueueTimeout) as error:
+                self.told[number] = f"{error.status} {error}"
+            else:
+                self.guests[number] = visit
+                self.served.append(number)
+        self.waiting.remove(number)
+
+    def leaves(self, place: int) -> None:
+        """Somebody who waits gives up."""
+        if self.waiting:
+            self._scopes[self.waiting[place % len(self.waiting)]].cancel()
+
+    def finishes(self, place: int) -> None:
+        """Somebody who was let in is done."""
+        if self.guests:
+            number = list(self.guests)[place % len(self.guests)]
+            self.gate.leave(self.guests.pop(number))
+
+
+class Scene:
+    """A gate, its keeper, and the crowd before it."""
+
+    def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
+        self.keeper = StubKeeper()
+        self.idle: list[Gate] = []
+        self.gate = Gate(
+            cast(Keeper, self.keeper),
+            nursery,
+            most_waiting=settings.get("most_waiting", 1000),
+            patience=settings.get("patience", 1e6),
+            is_idle=self.idle.append,
+        )
+        self.crowd = Crowd(self.gate, nursery)
+
+    async def crowd_of(self, *keys: str) -> None:
+        """They come one after the other."""
+        for key in keys:
+            self.crowd.comes(key)
+            await wait_all_tasks_blocked()
+
+    async def served(self) -> list[int]:
+        """Everybody in the order in which they are let in, one at a time."""
+        while self.crowd.guests:
+            self.crowd.finishes(0)
+            await wait_all_tasks_blocked()
+        return self.crowd.served
+
+
+@asynccontextmanager
+async def scene(**settings: Any) -> AsyncIterator[Scene]:
+    async with trio.open_nursery() as nursery:
+        yield Scene(nursery, **settings)
+        nursery.cancel_scope.cancel()
+
+
+places = st.integers(0, 9)
+deeds = st.one_of(
+    st.tuples(st.just("comes"), st.sampled_from("abc"), st.integers(0, 2)),
+    st.tuples(st.just("leaves"), places),
+    st.tuples(st.just("finishes"), places),
+    st.tuples(st.just("child comes"), st.integers(1, 3)),
+    st.tuples(st.just("child goes")),
+    st.tuples(st.just("hold"), st.booleans()),
+)
+moments = st.lists(st.lists(deeds, min_size=1, max_size=4), max_size=12)
+"""What is done at one moment is done before anybody can react to it."""
+
+
+@given(moments)
+async def test_whatever_happens_nobody_is_forgotten_and_no_slot_is_overbooked_or_lost(
+    moments: list[list[tuple[Any, ...]]],
+) -> None:
+    async with scene() as stage:
+        crowd, keeper, gate = stage.crowd, stage.keeper, stage.gate
+        act = {
+            "comes": crowd.comes,
+            "leaves": crowd.leaves,
+            "finishes": crowd.finishes,
+            "child comes": keeper.comes,
+            "child goes": keeper.goes,
+            "hold": gate.hold,
+        }
+        for moment in moments:
+            for deed, *details in moment:
+                act[deed](*details)
+            await wait_all_tasks_blocked()
+            child = keeper.child
+            assert gate.waiting == len(crowd.waiting)
+            guests = [v for v in crowd.guests.values() if child and v.child is cast(Any, child)]
+            if child:
+                assert child.slots.taken == child.users == len(guests) <= child.slots.size
+            if crowd.waiting:
+                assert gate.held or not child or not child.slots.free, "room, and somebody waits"
+                assert child or keeper.wishes, "nobody sees to a child"
+                assert (gate.shut_out_since is None) is (child is not None and not gate.held)
+            else:
+                assert not keeper.wishes, "nobody waits, and a child is wanted"
+                assert gate.shut_out_since is None
+
+
+async def test_those_who_come_first_are_let_in_first() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a", "a", "a")
+        assert await stage.served() == [0, 1, 2, 3]
+
+
+async def test_clients_take_turns_also_when_they_waited_for_the_load() -> None:
+    async with scene() as stage:
+        await stage.crowd_of("greedy", "greedy", "greedy", "modest")
+        stage.keeper.comes(slots=1)
+        await wait_all_tasks_blocked()
+        assert await stage.served() == [0, 3, 1, 2]
+
+
+async def test_a_higher_priority_comes_first() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a")
+        stage.crowd.comes("b", priority=1)
+        await wait_all_tasks_blocked()
+        assert await stage.served() == [0, 2, 1]
+
+
+async def test_what_needs_no_slot_waits_for_the_child_alone() -> None:
+    async with scene() as stage:
+        stage.crowd.comes(work=Work.ASK)
+        await wait_all_tasks_blocked()
+        assert stage.crowd.waiting == [0]
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a")
+        stage.crowd.comes(work=Work.ASK)
+        await wait_all_tasks_blocked()
+        assert stage.crowd.waiting == [2]
+
+
+async def test_somebody_who_leaves_just_when_it_is_let_in_keeps_nothing() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a", "a")
+        stage.crowd.leaves(0)
+        stage.crowd.finishes(0)
+        await wait_all_tasks_blocked()
+        assert stage.crowd.served == [0, 2]
+
+
+async def test_everybody_who_waits_for_a_load_is_told_why_it_failed() -> None:
+    async with scene() as stage:
+        await stage.crowd_of("a", "b")
+        stage.keeper.fails("it is broken")
+        await wait_all_tasks_blocked()
+        assert stage.crowd.told == {0: "503 it is broken", 1: "503 it is broken"}
+
+
+async def test_those_who_wait_at_a_child_that_goes_are_let_in_to_the_next() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a", "a")
+        stage.keeper.goes()
+        await wait_all_tasks_blocked()
+        stage.keeper.comes(slots=2)
+        await wait_all_tasks_blocked()
+        assert stage.crowd.served == [0, 1, 2]
+
+
+async def test_a_held_gate_lets_nobody_in_until_it_is_open_again() -> None:
+    async with scene() as stage:
+        stage.keeper.comes()
+        stage.gate.hold(True)
+        await stage.crowd_of("a")
+        assert stage.crowd.served == []
+        assert stage.gate.shut_out_since is not None
+        stage.gate.hold(False)
+        await wait_all_tasks_blocked()
+        assert stage.crowd.served == [0]
+
+
+async def test_no_more_may_wait_than_may_wait() -> None:
+    async with scene(most_waiting=2) as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a", "a", "a")
+        assert stage.crowd.told == {3: '429 2 requests wait for "stub" already'}
+
+
+async def test_nobody_waits_longer_than_may_be_waited(autojump_clock: MockClock) -> None:
+    async with scene(patience=60) as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a")
+        await trio.sleep(61)
+        assert stage.crowd.told == {1: '504 "stub" had no time for this request within 60 s'}
+        assert stage.gate.waiting == 0
+
+
+async def test_whoever_waits_can_see_how_many_come_before() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a", "a")
+        visit = Visit(Work.GENERATE, "b", 0)
+        assert stage.gate.position(visit) is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.gate.enter, visit)
+            await wait_all_tasks_blocked()
+            assert stage.gate.position(visit) == 1
+            nursery.cancel_scope.cancel()
+
+
+async def test_that_nobody_is_left_is_told_once() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=2)
+        await stage.crowd_of("a", "a")
+        stage.crowd.finishes(0)
+        assert stage.idle == []
+        stage.crowd.finishes(0)
+        assert stage.idle == [stage.gate]
