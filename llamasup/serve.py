@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ from llamasup.control.server import ControlServer
 from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError
 from llamasup.front.conversation import Desk
-from llamasup.front.listener import Front, bound_address, open_listeners
+from llamasup.front.listener import Doors, Front, bound_address
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
 from llamasup.models.catalog import Catalog
@@ -66,8 +65,9 @@ async def serve(config: Config, environ: Mapping[str, str], announce: Announce) 
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         own_run_folder(base) as (run_folder, left),
-        open_listeners(config.server.listen) as doors,
+        Doors() as doors,
     ):
+        doors.move(config.server.listen)
         notifier = Notifier(environ)
         stop = Stop(config.server.drain_timeout, notifier)
         async with trio.open_nursery() as nursery:
@@ -126,7 +126,7 @@ async def _serve(
     config: Config,
     launcher: Launcher,
     run_folder: RunFolder,
-    doors: list[socket.socket],
+    doors: Doors,
     stop: Stop,
     notifier: Notifier,
     announce: Announce,
@@ -146,11 +146,12 @@ async def _serve(
         for name in config.pool.preload:
             children.start_soon(_preload, pool.keepers[name])
         catalog = Catalog(config.models, config.server.default_model)
-        front = Front(Desk(config.server, config.recovery.max_replays, catalog, pool, control))
+        desk = Desk(config.server, config.recovery.max_replays, catalog, pool, control)
+        front = Front(desk, doors)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(front.serve, doors)
+            nursery.start_soon(front.serve)
             notifier.tell("READY=1", f"STATUS={pool.summary()}")
-            announce(config, [bound_address(door) for door in doors])
+            announce(config, [bound_address(door) for door in doors.listeners])
             await stop.wished.wait()
             front.close()
         children.cancel_scope.cancel()

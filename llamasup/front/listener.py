@@ -7,8 +7,8 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -34,24 +34,69 @@ class TooManyConnections(LlamasupError):
     code = "too_many_connections"
 
 
-@contextmanager
-def open_listeners(addresses: Iterable[str]) -> Iterator[list[socket.socket]]:
-    """Every address bound, until the end. Raises OperatorError if one cannot be."""
-    listeners: list[socket.socket] = []
+class Doors:
+    """The public addresses that we listen on, until the end of the `with` block."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, list[socket.socket]] = {}
+
+    def __enter__(self) -> Doors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.move([])
+
+    @property
+    def listeners(self) -> list[socket.socket]:
+        """Every socket that somebody may knock at."""
+        return [listener for listeners in self._open.values() for listener in listeners]
+
+    def move(self, addresses: Sequence[str]) -> None:
+        """Listen on these addresses from now on, and on no others.
+
+        Raises OperatorError if that cannot be; then everything is as it was.
+        """
+        new = [address for address in dict.fromkeys(addresses) if address not in self._open]
+        old = [address for address in self._open if address not in addresses]
+        try:
+            opened = _opened(new)
+        except OperatorError:
+            # An old address may be in the way of a new one, as "127.0.0.1:80" is of ":80".
+            self._close(old)
+            try:
+                opened = _opened(new)
+            except OperatorError:
+                self._open |= _opened(old)
+                raise
+        else:
+            self._close(old)
+        self._open |= opened
+
+    def _close(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            for listener in self._open.pop(address):
+                _close(listener)
+
+
+def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
+    """All of them, or none."""
+    opened: dict[str, list[socket.socket]] = {}
     try:
         for text in addresses:
             address = parse_address(text)
             try:
-                listeners += _bind(address)
+                opened[text] = _bind(address)
             except OSError as error:
                 raise OperatorError(
                     f"cannot listen on {address}: {error.strerror}; choose another address with"
                     " --listen or server.listen"
                 ) from error
-        yield listeners
-    finally:
-        for listener in listeners:
-            _close(listener)
+    except OperatorError:
+        for listeners in opened.values():
+            for listener in listeners:
+                _close(listener)
+        raise
+    return opened
 
 
 def _bind(address: Address) -> list[socket.socket]:
@@ -131,15 +176,16 @@ def bound_address(listener: socket.socket) -> Address:
 
 
 class Front:
-    """The open doors and the conversations behind them."""
+    """The doors and the conversations behind them."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, doors: Doors) -> None:
         self._desk = desk
-        self._doors = trio.CancelScope()
+        self._doors = doors
+        self._watching = trio.CancelScope()
         self._departures = Departures()
         self._open: dict[Conversation, trio.CancelScope] = {}
 
-    async def serve(self, listeners: list[socket.socket]) -> None:
+    async def serve(self) -> None:
         """Accept until `close`, then return when the last answer has been given.
 
         Cancelled, every connection is closed at once.
@@ -147,29 +193,32 @@ class Front:
         async with trio.open_nursery() as lookout:
             lookout.start_soon(self._departures.watch)
             async with trio.open_nursery() as conversations:
-                await self._open_doors(listeners, conversations)
+                while not self._desk.closing:
+                    await self._watch_doors(conversations)
             lookout.cancel_scope.cancel()
 
-    async def _open_doors(
-        self, listeners: list[socket.socket], conversations: trio.Nursery
-    ) -> None:
-        with self._doors:
+    async def _watch_doors(self, conversations: trio.Nursery) -> None:
+        with trio.CancelScope() as self._watching:
             async with trio.open_nursery() as doors:
-                for listener in listeners:
+                for listener in self._doors.listeners:
                     doors.start_soon(self._accept, listener, conversations)
-        for listener in listeners:
-            _close(listener)
+                await trio.sleep_forever()
+
+    def move(self, addresses: Sequence[str]) -> None:
+        """Listen elsewhere; connections that are open stay. Raises OperatorError as Doors do."""
+        self._watching.cancel()
+        self._doors.move(addresses)
 
     def close(self) -> None:
         """Accept no more and end the idle conversations; the others end after their answer."""
         self._desk.closing = True
-        self._doors.cancel()
+        self.move([])
         for conversation, scope in self._open.items():
             if conversation.idle:
                 scope.cancel()
 
     async def _accept(self, listener: socket.socket, conversations: trio.Nursery) -> None:
-        while True:
+        while listener.fileno() >= 0:
             await trio.lowlevel.wait_readable(listener)
             try:
                 sock, _ = listener.accept()

@@ -59,7 +59,7 @@ WRONG = {
         'pool.preload[0]: "gpt" is an alias; write "qwen3"'
     ),
     '[groups.large]\nmembers = ["b", "zzz"]\n[models.b]\npath = "a"': (
-        'groups.large.members[1]: there is no model "zzz"; did you mean "b"?'
+        'groups.large.members[1]: there is no model "zzz"; known are "b"'
     ),
     '[pool]\npreload = ["b", "zzz"]\n[models.b]\npath = "a"\n[models.a]\npath = "a"': (
         'pool.preload[1]: there is no model "zzz"; known are "a" and "b"'

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,17 @@ import trio
 
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.errors import OperatorError
-from llamasup.front.listener import bound_address, open_listeners
+from llamasup.front.listener import Doors, bound_address
 from tests.harness import PATIENCE, Client, chat, eventually, request, running
 
 Faking = Callable[..., Mapping[str, object]]
+
+
+@contextmanager
+def listening(addresses: Sequence[str]) -> Iterator[list[socket.socket]]:
+    with Doors() as doors:
+        doors.move(addresses)
+        yield doors.listeners
 
 
 def can_connect(path: Path) -> bool:
@@ -28,7 +36,7 @@ def can_connect(path: Path) -> bool:
 
 
 def test_port_zero_becomes_a_port() -> None:
-    with open_listeners(["127.0.0.1:0", "localhost:0"]) as listeners:
+    with listening(["127.0.0.1:0", "localhost:0"]) as listeners:
         for listener in listeners:
             address = bound_address(listener)
             assert isinstance(address, TcpAddress)
@@ -36,7 +44,7 @@ def test_port_zero_becomes_a_port() -> None:
 
 
 def test_an_empty_host_means_every_interface() -> None:
-    with open_listeners([":0"]) as listeners:
+    with listening([":0"]) as listeners:
         addresses = [bound_address(listener) for listener in listeners]
         assert "0.0.0.0" in {address.host for address in addresses}  # type: ignore[union-attr]
 
@@ -44,7 +52,7 @@ def test_an_empty_host_means_every_interface() -> None:
 def test_a_used_port_is_an_error_that_says_what_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(OperatorError) as refusal, open_listeners([f"127.0.0.1:{port}"]):
+        with pytest.raises(OperatorError) as refusal, listening([f"127.0.0.1:{port}"]):
             pass
     message = str(refusal.value)
     assert f"127.0.0.1:{port}" in message
@@ -53,7 +61,7 @@ def test_a_used_port_is_an_error_that_says_what_to_change() -> None:
 
 
 def test_a_host_that_is_not_ours_is_an_error() -> None:
-    with pytest.raises(OperatorError, match=r"192\.0\.2\.1:80"), open_listeners(["192.0.2.1:80"]):
+    with pytest.raises(OperatorError, match=r"192\.0\.2\.1:80"), listening(["192.0.2.1:80"]):
         pass
 
 
@@ -61,9 +69,46 @@ def test_where_one_address_cannot_be_bound_none_stays_bound(tmp_path: Path) -> N
     bound = tmp_path / "x.sock"
     with socket.create_server(("127.0.0.1", 0)) as other:
         used = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(OperatorError), open_listeners([f"unix:{bound}", used]):
+        with pytest.raises(OperatorError), listening([f"unix:{bound}", used]):
             pass
     assert not bound.exists()
+
+
+# --- moving ---
+
+
+def test_only_the_new_addresses_are_listened_on_after_a_move(tmp_path: Path) -> None:
+    stays, goes, comes = (tmp_path / name for name in ("stays", "goes", "comes"))
+    with Doors() as doors:
+        doors.move([f"unix:{stays}", f"unix:{goes}"])
+        before = doors.listeners[0]
+        doors.move([f"unix:{stays}", f"unix:{comes}"])
+        assert doors.listeners[0] is before
+        assert (can_connect(stays), can_connect(comes)) == (True, True)
+        assert not goes.exists()
+
+
+def test_an_old_address_may_be_part_of_the_new_one() -> None:
+    with Doors() as doors:
+        doors.move(["127.0.0.1:0"])
+        bound = bound_address(doors.listeners[0])
+        assert isinstance(bound, TcpAddress)
+        doors.move([])
+        doors.move([f"127.0.0.1:{bound.port}"])
+        doors.move([f"0.0.0.0:{bound.port}"])
+        assert [str(bound_address(listener)) for listener in doors.listeners] == [
+            f"0.0.0.0:{bound.port}"
+        ]
+
+
+def test_a_move_that_cannot_be_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    with socket.create_server(("127.0.0.1", 0)) as other, Doors() as doors:
+        doors.move([f"unix:{old}"])
+        with pytest.raises(OperatorError):
+            doors.move([f"unix:{tmp_path / 'new'}", f"127.0.0.1:{other.getsockname()[1]}"])
+        assert can_connect(old)
+        assert not (tmp_path / "new").exists()
 
 
 # --- Unix sockets ---
@@ -71,7 +116,7 @@ def test_where_one_address_cannot_be_bound_none_stays_bound(tmp_path: Path) -> N
 
 def test_a_unix_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
-    with open_listeners([f"unix:{path}"]) as (listener,):
+    with listening([f"unix:{path}"]) as (listener,):
         assert bound_address(listener) == UnixAddress(str(path))
         assert can_connect(path)
     assert not path.exists()
@@ -82,7 +127,7 @@ def test_the_stale_socket_of_a_dead_one_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     assert path.exists()
-    with open_listeners([f"unix:{path}"]):
+    with listening([f"unix:{path}"]):
         assert can_connect(path)
 
 
@@ -93,7 +138,7 @@ def test_the_socket_of_a_living_one_is_left_to_it(tmp_path: Path) -> None:
         living.listen()
         with (
             pytest.raises(OperatorError, match=os.strerror(errno.EADDRINUSE)),
-            open_listeners([f"unix:{path}"]),
+            listening([f"unix:{path}"]),
         ):
             pass
         assert can_connect(path)
@@ -102,7 +147,7 @@ def test_the_socket_of_a_living_one_is_left_to_it(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     path.write_text("precious")
-    with pytest.raises(OperatorError), open_listeners([f"unix:{path}"]):
+    with pytest.raises(OperatorError), listening([f"unix:{path}"]):
         pass
     assert path.read_text() == "precious"
 
@@ -110,7 +155,7 @@ def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with (
         pytest.raises(OperatorError, match=os.strerror(errno.ENOENT)),
-        open_listeners([f"unix:{tmp_path}/none/x.sock"]),
+        listening([f"unix:{tmp_path}/none/x.sock"]),
     ):
         pass
 
