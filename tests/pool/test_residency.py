@@ -1,0 +1,245 @@
+"""Places in memory: given as admission decides, and taken back when the memory is back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+from attrs import define, field
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from llamasup.children.child import Child
+from llamasup.children.keeper import Keeper
+from llamasup.children.needs import Needed
+from llamasup.config.load import load
+from llamasup.errors import ModelUnavailable, NoRoom
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import HOST, Device, Kind
+from llamasup.pool.gate import Gate
+from llamasup.pool.residency import Residency
+from llamasup.states import ChildState
+
+GIB = 1 << 30
+
+
+@define
+class StubGauge:
+    """Memory that is as the test says."""
+
+    free: dict[str, int] = field(factory=lambda: {HOST: 10})
+
+    async def devices(self) -> list[Device]:
+        kinds = {HOST: Kind.HOST}
+        return [
+            Device(name, kinds.get(name, Kind.NVIDIA), 10 * GIB, free * GIB)
+            for name, free in self.free.items()
+        ]
+
+
+class StubChild:
+    """A child that is ready, and uses what the test says."""
+
+    pid = None
+
+    def __init__(self) -> None:
+        self.state = ChildState.READY
+        self.users = 0
+        self.ready_at = self.last_used = trio.current_time()
+
+
+class StubGate:
+    """A gate with a keeper behind it that stops its child at once."""
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        self.held = False
+        self.shut_out_since: float | None = None
+        self.child = StubChild()
+        plan = SimpleNamespace(
+            model=model,
+            idle_unload=settings.get("idle_unload", 0.0),
+            settings=SimpleNamespace(unloadable=settings.get("unloadable", True)),
+        )
+        self.keeper = SimpleNamespace(model=model, plan=plan, unload=self.unload)
+        self.unloaded = trio.Event()
+
+    def hold(self, held: bool) -> None:
+        self.held = held
+
+    def unload(self) -> None:
+        self.child.state = ChildState.STOPPING
+        self.unloaded.set()
+
+
+class House:
+    """A residency, and gates that are made as they are asked for."""
+
+    def __init__(self, nursery: trio.Nursery, **pool: object) -> None:
+        self.gauge = StubGauge()
+        self.gates: dict[str, StubGate] = {}
+        config = load(None, {}, {"pool.memory_reserve": 0, **pool})
+        gates = cast(Mapping[str, Gate], self.gates)
+        self.residency = Residency(config, gates, cast(Gauge, self.gauge))
+        self._nursery = nursery
+        nursery.start_soon(self.residency.run)
+
+    def gate(self, model: str, **settings: Any) -> StubGate:
+        return self.gates.setdefault(model, StubGate(model, **settings))
+
+    async def lives(
+        self,
+        model: str,
+        needs: Mapping[str, int] = {HOST: 4},
+        task_status: trio.TaskStatus[StubGate] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """A model's whole life: its place, its child, until that is told to go."""
+        gate = self.gate(model)
+        amounts = {device: amount * GIB for device, amount in needs.items()}
+        place = await self.residency.place(cast(Keeper, gate.keeper), Needed(amounts))
+        async with place:
+            place.occupy(cast(Child, gate.child))
+            place.ready()
+            task_status.started(gate)
+            await gate.unloaded.wait()
+
+
+@asynccontextmanager
+async def house(**pool: object) -> AsyncIterator[House]:
+    async with trio.open_nursery() as nursery:
+        yield House(nursery, **{f"pool.{key}": value for key, value in pool.items()})
+        nursery.cancel_scope.cancel()
+
+
+async def test_models_live_side_by_side_as_long_as_they_fit() -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        await nursery.start(there.lives, "a")
+        await nursery.start(there.lives, "b")
+        assert there.residency.places.keys() == {"a", "b"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_idle_model_that_was_used_longest_ago_makes_room(
+    autojump_clock: MockClock,
+) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        first = await nursery.start(there.lives, "a")
+        await trio.sleep(1)
+        await nursery.start(there.lives, "b")
+        await nursery.start(there.lives, "c")
+        assert first.unloaded.is_set()
+        assert there.residency.places.keys() == {"b", "c"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_next_one_starts_when_the_memory_of_a_gpu_is_really_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gauge.free = {HOST: 10, "CUDA0": 9}
+        first = await nursery.start(there.lives, "a", {"CUDA0": 8})
+        there.gauge.free["CUDA0"] = 1
+        nursery.start_soon(there.lives, "b", {"CUDA0": 8})
+        await first.unloaded.wait()
+        await trio.sleep(1)
+        assert there.residency.places.keys() == {"a"}
+        there.gauge.free["CUDA0"] = 9
+        await trio.sleep(1)
+        assert there.residency.places.keys() == {"b"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_memory_that_never_comes_back_holds_nobody_up_for_long(
+    autojump_clock: MockClock,
+) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gauge.free = {HOST: 10, "CUDA0": 9}
+        first = await nursery.start(there.lives, "a", {"CUDA0": 8})
+        there.gauge.free["CUDA0"] = 1
+        nursery.start_soon(there.lives, "b", {"CUDA0": 1})
+        first.unload()
+        await trio.sleep(6)
+        assert there.residency.places.keys() == {"b"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_larger_than_the_machine_is_refused_and_evicts_nobody() -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        idle = await nursery.start(there.lives, "a")
+        with pytest.raises(
+            NoRoom, match=r"it needs 11\.0 GiB on host, and there is room for 10\.0"
+        ):
+            await there.residency.place(
+                cast(Keeper, there.gate("b").keeper), Needed({HOST: 11 * GIB})
+            )
+        assert not idle.unloaded.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_whose_file_is_broken_evicts_nobody() -> None:
+    async with house(max_loaded_models=1) as there, trio.open_nursery() as nursery:
+        idle = await nursery.start(there.lives, "a")
+        with pytest.raises(ModelUnavailable, match="invalid magic"):
+            await there.residency.place(
+                cast(Keeper, there.gate("b").keeper), Needed({}, defect="invalid magic")
+            )
+        assert not idle.unloaded.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_busy_model_admits_nobody_after_its_turn_until_it_has_gone_or_nobody_waits(
+    autojump_clock: MockClock,
+) -> None:
+    async with house(max_loaded_models=1, turn="30s") as there, trio.open_nursery() as nursery:
+        busy = await nursery.start(there.lives, "a")
+        busy.child.users = 1
+        with trio.CancelScope() as wish:
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(there.lives, "b")
+                await trio.sleep(29)
+                assert not busy.held
+                await trio.sleep(2)
+                assert busy.held
+                wish.cancel()
+        assert not busy.held
+        assert there.residency.places.keys() == {"a"}
+
+        nursery.start_soon(there.lives, "b")
+        await trio.sleep(31)
+        assert busy.held
+        busy.child.users = 0
+        there.residency.idle(cast(Gate, busy))
+        await wait_all_tasks_blocked()
+        assert there.residency.places.keys() == {"b"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_goes_when_it_has_idled_for_its_time_and_not_while_it_is_used(
+    autojump_clock: MockClock,
+) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gate("a", idle_unload=60)
+        gate = await nursery.start(there.lives, "a")
+        gate.child.users = 1
+        await trio.sleep(100)
+        assert not gate.unloaded.is_set()
+        gate.child.users = 0
+        gate.child.last_used = trio.current_time()
+        there.residency.idle(cast(Gate, gate))
+        await trio.sleep(59)
+        assert not gate.unloaded.is_set()
+        await trio.sleep(2)
+        assert gate.unloaded.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_pinned_never_idles_away(autojump_clock: MockClock) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gate("a", idle_unload=60, unloadable=False)
+        gate = await nursery.start(there.lives, "a")
+        there.residency.idle(cast(Gate, gate))
+        await trio.sleep(1000)
+        assert not gate.unloaded.is_set()
+        nursery.cancel_scope.cancel()
