@@ -138,6 +138,7 @@ class ModelSettings:
     """`[models.NAME]`: one model and how its children are launched."""
 
     path: Path
+    mmproj: Path | Literal["none"] = "none"
     aliases: tuple[str, ...] = ()
     context_size: int | Literal["auto"] = field(
         default="auto",
@@ -168,6 +169,13 @@ class ModelSettings:
 
 
 @frozen
+class Discover:
+    """`[discover]`: where models lie that no table names."""
+
+    folders: tuple[Path, ...] = ()
+
+
+@frozen
 class Folders:
     """`[folders]`: where llamasup keeps its files."""
 
@@ -193,5 +201,6 @@ class Config:
     ladder: LadderSettings = field(factory=LadderSettings)
     recovery: Recovery = field(factory=Recovery)
     models: Mapping[str, ModelSettings] = field(factory=dict)
+    discover: Discover = field(factory=Discover)
     folders: Folders = field(factory=Folders)
     log: Log = field(factory=Log)

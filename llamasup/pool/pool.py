@@ -25,7 +25,24 @@ class Pool:
     """A keeper for every model; its tasks live in `nursery`."""
 
     def __init__(self, plans: Iterable[Plan], nursery: trio.Nursery) -> None:
-        self.keepers = {plan.model: Keeper(plan, nursery) for plan in plans}
+        self.keepers: dict[str, Keeper] = {}
+        self._nursery = nursery
+        self.adopt(plans)
+
+    def adopt(self, plans: Iterable[Plan]) -> None:
+        """From now on these are the models.
+
+        One that is gone, or has another plan, stays as it is until its child is gone, too, and
+        somebody calls this again.
+        """
+        planned = {plan.model: plan for plan in plans}
+        for model, keeper in list(self.keepers.items()):
+            if keeper.idle and planned.get(model) is not keeper.plan:
+                keeper.dismiss()
+                del self.keepers[model]
+        for model, plan in planned.items():
+            if model not in self.keepers:
+                self.keepers[model] = Keeper(plan, self._nursery)
 
     def summary(self) -> str:
         """One line for whoever watches from outside."""
