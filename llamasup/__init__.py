@@ -7,6 +7,7 @@ Words
 -----
 model     a name that clients ask for
 engine    the llama-server program: found on PATH, or embedded (from PyPI)
+shelf     which models there are: those of the configuration, and those in its folders
 rung      one way to launch a model (context, KV type, GPU layers)
 ladder    a model's rungs, best first
 child     one running llama-server, one incarnation
@@ -25,13 +26,13 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     states      the states of children and keepers, and what may follow what
     config/     llamasup.toml, environment and flags become a `Config`
     sockets     raw non-blocking sockets: dial, send, receive
-    models/     the names of models; the demo model
+    models/     what GGUF files hold, which models folders hold, their names; the demo model
     memory/     the ladder; what the host says about memory
     state       what survives llamasup itself: the rungs that held
     engine/     where the engine is, how it is called, what its words mean
     children/   processes: child, watchdog, keeper, its footing on the ladder, restarts, slots,
                 and the marks that survive a kill -9
-    pool/       leases
+    pool/       leases; the roster of the models that there are now
     front/      connections, requests, routes, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
@@ -61,6 +62,7 @@ The way of a request
 --------------------
 1. `front.listener` accepts; `front.conversation` reads the request under limits of time and size.
 2. `front.routes` names its goal: a model, control, or an error. The body's bytes are not touched.
+   `pool.roster` knows which model a name means, and looks for it where nobody does.
 3. `pool.lease`: the keeper is asked to be ready, and loads the model if need be. If every slot is
    taken the request waits here, never inside llama-server.
 4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
@@ -96,9 +98,8 @@ preloaded models come back unasked.
 Standing by
 -----------
 The pool that knows what fits comes next. Its decisions stand, tested and not yet asked by anybody:
-`models.gguf` and `models.discover` (what a file holds, what a folder offers), `memory.estimate` and
-`memory.hardware` (what a rung needs, what there is), `pool.admission` and `pool.queue` (who may be
-resident, who is next).
+`memory.estimate` and `memory.hardware` (what a rung needs, what there is), `pool.admission` and
+`pool.queue` (who may be resident, who is next).
 
 Decisions, and why
 ------------------
@@ -132,6 +133,9 @@ Decisions, and why
   answer would need the engine to continue its own words, which not every API and model can.
 - **Learned rungs are the only state on disk.** What lives is marked in the run folder, which a
   reboot empties together with the processes.
+- **Folders are looked through when it matters, not watched:** before a listing, before a name is
+  refused, when a model's file is missing; once a second at most. 2,000 files take about 0.1 s, and
+  llamasup sleeps while nobody asks.
 - **A key joins the configuration with the capability that reads it.** No key is without effect.
 """
 

@@ -93,7 +93,7 @@ class MethodNotAllowed(ClientError):
 
 
 class ModelNotFound(ClientError):
-    """The request names a model that is not configured."""
+    """The request names a model that there is not."""
 
     status = 404
     code = "model_not_found"
@@ -104,6 +104,10 @@ class ModelUnavailable(LlamasupError):
 
     status = 503
     code = "model_unavailable"
+
+
+class ModelFileMissing(ModelUnavailable):
+    """A file of the model is not there, or cannot be opened."""
 
 
 class OutOfMemory(ModelUnavailable):

@@ -22,7 +22,6 @@ import attrs
 import platformdirs
 import trio
 
-from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
 from llamasup.children.plan import Plan
@@ -38,8 +37,10 @@ from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
 from llamasup.models.catalog import Catalog
 from llamasup.models.demo import ensure_demo
+from llamasup.models.shelf import Look, Shelf
 from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
+from llamasup.pool.roster import Roster
 from llamasup.state import State
 from llamasup.systemd import Notifier
 
@@ -48,8 +49,8 @@ log = logging.getLogger(__name__)
 DEMO = "demo"
 _CONTEXT_OF_THE_DEMO = 4096
 
-Announce = Callable[[Config, list[Address]], None]
-"""Called once, when requests are welcome."""
+Announce = Callable[[Config, list[Address], Look], None]
+"""Called once, when requests are welcome, with the models that there are then."""
 
 
 async def serve(config: Config, environ: Mapping[str, str], announce: Announce) -> None:
@@ -115,8 +116,11 @@ def state_file(config: Config) -> Path:
 
 
 def with_demo(config: Config, cache: Path) -> Config:
-    """`config`, with the demo model if it has none. Raises OperatorError if that cannot be."""
-    if config.models:
+    """`config`, with the demo model if it has none, and nowhere to find any.
+
+    Raises OperatorError if that cannot be.
+    """
+    if config.models or config.discover.folders:
         return config
     demo = ModelSettings(path=ensure_demo(cache), context_size=_CONTEXT_OF_THE_DEMO)
     return attrs.evolve(config, models={DEMO: demo})
@@ -132,29 +136,34 @@ async def _serve(
     announce: Announce,
 ) -> None:
     async with trio.open_nursery() as children:
-        state = State(state_file(config))
-        plans = (
-            Plan(name, settings, config, launcher, state)
-            for name, settings in config.models.items()
-        )
-        pool = Pool(plans, config, Gauge(ThisMachine()), children)
-        app = ControlApp(config, pool, launcher, started=time.time())
+        pool = Pool((), config, Gauge(ThisMachine()), children)
+        roster = _roster(config, launcher, pool)
+        await roster.refresh()
+        app = ControlApp(config, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket, config.server.max_head)
         await children.start(control.run)
         children.start_soon(_look_at_engine, launcher)
         children.start_soon(notifier.keep_telling, pool.summary)
         for name in config.pool.preload:
-            children.start_soon(_preload, pool.keepers[name])
-        catalog = Catalog(config.models, config.server.default_model)
-        desk = Desk(config.server, config.recovery.max_replays, catalog, pool, control)
+            children.start_soon(_preload, name, pool)
+        desk = Desk(config.server, config.recovery.max_replays, roster, pool, control)
         front = Front(desk, doors)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)
             notifier.tell("READY=1", f"STATUS={pool.summary()}")
-            announce(config, [bound_address(door) for door in doors.listeners])
+            announce(config, [bound_address(door) for door in doors.listeners], roster.look)
             await stop.wished.wait()
             front.close()
         children.cancel_scope.cancel()
+
+
+def _roster(config: Config, launcher: Launcher, pool: Pool) -> Roster:
+    state = State(state_file(config))
+
+    def plan(model: str, settings: ModelSettings) -> Plan:
+        return Plan(model, settings, config, launcher, state)
+
+    return Roster(Shelf(config), plan, pool, Catalog({}, config.server.default_model))
 
 
 async def _look_at_engine(launcher: Launcher) -> None:
@@ -165,8 +174,11 @@ async def _look_at_engine(launcher: Launcher) -> None:
         log.error("%s", error)
 
 
-async def _preload(keeper: Keeper) -> None:
+async def _preload(model: str, pool: Pool) -> None:
+    if model not in pool.keepers:
+        log.warning("%s cannot be preloaded: there is no such model", model)
+        return
     try:
-        await keeper.ready()
+        await pool.keepers[model].ready()
     except LlamasupError:
-        log.warning("%s could not be preloaded; its next request tries again", keeper.model)
+        log.warning("%s could not be preloaded; its next request tries again", model)

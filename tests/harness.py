@@ -27,6 +27,7 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_ad
 from llamasup.config.load import load
 from llamasup.config.schema import Config
 from llamasup.models.demo import reciting_model
+from llamasup.models.shelf import Look
 from llamasup.serve import serve
 
 REPOSITORY = Path(__file__).parent.parent
@@ -278,7 +279,7 @@ async def _serve(
     environ: Mapping[str, str],
     task_status: trio.TaskStatus[TcpAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    def announce(config: Config, addresses: list[Address]) -> None:
+    def announce(config: Config, addresses: list[Address], look: Look) -> None:
         assert isinstance(addresses[0], TcpAddress)
         task_status.started(addresses[0])
 

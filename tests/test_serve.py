@@ -91,6 +91,20 @@ def test_without_models_the_demo_is_served(faking: Fake, tmp_path: Path) -> None
     assert demo[DEMO].path.is_file()
 
 
+def test_with_a_folder_for_models_there_is_no_demo(tmp_path: Path) -> None:
+    config = load(None, {}, {"discover.folders": [str(tmp_path)]})
+    assert with_demo(config, tmp_path) == config
+
+
+async def test_a_model_that_is_nowhere_is_not_preloaded(
+    faking: Fake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"discover.folders": [str(tmp_path)], "pool.preload": ["nobody"], **faking()}
+    async with running(config) as llamasup:
+        await eventually(lambda: "nobody cannot be preloaded" in caplog.text)
+        assert (await llamasup.ask("GET", "/health")).status == 200
+
+
 def test_folders_are_where_the_operator_wants_them_or_where_the_system_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -25,11 +25,20 @@ from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
 from llamasup.children.restarts import Record, after_death, after_failed_start
 from llamasup.engine.failures import Cause, Kind
-from llamasup.errors import EngineUnusable, LlamasupError, ModelUnavailable, NoRoom, OutOfMemory
+from llamasup.errors import (
+    EngineUnusable,
+    LlamasupError,
+    ModelFileMissing,
+    ModelUnavailable,
+    NoRoom,
+    OutOfMemory,
+)
 from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
+
+_ERRORS = {Kind.ENGINE_UNUSABLE: EngineUnusable, Kind.MISSING_FILE: ModelFileMissing}
 
 
 class Place(Protocol):
@@ -89,11 +98,17 @@ class Keeper:
         self._load: _Load | None = None
         self._footing = Footing(plan)
         self._given_up_in: object = None
+        self._dismissed = False
 
     @property
     def model(self) -> str:
         """Its name."""
         return self.plan.model
+
+    @property
+    def idle(self) -> bool:
+        """It has no child, and none is loading."""
+        return self._load is None
 
     @property
     def rung(self) -> Rung | None:
@@ -155,8 +170,15 @@ class Keeper:
         if self.child is not None:
             self.child.stop()
 
+    def dismiss(self) -> None:
+        """Its model is not offered any more, or differently: it loads nothing from now on."""
+        self._dismissed = True
+
     def _begin(self) -> _Load:
         """Start a load. Raises the last failure while it is too early for another one."""
+        if self._dismissed:
+            message = f'model "{self.model}" is not what it was; ask for it again'
+            raise ModelUnavailable(message)
         if self.record.given_up and self._given_up_in != self.plan.circumstances():
             self.record = Record()
         wait = math.inf if self.record.given_up else self.record.wait(trio.current_time())
@@ -295,7 +317,6 @@ class Keeper:
             load.failure = OutOfMemory(message)
         else:
             message = f'model "{self.model}" cannot be started: {cause.words}'
-            unusable = cause.kind is Kind.ENGINE_UNUSABLE
-            load.failure = EngineUnusable(message) if unusable else ModelUnavailable(message)
+            load.failure = _ERRORS.get(cause.kind, ModelUnavailable)(message)
         self.last_failure = load.failure
         log.error("%s", message)

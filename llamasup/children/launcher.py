@@ -87,9 +87,9 @@ class Launcher:
         return child
 
     def circumstances(self, settings: ModelSettings) -> object:
-        """Changes when the model's file or the engine does: then a new try makes sense."""
+        """Changes when the model's files or the engine do: then a new try makes sense."""
         program = locate(self.config.engine.command, self._environ, self._cache)
-        return _identity(program), _stamp(settings.path)
+        return _identity(program), _stamp(settings.path), _stamp(settings.mmproj)
 
     def _cache_ram(self) -> int:
         """How much host memory a child's prompt cache may take; its own default is 8 GiB."""

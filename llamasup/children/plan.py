@@ -75,6 +75,7 @@ class Plan:
         depends_on = [
             str(self.settings.path),
             size,
+            str(self.settings.mmproj),
             str(engine.program),
             engine.version,
             self.settings.parallel,

@@ -17,6 +17,7 @@ from llamasup.config.schema import Config
 from llamasup.engine.argv import environment
 from llamasup.engine.locate import Engine, ask, locate
 from llamasup.errors import EngineUnusable
+from llamasup.models.shelf import Look, Shelf, names_and_aliases
 from llamasup.serve import cache_folder
 
 
@@ -33,7 +34,8 @@ def add_to(commands: Any) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Print every problem. Returns 0 if there is none, else 2."""
     config, file = options.configuration(parsed)
-    problems = list(missing_files(config, file))
+    look = Shelf(config).look()
+    problems = [*missing_files(config, file), *missing_models(config, file, look)]
     try:
         engine = find_engine(config)
     except EngineUnusable as error:
@@ -44,23 +46,46 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.show:
         print(dump(config), end="")
         return 0
-    models = f"{len(config.models)} models" if config.models else "no models, so the demo"
+    is_demo = not config.models and not config.discover.folders
+    models = "no models, so the demo" if is_demo else f"{len(look.models)} models"
     print(f"{file or 'the default configuration'} is fine: {models}; {engine.program}")
     print(f"  {engine.version}")
+    for folder, found in look.found.items():
+        print(f"  models in {folder}: {found}")
     return 0
 
 
 def missing_files(config: Config, file: Path | None) -> Iterator[str]:
     """A line for each model file that cannot be read."""
     for name, settings in config.models.items():
-        try:
-            with settings.path.open("rb"):
-                pass
-        except OSError as error:
-            yield (
-                f"{file or 'flag'}: models.{name}.path: {settings.path}: {error.strerror};"
-                " write the path of a GGUF file"
-            )
+        for key, path in (("path", settings.path), ("mmproj", settings.mmproj)):
+            if path != "none" and (why := _why_unreadable(path)):
+                yield (
+                    f"{file or 'flag'}: models.{name}.{key}: {path}: {why};"
+                    " write the path of a GGUF file"
+                )
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return error.strerror
+
+
+def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[str]:
+    """A line for each folder that cannot be read, and each model that should be in one."""
+    place = file or "flag"
+    for folder, why in look.unreadable.items():
+        yield f"{place}: discover.folders: {folder}: {why}; make it, or write another folder"
+    askable = {name.casefold() for name in names_and_aliases(look.models)}
+    default = config.server.default_model
+    if default and default.casefold() not in askable:
+        yield f'{place}: server.default_model: no folder holds a model "{default}"'
+    for name in config.pool.preload:
+        if name not in look.models:
+            yield f'{place}: pool.preload: no folder holds a model "{name}"'
 
 
 def find_engine(config: Config) -> Engine:

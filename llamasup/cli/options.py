@@ -30,6 +30,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         help="serve this GGUF file under its name without .gguf (may be repeated)",
     )
     parser.add_argument(
+        "--models-dir",
+        action="append",
+        metavar="DIR",
+        help="serve the GGUF files in this folder, also those to come (may be repeated)",
+    )
+    parser.add_argument(
         "--listen",
         action="append",
         metavar="ADDRESS",
@@ -60,6 +66,7 @@ def _flags(options: argparse.Namespace) -> Mapping[str, object]:
     for path in options.model:
         flags[f"models.{Path(path).name.removesuffix('.gguf')}.path"] = path
     for key, value in (
+        ("discover.folders", options.models_dir),
         ("server.listen", options.listen),
         ("engine.command", options.engine),
         ("log.level", options.log_level),

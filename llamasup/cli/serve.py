@@ -15,6 +15,7 @@ from llamasup import __version__
 from llamasup.cli import options
 from llamasup.config.addresses import Address, TcpAddress
 from llamasup.config.schema import Config
+from llamasup.models.shelf import Look
 from llamasup.serve import DEMO, serve
 
 
@@ -33,12 +34,14 @@ def run(parsed: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)-7s %(message)s",
         stream=sys.stderr,
     )
-    has_models = bool(config.models)
 
-    def announce(config: Config, addresses: list[Address]) -> None:
+    def announce(served: Config, addresses: list[Address], look: Look) -> None:
+        lines = greeting(served, addresses, str(file or "none"), look)
+        if served.models and not config.models:
+            lines += how_to_go_on(addresses)
         # A log that cannot be written is no reason not to serve.
         with suppress(OSError):
-            print(greeting(config, addresses, str(file or "none"), has_models), file=sys.stderr)
+            print("\n".join(lines), file=sys.stderr)
 
     trio.run(serve, config, os.environ, announce)
     _let_go_of_a_broken_log()
@@ -53,29 +56,39 @@ def _let_go_of_a_broken_log() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def greeting(config: Config, addresses: list[Address], file: str, has_models: bool) -> str:
+def greeting(config: Config, addresses: list[Address], file: str, look: Look) -> list[str]:
     """What the operator sees when requests are welcome."""
-    urls = [_url(address) for address in addresses]
     lines = [
-        f"llamasup {__version__} listens on {', '.join(urls)}",
+        f"llamasup {__version__} listens on {', '.join(map(_url, addresses))}",
         f"  configuration: {file}",
-        f"  models: {', '.join(config.models)}",
     ]
-    if not has_models:
-        lines += [
-            "",
-            f'No model is configured, so the built-in "{DEMO}" model is served: it recites one',
-            "fixed text, through the real llama.cpp, to show that everything works. Ask it:",
-            "",
-            f"  curl {urls[0]}/v1/chat/completions \\",
-            """    -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
-            "",
-            "Serve a model of your own:",
-            "",
-            "  llamasup serve --model path/to/model.gguf",
-            "",
-        ]
-    return "\n".join(lines)
+    if config.models:
+        lines.append(f"  models: {', '.join(config.models)}")
+    for folder in config.discover.folders:
+        if why := look.unreadable.get(folder):
+            lines.append(f"  models in {folder}: it cannot be read ({why})")
+        else:
+            found = look.found[folder]
+            lines.append(f"  models in {folder}: {found or 'none yet; put GGUF files there'}")
+    return lines
+
+
+def how_to_go_on(addresses: list[Address]) -> list[str]:
+    """What newcomers see below it, who have the demo model only."""
+    return [
+        "",
+        f'No model is configured, so the built-in "{DEMO}" model is served: it recites one',
+        "fixed text, through the real llama.cpp, to show that everything works. Ask it:",
+        "",
+        f"  curl {_url(addresses[0])}/v1/chat/completions \\",
+        """    -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
+        "",
+        "Serve a model of your own, or all in a folder:",
+        "",
+        "  llamasup serve --model path/to/model.gguf",
+        "  llamasup serve --models-dir path/to/models",
+        "",
+    ]
 
 
 def _url(address: Address) -> str:

@@ -6,8 +6,9 @@ Checked on what was written, not on the schema, so that one bad key does not hid
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 
 from llamasup.config.addresses import parse_address
 from llamasup.config.problems import Key, Refusal, Unfit
@@ -26,17 +27,39 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
 
 def _bad_ladders(tree: Tree) -> Iterator[Refusal]:
     """Every rung must need less than the one before it."""
-    contexts = tree.get("ladder", "contexts")
-    if not isinstance(contexts, list | tuple):
-        return
-    sizes = [size for size in contexts if type(size) is int]
-    for place, size in enumerate(sizes):
-        key: Key = ("ladder", "contexts", place)
-        if size < 1:
+    place = ("ladder", "contexts")
+    contexts: Sizes = [((*place, at), size) for at, size in enumerate(tree.items(*place))]
+    for key, size in contexts:
+        if type(size) is int and size < 1:
             yield key, Unfit(f"{size} is no context", "write a number of tokens such as 8192")
-        elif place and size >= sizes[place - 1]:
-            what = f"{size} is not smaller than {sizes[place - 1]} before it"
+    yield from _ascents(contexts)
+    for name in tree.table("models"):
+        for alike in _rungs_that_differ_in_context_alone(tree, name):
+            yield from _ascents(alike)
+
+
+Sizes = Sequence[tuple[Key, object]]
+"""Contexts as they were written, best first, each with its key."""
+
+
+def _ascents(sizes: Sizes) -> Iterator[Refusal]:
+    whole = [(key, size) for key, size in sizes if type(size) is int and size > 0]
+    for (_, before), (key, size) in pairwise(whole):
+        if size >= before:
+            what = f"{size} is not smaller than {before} before it"
             yield key, Unfit(what, "write the contexts in descending order")
+
+
+def _rungs_that_differ_in_context_alone(tree: Tree, model: str) -> Iterable[Sizes]:
+    """A smaller cache type, or fewer layers on the GPU, may well come with a larger context."""
+    groups: dict[str, list[tuple[Key, object]]] = defaultdict(list)
+    for at, rung in enumerate(tree.items("models", model, "ladder")):
+        if isinstance(rung, dict):
+            wanted = tree.table("models", model) | {k: v for k, v in rung.items() if v != "auto"}
+            group = repr((wanted.get("cache_type", "auto"), wanted.get("gpu_layers", "auto")))
+            key: Key = ("models", model, "ladder", at, "context_size")
+            groups[group].append((key, wanted.get("context_size")))
+    return groups.values()
 
 
 def _bad_addresses(tree: Tree) -> Iterator[Refusal]:
@@ -80,7 +103,12 @@ def _shared_names(tree: Tree) -> Iterator[Refusal]:
 
 
 def _unknown_models(tree: Tree) -> Iterator[Refusal]:
-    """A default stands for what a client would ask for; what to load needs a model's own name."""
+    """A default stands for what a client would ask for; what to load needs a model's own name.
+
+    Where folders are looked through, only what they hold can tell.
+    """
+    if tree.get("discover", "folders"):
+        return
     models = list(tree.table("models"))
     aliases = {alias: name for name, _, alias in _aliases(tree)}
     askable = {name.casefold() for name in (*models, *aliases)}

@@ -19,7 +19,7 @@ from llamasup.config import toml_file
 from llamasup.config.checks import contradictions
 from llamasup.config.layers import lay_environment, lay_flags
 from llamasup.config.problems import ConfigError
-from llamasup.config.schema import Config
+from llamasup.config.schema import Config, Discover, ModelSettings
 from llamasup.config.structure import refusals, strict
 from llamasup.config.tree import Origin, Tree
 
@@ -71,13 +71,25 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
     def absolute(*key: str, path: Path) -> Path:
         return tree.origin(key).folder / path
 
-    models = {
-        name: attrs.evolve(model, path=absolute("models", name, "path", path=model.path))
-        for name, model in config.models.items()
-    }
+    def with_absolute_files(name: str, model: ModelSettings) -> ModelSettings:
+        path = absolute("models", name, "path", path=model.path)
+        if model.mmproj == "none":
+            return attrs.evolve(model, path=path)
+        mmproj = absolute("models", name, "mmproj", path=model.mmproj)
+        return attrs.evolve(model, path=path, mmproj=mmproj)
+
+    models = {name: with_absolute_files(name, model) for name, model in config.models.items()}
+    discover = Discover(
+        tuple(absolute("discover", "folders", path=path) for path in config.discover.folders)
+    )
     folders = {
         name: absolute("folders", name, path=path)
         for name, path in attrs.asdict(config.folders).items()
         if path != "auto"
     }
-    return attrs.evolve(config, models=models, folders=attrs.evolve(config.folders, **folders))
+    return attrs.evolve(
+        config,
+        models=models,
+        discover=discover,
+        folders=attrs.evolve(config.folders, **folders),
+    )

@@ -159,6 +159,7 @@ class ModelSettings:
     """`[models.NAME]`: one model and how its children are launched."""
 
     path: Path
+    mmproj: Path | Literal["none"] = "none"
     aliases: tuple[str, ...] = ()
     context_size: int | Literal["auto"] = field(
         default="auto",
@@ -191,6 +192,13 @@ class ModelSettings:
 
 
 @frozen
+class Discover:
+    """`[discover]`: where models lie that no table names."""
+
+    folders: tuple[Path, ...] = ()
+
+
+@frozen
 class Folders:
     """`[folders]`: where llamasup keeps its files."""
 
@@ -217,5 +225,6 @@ class Config:
     recovery: Recovery = field(factory=Recovery)
     models: Mapping[str, ModelSettings] = field(factory=dict)
     groups: Mapping[str, GroupSettings] = field(factory=dict)
+    discover: Discover = field(factory=Discover)
     folders: Folders = field(factory=Folders)
     log: Log = field(factory=Log)

@@ -151,6 +151,10 @@ def _auto_or(fit: Callable[[object], Any]) -> Callable[[object, Any], Any]:
     return lambda value, _: value if value == "auto" else fit(value)
 
 
+def _none_or(fit: Callable[[object], Any]) -> Callable[[object, Any], Any]:
+    return lambda value, _: value if value == "none" else fit(value)
+
+
 strict.register_structure_hook_factory(attrs.has, _table_hook)
 strict.register_structure_hook_func(_is_literal, _one_of)
 strict.register_structure_hook(str, _only(_text))
@@ -161,6 +165,7 @@ strict.register_structure_hook(Seconds, _only(read_duration))
 strict.register_structure_hook(Bytes, _only(read_size))
 strict.register_structure_hook(int | Literal["auto"], _auto_or(_whole_number))
 strict.register_structure_hook(Path | Literal["auto"], _auto_or(_path))
+strict.register_structure_hook(Path | Literal["none"], _none_or(_path))
 strict.register_structure_hook(Bytes | Literal["auto"], _auto_or(read_size))
 strict.register_structure_hook(Seconds | Literal["auto"], _auto_or(read_duration))
 strict.register_unstructure_hook(

@@ -72,10 +72,15 @@ class Tree:
         value = self.get(*key)
         return value if isinstance(value, dict) else {}
 
+    def items(self, *key: str) -> list[Any] | tuple[Any, ...]:
+        """The list that was written, empty if none was."""
+        value = self.get(*key)
+        return value if isinstance(value, list | tuple) else []
+
     def texts(self, *key: str) -> list[tuple[Key, str]]:
         """The strings written under a key, one or many, each with its own full key."""
         value = self.get(*key)
         if isinstance(value, str):
             return [(key, value)]
-        written = value if isinstance(value, list | tuple) else ()
-        return [((*key, at), text) for at, text in enumerate(written) if isinstance(text, str)]
+        written = enumerate(self.items(*key))
+        return [((*key, at), text) for at, text in written if isinstance(text, str)]

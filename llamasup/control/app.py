@@ -7,62 +7,90 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import parse_qs
 
-from attrs import define
+import trio
+from attrs import define, field
 
 from llamasup import __version__
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config
+from llamasup.errors import LlamasupError
 from llamasup.memory.host import anonymous_memory
+from llamasup.models.contexts import TrainedContexts
 from llamasup.pool.pool import Pool
+from llamasup.pool.roster import Roster
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
+_READING: Final = 0.1
+"""Seconds for which a listing may read the headers of models that are new."""
+
 
 @define
 class ControlApp:
-    """`/health`, `/v1/models`, `/api/status`."""
+    """`/health`, `/v1/models` and each of them, `/api/status`, `/api/restart`."""
 
     config: Config
     pool: Pool
+    roster: Roster
     launcher: Launcher
     started: float
+    _trained: TrainedContexts = field(factory=TrainedContexts, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or see the server's lifespan through."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
-        answers: dict[str, Callable[[], object]] = {
-            "/health": self.health,
-            "/v1/health": self.health,
-            "/models": self.models,
-            "/v1/models": self.models,
-            "/api/status": self.status,
-        }
-        if scope["path"] == "/api/restart":
-            await _reply(send, *self.restart(scope))
-        elif answer := answers.get(scope["path"]):
-            await _reply(send, 200, answer())
-        else:
-            await _reply(send, 404, _error("not_found", "there is no such page"))
+        try:
+            await _reply(send, *await self._answer(scope))
+        except LlamasupError as error:
+            await _reply(send, error.status, json.loads(error.body()))
+
+    async def _answer(self, scope: Scope) -> tuple[int, object]:
+        match scope["path"].removeprefix("/v1"):
+            case "/health":
+                return 200, self.health()
+            case "/models":
+                return 200, await self.models()
+            case str(path) if path.startswith("/models/"):
+                return 200, await self.model(path.removeprefix("/models/"))
+            case "/api/status":
+                return 200, self.status()
+            case "/api/restart":
+                return self.restart(scope)
+        return 404, _error("not_found", "there is no such page")
 
     def health(self) -> object:
         """It lives, and these models are loaded."""
         loaded = [name for name, keeper in self.pool.keepers.items() if keeper.child]
         return {"status": "ok", "loaded_models": loaded}
 
-    def models(self) -> object:
-        """The OpenAI listing."""
-        return {"object": "list", "data": [self._model(k) for k in self.pool.keepers.values()]}
+    async def models(self) -> object:
+        """The OpenAI listing of the models that there are now."""
+        await self.roster.refresh()
+        keepers = list(self.pool.keepers.values())
+        return {"object": "list", "data": await self._described(keepers)}
 
-    def _model(self, keeper: Keeper) -> object:
+    async def model(self, name: str) -> object:
+        """One model's entry in the listing. Raises ModelNotFound."""
+        model = await self.roster.choose(name)
+        [described] = await self._described([self.pool.keepers[model]])
+        return described
+
+    async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
+        files = [keeper.plan.settings.path for keeper in keepers]
+        trained = await trio.to_thread.run_sync(self._trained.known, files, _READING)
+        return [self._entry(keeper, trained.get(keeper.plan.settings.path)) for keeper in keepers]
+
+    def _entry(self, keeper: Keeper, trained: int | None) -> object:
+        loaded_on = keeper.rung if keeper.child else None
         return {
             "id": keeper.model,
             "object": "model",
@@ -70,6 +98,10 @@ class ControlApp:
             "owned_by": "llamasup",
             "aliases": list(keeper.plan.settings.aliases),
             "status": {"value": keeper.state.value},
+            "source": "configured" if keeper.model in self.config.models else "discovered",
+            "context": loaded_on and loaded_on.context,
+            "max_context": trained,
+            "meta": trained and {"n_ctx_train": trained},
         }
 
     def restart(self, scope: Scope) -> tuple[int, object]:

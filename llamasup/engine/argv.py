@@ -31,6 +31,8 @@ def argv(
             words.extend([flag] if value is None else [flag, str(value)])
 
     add("--alias", name)
+    if settings.mmproj != "none":
+        add("--mmproj", settings.mmproj)
     add("--parallel", settings.parallel)
     # llama-server's HTTP threads are held by waiting requests: too few, and /health stalls.
     add("--threads-http", max(32, settings.parallel + 16))

@@ -15,6 +15,7 @@ from llamasup.errors import (
     ClientError,
     LlamasupError,
     MalformedRequest,
+    ModelFileMissing,
     RequestTimeout,
 )
 from llamasup.front.connection import ClientLeft, Connection
@@ -23,8 +24,8 @@ from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
 from llamasup.front.replies import cors_lines, error_reply, preflight_reply
 from llamasup.front.requests import Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl, ToModel
-from llamasup.models.catalog import Catalog
 from llamasup.pool.pool import Pool
+from llamasup.pool.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,13 @@ class Desk:
         self,
         settings: Server,
         max_replays: int,
-        catalog: Catalog,
+        roster: Roster,
         pool: Pool,
         control: Upstream,
     ) -> None:
         self.settings = settings
         self.max_replays = max_replays
-        self.catalog = catalog
+        self.roster = roster
         self.pool = pool
         self.control = control
         self.router = Router(settings.path_prefixes)
@@ -157,15 +158,19 @@ class Conversation:
         goal = self._desk.router.route(request)
         if isinstance(goal, ToControl):
             await relay(self._connection, request, self._desk.control, goal.target, extra)
-        else:
+            return
+        try:
             await self._ask_model(request, goal, extra)
+        except ModelFileMissing:
+            await self._desk.roster.refresh()  # the next one to ask for it shall know
+            raise
 
     async def _ask_model(self, request: Request, goal: ToModel, extra: list[bytes]) -> None:
         """Have a child answer; if it fails before the client has seen a byte, the next one."""
         desk = self._desk
-        model = desk.catalog.choose(goal.model)
         replays = desk.max_replays
         while True:
+            model = await desk.roster.choose(goal.model)
             async with desk.pool.lease(model, goal.work) as lease:
                 try:
                     await relay(self._connection, request, lease, goal.target, extra)

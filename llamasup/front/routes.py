@@ -69,8 +69,6 @@ _ASK = [
 _LOOK = ["/props", "/metrics", "/slots", "/lora-adapters"]
 _CONTROL = ["/health", "/v1/health", "/models", "/v1/models", "/api/status"]
 
-_SLOT_ACTION = re.compile(rb"/slots/[0-9]{1,6}")
-
 _READ: Final = (b"GET", b"HEAD")
 _Methods = dict[bytes, Work | Literal["control"]]
 
@@ -91,7 +89,10 @@ def _table() -> dict[bytes, _Methods]:
 
 
 _ROUTES: Final = _table()
-_SLOT_METHODS: Final[_Methods] = {b"POST": Work.ASK}
+_PATTERNS: Final[list[tuple[re.Pattern[bytes], _Methods]]] = [
+    (re.compile(rb"/slots/[0-9]{1,6}"), {b"POST": Work.ASK}),
+    (re.compile(rb"(?:/v1)?/models/.+"), {b"GET": "control", b"HEAD": "control"}),
+]
 
 
 class Router:
@@ -105,11 +106,7 @@ class Router:
         """Where `request` goes. Raises a ClientError for what goes nowhere."""
         target = self._strip(origin_form(request.target))
         path, _, query = target.partition(b"?")
-        methods = _ROUTES.get(path)
-        if methods is None:
-            if not _SLOT_ACTION.fullmatch(path):
-                raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}")
-            methods = _SLOT_METHODS
+        methods = _ROUTES.get(path) or _by_pattern(path)
         goal = methods.get(request.method)
         if goal is None:
             allowed = ", ".join(method.decode() for method in methods)
@@ -127,6 +124,13 @@ class Router:
             if target.startswith(prefix + b"/"):
                 return target[len(prefix) :]
         return target
+
+
+def _by_pattern(path: bytes) -> _Methods:
+    for pattern, methods in _PATTERNS:
+        if pattern.fullmatch(path):
+            return methods
+    raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}")
 
 
 class _Named(msgspec.Struct):

@@ -6,7 +6,7 @@
 - else as its file, or as its folder if the file says nothing ("model.gguf").
 
 Several models of one repository get their quantization behind a colon. Of whatever would still
-have one name, each is called by its path.
+have one name, or one that is taken already, each is called by its path.
 """
 
 from __future__ import annotations
@@ -78,17 +78,20 @@ class _Candidate:
         return _split_stem(self.stem)[1] or self.stem
 
 
-def models_in(files: Iterable[Found]) -> dict[str, Discovered]:
-    """Every model among `files` by its name; a split one with a part missing is none yet."""
+def models_in(files: Iterable[Found], taken: Iterable[str] = ()) -> dict[str, Discovered]:
+    """Every model among `files` by its name; a split one with a part missing is none yet.
+
+    No name is one of those that are `taken`, in any case.
+    """
     models, projectors = _sorted_out(_newest_revisions(files))
-    families = _families(models)
-    names = _told_apart({model: _name(model, families[model.home]) for model in models})
+    akin = _akin(models)
+    names = _told_apart({model: _name(model, akin[model.home]) for model in models}, taken)
     return {
         names[model]: Discovered(
             path=model.parts[0].file,
             parts=tuple(part.file for part in model.parts),
             size=sum(part.size for part in model.parts),
-            mmproj=_mmproj(model, families[model.home], projectors[model.home]),
+            mmproj=_mmproj(model, akin[model.home], projectors[model.home]),
         )
         for model in models
     }
@@ -153,35 +156,28 @@ def _split_stem(stem: str) -> tuple[str, str]:
     return (found["base"], found["quantization"].upper()) if found else (stem, "")
 
 
-Families = Mapping[tuple[Path, PurePosixPath], Sequence[_Candidate]]
-
-
-def _families(models: Iterable[_Candidate]) -> Families:
-    """The models of each folder."""
-    families: dict[tuple[Path, PurePosixPath], list[_Candidate]] = defaultdict(list)
+def _akin(models: Iterable[_Candidate]) -> Mapping[tuple[Path, PurePosixPath], bool]:
+    """Which folders hold one model, in one or several quantizations, as a repository does."""
+    bases: dict[tuple[Path, PurePosixPath], set[str]] = defaultdict(set)
     for model in models:
-        families[model.home].append(model)
-    return families
+        bases[model.home].add(model.base.casefold())
+    return {home: len(of_home) == 1 for home, of_home in bases.items()}
 
 
-def _akin(models: Iterable[_Candidate]) -> bool:
-    """One model in several quantizations, as a repository has it."""
-    return len({model.base.casefold() for model in models}) == 1
-
-
-def _name(model: _Candidate, family: Sequence[_Candidate]) -> str:
+def _name(model: _Candidate, akin: bool) -> str:
     path = model.parts[0].path
     if repository := _in_hugging_face(path):
         return repository[0]
-    if len(path.parts) == 3 and _akin(family):
+    if len(path.parts) == 3 and akin:
         return "/".join(path.parts[:2])
     if model.base.lower() in _SAYS_NOTHING and path.parent.name:
         return path.parent.name
     return model.stem
 
 
-def _told_apart(names: Mapping[_Candidate, str]) -> dict[_Candidate, str]:
+def _told_apart(names: Mapping[_Candidate, str], taken: Iterable[str]) -> dict[_Candidate, str]:
     """The same names where they are unique, in any case; longer ones where they are not."""
+    others = [name.casefold() for name in taken]
     longer = (
         names,
         {model: _with_variant(model, name) for model, name in names.items()},
@@ -191,13 +187,14 @@ def _told_apart(names: Mapping[_Candidate, str]) -> dict[_Candidate, str]:
     chosen: dict[_Candidate, str] = {}
     for attempt in longer:
         uses = Counter(name.casefold() for name in (*attempt.values(), *chosen.values()))
+        uses.update(others)
         for model, name in attempt.items():
             if model not in chosen and uses[name.casefold()] == 1:
                 chosen[model] = name
-    taken = {name.casefold() for name in chosen.values()}
+    used = {*others, *(name.casefold() for name in chosen.values())}
     for model in [model for model in names if model not in chosen]:
-        chosen[model] = _numbered(names[model], taken)
-        taken.add(chosen[model].casefold())
+        chosen[model] = _numbered(names[model], used)
+        used.add(chosen[model].casefold())
     return chosen
 
 
@@ -215,9 +212,7 @@ def _path_as_name(model: _Candidate) -> str:
     return (model.parts[0].path.parent / model.stem).as_posix()
 
 
-def _mmproj(
-    model: _Candidate, family: Sequence[_Candidate], projectors: Sequence[Found]
-) -> Path | None:
+def _mmproj(model: _Candidate, akin: bool, projectors: Sequence[Found]) -> Path | None:
     """The projector that is named after the model, or the one of a folder that holds no other."""
     named, unnamed = [], []
     for projector in projectors:
@@ -226,7 +221,7 @@ def _mmproj(
             unnamed.append(projector)
         elif model.stem.lower().startswith(whose):
             named.append(projector)
-    fitting = named or (unnamed if _akin(family) else [])
+    fitting = named or (unnamed if akin else [])
     return min(fitting, key=_rank).file if fitting else None
 
 
@@ -236,16 +231,18 @@ def _rank(projector: Found) -> tuple[bool, int, PurePosixPath]:
     return half is None, projector.size, projector.path
 
 
-def scan(folder: Path) -> list[Found]:
+def scan(folder: Path, seen: set[tuple[int, int]] | None = None) -> list[Found]:
     """Every GGUF file below `folder`, through links too, each folder once.
 
     What cannot be read below it is passed over. Raises OSError where `folder` itself cannot be.
+    Scans that share `seen` pass over what another one has been through: folders may overlap.
     """
     with os.scandir(folder):
         pass  # that it can be read
     found: list[Found] = []
-    seen: set[tuple[int, int]] = set()
-    _is_new(folder, seen)
+    seen = set() if seen is None else seen
+    if not _is_new(folder, seen):
+        return found
     for here, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if _is_new(Path(here, name), seen))
         for name in sorted(files):

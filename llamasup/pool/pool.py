@@ -34,14 +34,28 @@ class Pool:
         self._nursery = nursery
         self._gates: dict[str, Gate] = {}
         self.residency = Residency(config, self._gates, gauge)
-        for plan in plans:
-            self._gates[plan.model] = self._gate(plan)
+        self.adopt(plans)
         nursery.start_soon(self.residency.run)
 
     @property
     def keepers(self) -> dict[str, Keeper]:
         """Every model's keeper by its name."""
         return {model: gate.keeper for model, gate in self._gates.items()}
+
+    def adopt(self, plans: Iterable[Plan]) -> None:
+        """From now on these are the models.
+
+        One that is gone, or has another plan, stays as it is until its child is gone, too, and
+        somebody calls this again.
+        """
+        planned = {plan.model: plan for plan in plans}
+        for model, gate in list(self._gates.items()):
+            if gate.keeper.idle and planned.get(model) is not gate.keeper.plan:
+                gate.keeper.dismiss()
+                del self._gates[model]
+        for model, plan in planned.items():
+            if model not in self._gates:
+                self._gates[model] = self._gate(plan)
 
     def summary(self) -> str:
         """One line for whoever watches from outside."""

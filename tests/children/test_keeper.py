@@ -16,7 +16,7 @@ from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
-from llamasup.errors import LlamasupError, ModelUnavailable, OutOfMemory
+from llamasup.errors import LlamasupError, ModelFileMissing, ModelUnavailable, OutOfMemory
 from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState, KeeperState
 from tests.children.landlord import RoomForAll
@@ -458,3 +458,35 @@ async def test_the_end_of_its_nursery_ends_a_load(
         pid = (await journal.first("started"))["pid"]
         nursery.cancel_scope.cancel()
     assert not is_alive(pid)
+
+
+# --- models that go ---
+
+
+async def test_a_missing_file_is_told_as_such_each_time(faking: Fake, planning: Planning) -> None:
+    config = faking("--fake-fail-load", "failed to open GGUF file 'x' (No such file or directory)")
+    async with keeping(planning(config)) as keeper:
+        for _ in range(2):
+            assert isinstance(await refusal(keeper), ModelFileMissing)
+        assert keeper.loads == 1
+
+
+async def test_a_keeper_is_idle_before_its_child_and_after_it(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning(faking())) as keeper:
+        assert keeper.idle
+        child = await keeper.ready()
+        assert not keeper.idle
+        child.stop()
+        await eventually(lambda: keeper.idle)
+        assert child.state is ChildState.GONE
+
+
+async def test_a_keeper_that_was_dismissed_loads_nothing_more(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with keeping(planning(faking())) as keeper:
+        keeper.dismiss()
+        assert "ask for it again" in str(await refusal(keeper))
+    assert journal.entries() == []

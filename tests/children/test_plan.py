@@ -67,6 +67,7 @@ async def test_what_was_learned_of_another_engine_does_not_count(
         {"engine.args": ["--no-mmap"]},
         {"models.fake.extra_args": ["--no-mmap"]},
         {"models.fake.parallel": 2},
+        {"models.fake.mmproj": "/eyes.gguf"},
     ],
     ids=str,
 )
@@ -136,6 +137,15 @@ def test_circumstances_change_with_the_models_file_and_with_the_engine(
     before = plan.circumstances()
     assert plan.circumstances() == before
     change(tmp_path)
+    assert plan.circumstances() != before
+
+
+def test_circumstances_change_with_the_projector(
+    faking: Fake, planning: Planning, tmp_path: Path
+) -> None:
+    plan = planning(faking(mmproj=str(tmp_path / "eyes.gguf")))
+    before = plan.circumstances()
+    (tmp_path / "eyes.gguf").touch()
     assert plan.circumstances() != before
 
 

@@ -11,6 +11,15 @@ from tests.config.complaints import complaints, loaded
 ADDRESSES = 'write one such as "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/run/llamasup.sock"'
 NAMES = "write printable characters without quotes, backslashes or spaces around them"
 
+
+def rung(context: int, cache_type: str = "auto") -> str:
+    return f'{{ context_size = {context}, cache_type = "{cache_type}" }}'
+
+
+def ladder_of(*rungs: str) -> str:
+    return f'[models.m]\npath = "a"\nladder = [{", ".join(rungs)}]'
+
+
 WRONG = {
     # addresses and paths of requests
     '[server]\nlisten = "8080"': f'server.listen: "8080" is not an address; {ADDRESSES}',
@@ -27,6 +36,14 @@ WRONG = {
     ),
     "[ladder]\ncontexts = [0]": (
         "ladder.contexts[0]: 0 is no context; write a number of tokens such as 8192"
+    ),
+    ladder_of(rung(4096), rung(8192)): (
+        "models.m.ladder[1].context_size: 8192 is not smaller than 4096 before it;"
+        " write the contexts in descending order"
+    ),
+    ladder_of(rung(8192), rung(4096, "q8_0"), rung(8192)): (
+        "models.m.ladder[2].context_size: 8192 is not smaller than 8192 before it;"
+        " write the contexts in descending order"
     ),
     # names
     '[engine.env]\n"A=B" = "c"': (
@@ -80,3 +97,28 @@ def test_the_default_model_may_be_written_as_clients_may_ask_for_it(
 ) -> None:
     text = f'[server]\ndefault_model = "{name}"\n[models.qwen3]\npath = "a"\naliases = ["gpt"]'
     assert loaded(text).server.default_model == name
+
+
+@pytest.mark.parametrize(
+    "rungs",
+    [
+        (rung(8192), rung(4096), rung(8192, "q8_0"), rung(4096, "q8_0"), rung(2048)),
+        (
+            rung(4096),
+            "{ context_size = 8192, gpu_layers = 20 }",
+            "{ context_size = 4096, gpu_layers = 20 }",
+        ),
+        ("{ gpu_layers = 20 }", "{ gpu_layers = 10 }"),
+    ],
+    ids=range(3),
+)
+def test_a_ladder_may_rise_in_context_where_it_falls_otherwise(
+    folder: Path, rungs: tuple[str, ...]
+) -> None:
+    assert len(loaded(ladder_of(*rungs)).models["m"].ladder) == len(rungs)
+
+
+def test_models_that_only_a_folder_can_hold_may_be_named(folder: Path) -> None:
+    found = '[discover]\nfolders = ["models"]\n'
+    config = loaded(found + '[server]\ndefault_model = "x"\n[pool]\npreload = ["y"]')
+    assert (config.server.default_model, config.pool.preload) == ("x", ("y",))

@@ -35,6 +35,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(folder: Path) -> 
         ("LLAMASUP_SERVER_IDLE_TIMEOUT", "1.5", "server.idle_timeout", 1.5),
         ("LLAMASUP_SERVER_LISTEN", ":1,:2", "server.listen", (":1", ":2")),
         ("LLAMASUP_FOLDERS_RUN", "/r", "folders.run", Path("/r")),
+        ("LLAMASUP_DISCOVER_FOLDERS", "/a, /b", "discover.folders", (Path("/a"), Path("/b"))),
         ("LLAMASUP_LOG_LEVEL", "debug", "log.level", "debug"),
     ],
 )

@@ -19,6 +19,7 @@ from llamasup.config.problems import ConfigError
 from llamasup.config.schema import (
     Bytes,
     Config,
+    Discover,
     EngineSettings,
     Folders,
     Log,
@@ -81,6 +82,18 @@ def test_relative_paths_of_flags_and_environment_start_at_the_current_folder(fol
     config = load(file, {"LLAMASUP_FOLDERS_RUN": "r"}, {"models.x.path": "m.gguf"})
     assert config.models["x"].path == folder / "m.gguf"
     assert config.folders.run == folder / "r"
+
+
+def test_folders_of_models_and_projectors_start_there_too(folder: Path) -> None:
+    (folder / "etc").mkdir()
+    file = Path("etc/llamasup.toml")
+    file.write_text(
+        '[discover]\nfolders = ["m", "/n"]\n[models.x]\npath = "x"\nmmproj = "p.gguf"\n'
+    )
+    config = load(file)
+    assert config.discover.folders == (folder / "etc/m", Path("/n"))
+    assert config.models["x"].mmproj == folder / "etc/p.gguf"
+    assert load(file, flags={"discover.folders": ["o"]}).discover.folders == (folder / "o",)
 
 
 def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +188,7 @@ engines = st.builds(
 models = st.builds(
     ModelSettings,
     path=paths,
+    mmproj=paths | st.just("none"),
     context_size=positive_or_auto,
     cache_type=texts,
     parallel=positive,
@@ -197,6 +211,7 @@ def configs(draw: st.DrawFn) -> Config:
         engine=draw(engines),
         pool=PoolSettings(preload=tuple(main)),
         models=catalog,
+        discover=Discover(draw(st.lists(paths, max_size=2).map(tuple))),
         folders=Folders(draw(paths | st.just("auto")), draw(paths | st.just("auto"))),
         log=Log(draw(st.sampled_from(["debug", "info", "warning", "error"]))),
     )

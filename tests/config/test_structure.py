@@ -72,7 +72,7 @@ WRONG = {
     "[server]\ndrain_timeout = nan": f"server.drain_timeout: nan is not a duration; {DURATIONS}",
     "[server]\ndrain_timeout = inf": f"server.drain_timeout: inf is not a duration; {DURATIONS}",
     "[server]\ndrain_timeout = true": f"server.drain_timeout: true is not a duration; {DURATIONS}",
-    '[server]\nmax_body = "64 apples"': f'server.max_body: "64 apples" is not a size; {SIZES}',
+    '[server]\nmax_body = "30 quarks"': f'server.max_body: "30 quarks" is not a size; {SIZES}',
     "[server]\nmax_body = 1.5": f"server.max_body: 1.5 is not a size; {SIZES}",
     "[server]\nmax_body = -1": f"server.max_body: -1 is not a size; {SIZES}",
     '[models.x]\npath = "x"\nunloadable = 1': (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -64,8 +65,41 @@ async def test_models_are_listed_as_openai_does_with_their_aliases_and_states(
         "owned_by": "llamasup",
         "aliases": ["gpt-4o", "mini"],
         "status": {"value": "ready"},
+        "source": "configured",
+        "context": 32768,
+        "max_context": None,
+        "meta": None,
     }
     assert (broken["id"], broken["status"]) == ("broken", {"value": "failed"})
+
+
+async def test_a_listing_tells_the_contexts_that_the_headers_tell(
+    faking: Fake, count_model: Path
+) -> None:
+    config = faking(name="count") | {"models.count.path": str(count_model)}
+    async with running(config) as llamasup:
+        [count] = (await llamasup.ask("GET", "/v1/models")).json()["data"]
+    assert (count["context"], count["max_context"]) == (None, 32768)
+    assert count["meta"] == {"n_ctx_train": 32768}
+
+
+@pytest.mark.parametrize("asked", ["o/n:Q4_0", "O/N:q4_0", "o%2Fn:Q4_0", "an%20alias"])
+async def test_one_model_is_told_of_as_in_the_listing(faking: Fake, asked: str) -> None:
+    model = faking(name="x", aliases=["an alias"])
+    config = {key.replace(".x.", ".o/n:Q4_0."): value for key, value in model.items()}
+    async with running(config) as llamasup:
+        [listed] = (await llamasup.ask("GET", "/v1/models")).json()["data"]
+        assert listed["id"] == "o/n:Q4_0"
+        for prefix in ("", "/v1"):
+            reply = await llamasup.ask("GET", f"{prefix}/models/{asked}")
+            assert (reply.status, reply.json()) == (200, listed)
+
+
+async def test_a_model_that_is_not_there_is_told_of_with_near_ones(faking: Fake) -> None:
+    async with running(faking()) as llamasup:
+        reply = await llamasup.ask("GET", "/v1/models/fakee")
+    assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+    assert 'did you mean "fake"' in reply.error["message"]
 
 
 async def test_the_status_tells_of_the_engine_and_of_every_child(faking: Fake) -> None:

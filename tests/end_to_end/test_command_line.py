@@ -131,6 +131,23 @@ async def test_a_model_file_is_served_under_its_own_name(home: Home, count_model
         assert (await llamasup.ask("POST", CHAT, chat(5, model="count"))).text() == counted(5)
 
 
+async def test_the_files_of_a_folder_are_served_and_counted(home: Home, count_model: Path) -> None:
+    shutil.copy(count_model, home.folder / "bin")
+    async with home.serve(*ANY_PORT, "--models-dir", "bin") as program:
+        llamasup = await home.listens(program)
+        await program.hears(f"models in {home.folder / 'bin'}: 1\n")
+        assert (await llamasup.ask("POST", CHAT, chat(5, model="count"))).text() == counted(5)
+
+
+async def test_a_folder_without_models_says_what_to_do_and_there_is_no_demo(home: Home) -> None:
+    async with home.serve(*ANY_PORT, "--models-dir", "cache", "--models-dir", "gone") as program:
+        llamasup = await home.listens(program)
+        await program.hears(f"models in {home.folder / 'gone'}: it cannot be read (No such file")
+        assert f"models in {home.folder / 'cache'}: none yet; put GGUF files there" in program.said
+        assert "demo" not in program.said
+        assert (await llamasup.ask("GET", "/v1/models")).json()["data"] == []
+
+
 async def test_the_file_yields_to_the_environment_and_both_to_flags(
     home: Home, count_model: Path
 ) -> None:
@@ -232,6 +249,41 @@ def test_check_tells_everything_that_is_missing_at_once(home: Home) -> None:
         assert word in done.stderr
 
 
+def test_check_counts_the_models_of_folders(home: Home) -> None:
+    for path in ("a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"):
+        (home.folder / "cache" / path).touch()
+    done = home.run("check", "--models-dir", "cache", "--set", "server.default_model=A")
+    assert done.returncode == 0, done.stderr
+    assert "is fine: 2 models; " in done.stdout
+    assert f"models in {home.folder / 'cache'}: 2" in done.stdout
+
+
+def test_check_tells_what_is_missing_in_folders(home: Home) -> None:
+    (home.folder / "llamasup.toml").write_text(
+        """
+        server.default_model = "x"
+        pool.preload = ["y"]
+        discover.folders = ["gone", "cache"]
+        [models.seeing]
+        path = "bin"
+        mmproj = "eyes.gguf"
+        """
+    )
+    done = home.run("check")
+    assert done.returncode == WRONG
+    place = f"{home.folder / 'llamasup.toml'}: "
+    assert done.stderr.splitlines() == [
+        f"{place}models.seeing.path: {home.folder / 'bin'}: Is a directory;"
+        " write the path of a GGUF file",
+        f"{place}models.seeing.mmproj: {home.folder / 'eyes.gguf'}: No such file or directory;"
+        " write the path of a GGUF file",
+        f"{place}discover.folders: {home.folder / 'gone'}: No such file or directory;"
+        " make it, or write another folder",
+        f'{place}server.default_model: no folder holds a model "x"',
+        f'{place}pool.preload: no folder holds a model "y"',
+    ]
+
+
 def test_check_repeats_what_a_broken_engine_says(home: Home) -> None:
     complaint = "error while loading shared libraries: libllama.so: cannot open it"
     engine = script(home, f"echo '{complaint}' >&2; exit 127")
@@ -268,7 +320,7 @@ def test_the_version_is_told(home: Home) -> None:
 def test_the_help_of_serve_tells_its_flags(home: Home) -> None:
     done = home.run("serve", "--help")
     assert done.returncode == 0
-    for flag in ("--model", "--listen", "--engine", "--set", "FILE"):
+    for flag in ("--model", "--models-dir", "--listen", "--engine", "--set", "FILE"):
         assert flag in done.stdout
 
 

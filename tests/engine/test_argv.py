@@ -170,3 +170,10 @@ async def test_real_engines_know_every_flag_and_start_with_all_of_them(
             await child.settled.wait()
             assert child.state is ChildState.READY
             child.stop()
+
+
+def test_a_model_with_eyes_gets_its_projector_where_the_engine_knows_any() -> None:
+    seeing = evolve(SETTINGS, mmproj=Path("eyes.gguf"))
+    assert "eyes" not in line(seeing)
+    knowing = evolve(ENGINE, flags=FLAGS | {"--mmproj"})
+    assert " --mmproj eyes.gguf " in line(seeing, engine=knowing)

@@ -34,6 +34,7 @@ from typing import NoReturn
 # Broken into lines where llama-server breaks it.
 HELP = """\
 -m,    --model FNAME                    model path
+-mm,   --mmproj FILE                    path to a multimodal projector file
 -c,    --ctx-size N                     size of the prompt context (default: 0)
 -cram, --cache-ram N                    set the maximum cache size in MiB (default: 8192)
 -np,   --parallel N                     number of server slots (default: -1, -1 = auto)

@@ -14,7 +14,6 @@ from llamasup.errors import RouteNotFound
 from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk
 from llamasup.front.requests import Request
-from llamasup.models.catalog import Catalog
 from tests.harness import (
     Client,
     Journal,
@@ -97,7 +96,7 @@ async def test_pipelined_requests_leave_everybody_else_their_turn() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        desk = Desk(Server(), 1, Catalog({}), None, None)  # type: ignore[arg-type]
+        desk = Desk(Server(), 1, None, None, None)  # type: ignore[arg-type]
         desk.router = Watching()  # type: ignore[assignment]
         connection = Connection(ours, Server().send_timeout)
         connection.inbox += request("GET", "/") * 100

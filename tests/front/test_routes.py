@@ -158,6 +158,21 @@ def test_what_only_resembles_a_prefix_is_none(target: str) -> None:
         Router(["/olla"]).route(asking("POST", target))
 
 
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+@pytest.mark.parametrize("name", ["qwen3", "owner/name", "owner/name:Q4_0", "a%20b", "models"])
+def test_each_model_has_a_page_whatever_it_is_called(prefix: str, name: str) -> None:
+    target = f"{prefix}/models/{name}"
+    assert Router().route(asking("GET", target)) == ToControl(target.encode())
+    with pytest.raises(MethodNotAllowed) as refusal:
+        Router().route(asking("DELETE", target))
+    assert refusal.value.allowed == "GET, HEAD"
+
+
+def test_a_model_without_a_name_has_none() -> None:
+    with pytest.raises(RouteNotFound):
+        Router().route(asking("GET", "/v1/models/"))
+
+
 # --- the model's name ---
 
 

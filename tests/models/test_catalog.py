@@ -90,3 +90,26 @@ def test_a_name_of_megabytes_is_neither_compared_nor_repeated_whole() -> None:
 def test_without_any_model_the_refusal_says_so() -> None:
     with pytest.raises(ClientError, match="none at all"):
         Catalog({}).choose(None)
+
+
+def test_a_default_that_is_not_there_is_named_in_the_refusal() -> None:
+    with pytest.raises(ModelNotFound, match='there is no model "mistrall"; did you mean "mistral"'):
+        Catalog(TWO, "mistrall").choose(None)
+
+
+def test_models_come_and_go() -> None:
+    catalog = Catalog(TWO, "new")
+    catalog.adopt(models(new=["newer"]))
+    assert [catalog.choose(asked) for asked in ("NEW", "newer", None)] == ["new"] * 3
+    with pytest.raises(ModelNotFound, match='there are: "new"'):
+        catalog.choose("mistral")
+    catalog.adopt(TWO)
+    with pytest.raises(ModelNotFound, match='there are: "Qwen3-8B", "mistral"'):
+        catalog.choose("new")
+
+
+def test_of_thousands_of_models_a_refusal_lists_some() -> None:
+    many = {f"model-{number}": ModelSettings(path=Path("x.gguf")) for number in range(2000)}
+    with pytest.raises(ClientError, match='"model-19" and 1980 more') as refusal:
+        Catalog(many).choose(None)
+    assert len(str(refusal.value)) < 1000

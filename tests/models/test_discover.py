@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -98,6 +99,34 @@ def test_no_model_is_ever_lost_and_no_two_names_differ_by_case_alone(paths: set[
     models = discovered(*sorted(paths - old_revisions))
     assert {model.path for model in models.values()} == {HOME / p for p in paths - old_revisions}
     assert len({name.casefold() for name in models}) == len(models)
+
+
+@pytest.mark.parametrize(
+    ("path", "taken", "name"),
+    [
+        ("x.gguf", ["x"], "models/x"),
+        ("x.gguf", ["X", "models/X"], "x-1"),
+        ("a/x.gguf", ["x"], "a/x"),
+        ("o/n/x-Q4_0.gguf", ["O/N"], "o/n:Q4_0"),
+        ("x.gguf", ["y"], "x"),
+    ],
+)
+def test_a_name_that_is_taken_is_left_to_its_owner(path: str, taken: list[str], name: str) -> None:
+    assert models_in(found(path), taken).keys() == {name}
+
+
+@given(st.sets(PATHS, max_size=8), st.sets(PATHS.map(lambda path: path[:-5].upper()), max_size=4))
+def test_no_model_is_lost_to_a_name_that_is_taken(paths: set[str], taken: set[str]) -> None:
+    models = models_in(found(*sorted(paths)), sorted(taken))
+    assert {name.casefold() for name in models}.isdisjoint(name.casefold() for name in taken)
+    assert len(models) == len(models_in(found(*sorted(paths))))
+
+
+def test_thousands_of_files_in_one_folder_take_no_time_to_speak_of() -> None:
+    files = [f"m{number}-Q4_0.gguf" for number in range(4000)]
+    started = time.process_time()
+    assert len(discovered(*files, "mmproj-F16.gguf")) == 4000
+    assert time.process_time() - started < 2
 
 
 @given(st.permutations(["a/x.gguf", "b/x.gguf", "o/n/x-Q4_0.gguf", "o/n/x-Q8_0.gguf", "X.gguf"]))
@@ -207,6 +236,14 @@ def test_the_cache_of_hugging_face_is_read_through_its_links(tmp_path: Path) -> 
         snapshot.mkdir(parents=True)
         (snapshot / "x-Q4_0.gguf").symlink_to(os.path.relpath(blob, snapshot))
     assert models_in(scan(tmp_path)).keys() == {"o/n"}
+
+
+def test_scans_that_share_what_they_have_seen_find_nothing_twice(tmp_path: Path) -> None:
+    made(tmp_path, "a.gguf", "b/c.gguf")
+    been: set[tuple[int, int]] = set()
+    assert [str(file.path) for file in scan(tmp_path / "b", been)] == ["c.gguf"]
+    assert [str(file.path) for file in scan(tmp_path, been)] == ["a.gguf"]
+    assert scan(tmp_path, been) == []
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -236,3 +237,60 @@ async def test_everybody_who_waited_for_a_slot_is_answered(faking: Fake) -> None
             for _ in range(8):
                 nursery.start_soon(ask)
     assert [reply.text() for reply in replies] == [" 0 1 2 3 4"] * 8
+
+
+def planned_anew(pool: Pool, *models: str) -> list[Plan]:
+    """The plans that the pool has for these models, and new ones for those that it has not."""
+    known = {model: keeper.plan for model, keeper in pool.keepers.items()}
+    some = next(iter(known.values()))
+    return [known.get(model) or replanned(some, model) for model in models]
+
+
+def replanned(plan: Plan, model: str) -> Plan:
+    """Another plan with the same settings."""
+    another = copy.copy(plan)
+    another.model = model
+    return another
+
+
+async def test_models_come_and_go(faking: Fake) -> None:
+    async with pool_of({**faking(), **faking(name="other")}) as pool:
+        pool.adopt(planned_anew(pool, "fake", "new"))
+        assert list(pool.keepers) == ["fake", "new"]
+        async with pool.lease("new", Work.ASK) as lease:
+            assert await lease.survived()
+
+
+async def test_a_model_that_is_still_offered_keeps_its_keeper(faking: Fake) -> None:
+    async with pool_of({**faking(), **faking(name="other")}) as pool:
+        before = dict(pool.keepers)
+        pool.adopt(planned_anew(pool, "other", "fake"))
+        assert pool.keepers == before
+
+
+async def test_a_model_that_goes_while_its_child_serves_goes_after_it(faking: Fake) -> None:
+    async with pool_of({**faking(), **faking(name="other")}) as pool:
+        async with pool.lease("fake", Work.GENERATE) as lease:
+            pool.adopt(planned_anew(pool, "other"))
+            assert pool.keepers.keys() == {"fake", "other"}
+            assert await lease.survived()
+        keeper = pool.keepers["fake"]
+        child_of(pool).stop()
+        await eventually(lambda: keeper.idle)
+        pool.adopt(planned_anew(pool, "other"))
+        assert pool.keepers.keys() == {"other"}
+        with pytest.raises(ModelUnavailable, match="ask for it again"):
+            await keeper.ready()
+
+
+async def test_another_plan_for_a_model_holds_from_its_next_load_on(faking: Fake) -> None:
+    async with pool_of(faking()) as pool:
+        old = pool.keepers["fake"]
+        new = replanned(old.plan, "fake")
+        async with pool.lease("fake", Work.ASK):
+            pool.adopt([new])
+            assert pool.keepers["fake"] is old
+            child_of(pool).stop()
+        await eventually(lambda: old.idle)
+        pool.adopt([new])
+        assert pool.keepers["fake"].plan is new

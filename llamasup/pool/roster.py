@@ -1,0 +1,92 @@
+"""The models that there are now: what is on the shelf, made known to the pool and the catalog.
+
+Nothing watches the folders, so that llamasup sleeps while nobody asks. They are looked through
+when it matters: before the models are listed, before a name is refused, and when the file of a
+model turns out to be missing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from llamasup.children.plan import Plan
+from llamasup.config.schema import ModelSettings
+from llamasup.errors import ClientError
+from llamasup.models.catalog import Catalog
+from llamasup.models.shelf import Look, Shelf
+from llamasup.pool.pool import Pool
+
+log = logging.getLogger(__name__)
+
+PAUSE: Final = 1.0
+"""Seconds after a look in which none is worth another one: a client that asks for a wrong name in
+a loop shall not keep the disks busy, which may be slow, or asleep, or on the network."""
+
+
+_NOT_YET: Final = Look({}, {}, {})
+
+
+class Roster:
+    """Looks at the shelf, and tells pool and catalog; the names that clients ask for end here."""
+
+    def __init__(
+        self, shelf: Shelf, plan: Callable[[str, ModelSettings], Plan], pool: Pool, catalog: Catalog
+    ) -> None:
+        self.look = _NOT_YET
+        """What the last one found."""
+
+        self._shelf = shelf
+        self._plan = plan
+        self._pool = pool
+        self._catalog = catalog
+        self._plans: dict[str, Plan] = {}
+        self._looking = trio.Lock()
+        self._not_before = 0.0
+
+    async def choose(self, asked: str | None) -> str:
+        """The model that `asked` means, be it new. Raises ModelNotFound or ClientError."""
+        try:
+            return self._catalog.choose(asked)
+        except ClientError:
+            await self.refresh()
+        return self._catalog.choose(asked)
+
+    async def refresh(self) -> None:
+        """Look again, unless that was done just now. Those who come meanwhile share the look.
+
+        Cancelled, a look that has begun is seen through.
+        """
+        async with self._looking:
+            if trio.current_time() >= self._not_before:
+                look = await trio.to_thread.run_sync(self._shelf.look)
+                self._not_before = trio.current_time() + PAUSE
+                self._adopt(look)
+
+    def _adopt(self, look: Look) -> None:
+        _report(self.look, look)
+        self.look = look
+        self._plans = {
+            model: self._planned(model, settings) for model, settings in look.models.items()
+        }
+        self._pool.adopt(self._plans.values())
+        keepers = self._pool.keepers.values()
+        self._catalog.adopt({keeper.model: keeper.plan.settings for keeper in keepers})
+
+    def _planned(self, model: str, settings: ModelSettings) -> Plan:
+        """The same plan as before, as long as nothing has changed."""
+        plan = self._plans.get(model)
+        return plan if plan and plan.settings == settings else self._plan(model, settings)
+
+
+def _report(before: Look, now: Look) -> None:
+    for folder, why in now.unreadable.items():
+        if before.unreadable.get(folder) != why:
+            log.warning("%s cannot be looked through for models: %s", folder, why)
+    came, went = now.models.keys() - before.models.keys(), before.models.keys() - now.models.keys()
+    for names, what in ((came, "came"), (went, "went")):
+        if names and before is not _NOT_YET:
+            log.info("models that %s: %s", what, ", ".join(sorted(names)))

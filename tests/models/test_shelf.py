@@ -1,0 +1,112 @@
+"""What is configured wins, what lies in the folders comes beside it, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamasup.config.schema import Config, Discover, ModelSettings
+from llamasup.models.shelf import Look, Shelf, names_and_aliases
+
+
+def look(*folders: Path, **configured: ModelSettings) -> Look:
+    return Shelf(Config(models=configured, discover=Discover(folders))).look()
+
+
+def made(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"GGUF")
+
+
+def files(models: Mapping[str, ModelSettings], folder: Path) -> dict[str, str]:
+    return {name: str(model.path.relative_to(folder)) for name, model in models.items()}
+
+
+def test_the_models_of_a_folder_are_offered_with_their_projectors(tmp_path: Path) -> None:
+    made(tmp_path, "x.gguf", "eyes/y.gguf", "eyes/mmproj.gguf")
+    assert look(tmp_path) == Look(
+        models={
+            "x": ModelSettings(path=tmp_path / "x.gguf"),
+            "y": ModelSettings(path=tmp_path / "eyes/y.gguf", mmproj=tmp_path / "eyes/mmproj.gguf"),
+        },
+        found={tmp_path: 2},
+        unreadable={},
+    )
+
+
+def test_a_configured_file_is_offered_under_its_configured_name_only(tmp_path: Path) -> None:
+    made(tmp_path, "here/x.gguf", "here/y.gguf")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "here/x.gguf")
+    mine = ModelSettings(path=tmp_path / "link.gguf", parallel=4)
+    seen = look(tmp_path / "here", mine=mine)
+    assert files(seen.models, tmp_path) == {"mine": "link.gguf", "y": "here/y.gguf"}
+    assert seen.models["mine"] == mine
+    assert seen.found == {tmp_path / "here": 2}
+
+
+def test_configured_names_and_aliases_are_left_to_their_owners(tmp_path: Path) -> None:
+    made(tmp_path, "m/x.gguf", "m/y.gguf", "mine.gguf")
+    mine = ModelSettings(path=tmp_path / "mine.gguf", aliases=("Y",))
+    assert files(look(tmp_path / "m", X=mine).models, tmp_path) == {
+        "X": "mine.gguf",
+        "m/x": "m/x.gguf",
+        "m/y": "m/y.gguf",
+    }
+
+
+def test_a_configured_model_whose_file_is_missing_hides_no_other(tmp_path: Path) -> None:
+    made(tmp_path, "x.gguf")
+    (tmp_path / "nowhere.gguf").symlink_to(tmp_path / "gone")
+    mine = ModelSettings(path=tmp_path / "gone.gguf")
+    assert look(tmp_path, mine=mine).models.keys() == {"mine", "x"}
+
+
+def test_a_folder_that_cannot_be_read_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    made(tmp_path, "here/x.gguf", "file.gguf")
+    seen = look(tmp_path / "gone", tmp_path / "here", tmp_path / "file.gguf")
+    assert seen.models.keys() == {"x"}
+    assert seen.found == {tmp_path / "here": 1}
+    assert seen.unreadable == {
+        tmp_path / "gone": "No such file or directory",
+        tmp_path / "file.gguf": "Not a directory",
+    }
+
+
+def test_folders_that_overlap_offer_nothing_twice(tmp_path: Path) -> None:
+    made(tmp_path, "a.gguf", "b/c.gguf")
+    for folders in ([tmp_path, tmp_path / "b"], [tmp_path / "b", tmp_path]):
+        seen = look(*folders)
+        assert seen.models.keys() == {"a", "c"}
+        assert seen.found == {tmp_path: 2, tmp_path / "b": 1}
+
+
+WORDS = st.sampled_from(["a", "A", "b", "x", "model"])
+PATHS = st.lists(WORDS, min_size=1, max_size=3).map("/".join)
+NAMES = st.lists(PATHS, min_size=1, max_size=4, unique_by=str.casefold)
+
+
+@given(on_disk=st.sets(PATHS, min_size=1, max_size=6), configured=PATHS, names=NAMES)
+def test_every_file_is_offered_once_and_every_name_means_one_model(
+    tmp_path_factory: pytest.TempPathFactory,
+    on_disk: set[str],
+    configured: str,
+    names: list[str],
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "shelf"
+    shutil.rmtree(folder, ignore_errors=True)
+    made(folder, *(f"{path}.gguf" for path in on_disk))
+    mine = ModelSettings(path=folder / f"{configured}.gguf", aliases=tuple(names[1:]))
+
+    models = look(folder, **{names[0]: mine}).models
+
+    assert models[names[0]] == mine
+    offered = sorted(model.path for model in models.values())
+    assert offered == sorted({folder / f"{path}.gguf" for path in {*on_disk, configured}})
+    known = [name.casefold() for name in names_and_aliases(models)]
+    assert len(known) == len(set(known))
