@@ -25,6 +25,7 @@ import trio
 
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needs
 from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
 from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
@@ -35,6 +36,8 @@ from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError
 from llamasup.front.conversation import Desk
 from llamasup.front.listener import Front, bound_address, open_listeners
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import ThisMachine
 from llamasup.models.catalog import Catalog
 from llamasup.models.demo import ensure_demo
 from llamasup.pid1 import reap_orphans
@@ -131,8 +134,9 @@ async def _serve(
 ) -> None:
     async with trio.open_nursery() as children:
         state = State(state_file(config))
+        needs = Needs(launcher, state, Gauge(ThisMachine()))
         plans = (
-            Plan(name, settings, config, launcher, state)
+            Plan(name, settings, config, launcher, state, needs)
             for name, settings in config.models.items()
         )
         pool = Pool(plans, children)

@@ -28,6 +28,8 @@ from llamasup.states import ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
 
+_NOTE_PATIENCE = 1.0
+
 
 class _Load:
     """One load as those see it who wait for it; it may take several incarnations."""
@@ -166,15 +168,25 @@ class Keeper:
 
     async def _incarnate(self, load: _Load) -> tuple[Child, Cause | None]:
         """One child, from its start to its end, and why it ended."""
-        child = await self.plan.child(await self._footing.take())
+        rung = await self._footing.take(await self.plan.room())
+        child = await self.plan.child(rung)
         self.loads += 1
         started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(child.run)
-            await child.settled.wait()
-            if child.state is ChildState.READY:
-                await self._welcome(child, load, trio.current_time() - started)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child.run)
+                await child.settled.wait()
+                if child.state is ChildState.READY:
+                    await self._welcome(child, load, trio.current_time() - started)
+        finally:
+            if child.resident:
+                await self._note(rung, child.resident)
         return child, child.cause
+
+    async def _note(self, rung: Rung, resident: int) -> None:
+        """What a child took is worth a moment, even when everything ends."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _NOTE_PATIENCE):
+            await self.plan.measured(rung, resident)
 
     async def _welcome(self, child: Child, load: _Load, seconds: float) -> None:
         self.state = moved(self.state, KeeperState.READY)

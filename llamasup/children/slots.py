@@ -30,6 +30,9 @@ class Slots:
     def __init__(self, size: int) -> None:
         self.size = size
         self.taken = 0
+        self.turns = 0
+        """How many requests have had a slot, and gave it back."""
+
         self._waiters: deque[_Waiter] = deque()
         self._open = True
 
@@ -61,6 +64,7 @@ class Slots:
 
     def give_back(self) -> None:
         """Hand the slot to whoever waits longest, or keep it free."""
+        self.turns += 1
         if self._waiters and self.taken <= self.size:
             waiter = self._waiters.popleft()
             waiter.got = True

@@ -93,6 +93,7 @@ class PoolSettings:
     """`[pool]`: which models are resident."""
 
     preload: tuple[str, ...] = ()
+    memory_reserve: Bytes = Bytes(1 << 30)
 
 
 @frozen

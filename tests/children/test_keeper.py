@@ -18,6 +18,7 @@ from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
 from llamasup.errors import LlamasupError, ModelUnavailable, OutOfMemory
 from llamasup.memory.ladder import Rung
+from llamasup.memory.room import Room
 from llamasup.states import ChildState, KeeperState
 from tests.harness import FAKE, Journal, eventually, is_alive
 
@@ -251,7 +252,11 @@ async def test_one_rung_higher_is_tried_when_more_memory_is_free_than_then(
 ) -> None:
     plan = planning({**faking(*NO_ROOM, "8192"), **LADDER, "ladder.climb_interval": 0})
     free = 0
-    monkeypatch.setattr("llamasup.children.footing.free_memory", lambda: free)
+
+    async def room() -> Room:
+        return Room({"host": free}, {"host": free})
+
+    monkeypatch.setattr(plan, "room", room)
 
     async def it_is_learned() -> bool:
         learned = await plan.learned()

@@ -77,7 +77,7 @@ WRONG = {
     "[server]\nmax_body = -1": f"server.max_body: -1 is not a size; {SIZES}",
     # unknown keys
     '[server]\nlisen = ":1"': 'server.lisen: this is not a known key; did you mean "listen"?',
-    "[pool]\nzzz = 1": 'pool.zzz: this is not a known key; known are "preload"',
+    "[log]\nzzz = 1": 'log.zzz: this is not a known key; known are "level"',
     "[folders]\nzzz = 1": (
         'folders.zzz: this is not a known key; known are "cache", "run" and "state"'
     ),

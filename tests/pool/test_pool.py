@@ -14,10 +14,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needs
 from llamasup.children.orphans import own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
 from llamasup.errors import ModelUnavailable
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 from llamasup.state import State
@@ -37,8 +40,9 @@ async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
         whole = load(None, {}, config)
         launcher = Launcher(whole, os.environ, Path(base), folder)
         state = State(Path(base) / "state.json")
+        needs = Needs(launcher, state, Gauge(ThisMachine()))
         plans = [
-            Plan(model, settings, whole, launcher, state)
+            Plan(model, settings, whole, launcher, state, needs)
             for model, settings in whole.models.items()
         ]
         async with trio.open_nursery() as nursery:
