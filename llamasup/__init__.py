@@ -27,12 +27,12 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     config/     llamasup.toml, environment and flags become a `Config`
     sockets     raw non-blocking sockets: dial, send, receive
     models/     what GGUF files hold, which models folders hold, their names; the demo model
-    memory/     the ladder; what the host says about memory
-    state       what survives llamasup itself: the rungs that held
+    memory/     the ladder; what a rung needs, by the formula; what memory there is
+    state       what survives llamasup itself: the rungs that held, and what models took on them
     engine/     where the engine is, how it is called, what its words mean
     children/   processes: child, watchdog, keeper, its footing on the ladder, restarts, slots,
-                and the marks that survive a kill -9
-    pool/       leases; the roster of the models that there are now
+                what models need, and the marks that survive a kill -9
+    pool/       who may be resident, who waits, leases; the roster of the models there are now
     front/      connections, requests, routes, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
@@ -74,6 +74,15 @@ The way of a request
 
 Control is one more upstream of the same relay: one port, one code path.
 
+The way to the first rung
+-------------------------
+Where a rung has held before, the next load begins there. Else `children.footing` begins on the
+best rung whose need fits into what is free less `pool.memory_reserve`, if the context is "auto";
+a context that the operator wrote is passed over only if it cannot fit at all. `children.needs`
+says what a rung needs: as measured when a child went that had worked; or in the engine's words
+(`children.rehearsal` starts it and hears them before it loads anything), where they can make a
+difference; or by the formula of `memory.estimate`, from the header of the model's file.
+
 The way of an OOM
 -----------------
 `engine.failures` finds the cause in the log, the exit status, the reply, or the kernel's counter
@@ -98,8 +107,6 @@ preloaded models come back unasked.
 Standing by
 -----------
 The pool that knows what fits comes next. Its decisions stand, tested and not yet asked by anybody:
-`memory.estimate` and `memory.hardware` (what a rung needs, what there is), `pool.admission` and
-`pool.queue` (who may be resident, who is next).
 
 Decisions, and why
 ------------------
@@ -131,8 +138,8 @@ Decisions, and why
   only follow a whole event. llama-server writes each event as one chunk, so nothing waits.
 - **Replays are for requests of which the client has seen nothing.** To go on in the middle of an
   answer would need the engine to continue its own words, which not every API and model can.
-- **Learned rungs are the only state on disk.** What lives is marked in the run folder, which a
-  reboot empties together with the processes.
+- **Learned rungs and footprints are the only state on disk.** What lives is marked in the run
+  folder, which a reboot empties together with the processes.
 - **Folders are looked through when it matters, not watched:** before a listing, before a name is
   refused, when a model's file is missing; once a second at most. 2,000 files take about 0.1 s, and
   llamasup sleeps while nobody asks.

@@ -23,6 +23,7 @@ import platformdirs
 import trio
 
 from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needs
 from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
 from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
@@ -136,8 +137,11 @@ async def _serve(
     announce: Announce,
 ) -> None:
     async with trio.open_nursery() as children:
-        pool = Pool((), config, Gauge(ThisMachine()), children)
-        roster = _roster(config, launcher, pool)
+        gauge = Gauge(ThisMachine())
+        pool = Pool((), config, gauge, children)
+        state = State(state_file(config))
+        needs = Needs(launcher, state, gauge)
+        roster = _roster(config, launcher, state, needs, pool)
         await roster.refresh()
         app = ControlApp(config, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket, config.server.max_head)
@@ -157,11 +161,9 @@ async def _serve(
         children.cancel_scope.cancel()
 
 
-def _roster(config: Config, launcher: Launcher, pool: Pool) -> Roster:
-    state = State(state_file(config))
-
+def _roster(config: Config, launcher: Launcher, state: State, needs: Needs, pool: Pool) -> Roster:
     def plan(model: str, settings: ModelSettings) -> Plan:
-        return Plan(model, settings, config, launcher, state)
+        return Plan(model, settings, config, launcher, state, needs)
 
     return Roster(Shelf(config), plan, pool, Catalog({}, config.server.default_model))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from tests.harness import FAKE, Journal, counting_model
 
 LLAMA_SERVER = os.environ.get("LLAMASUP_TEST_LLAMA_SERVER") or shutil.which("llama-server")
 ENGINES = {"embedded": "embedded"} | ({"llama-server": LLAMA_SERVER} if LLAMA_SERVER else {})
+
+EMPTY_MODEL = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
+"""A header that says nothing. Engines want more, the fake one does not even look."""
 
 # What an example may take depends on who else is busy, not on us.
 settings.register_profile("patient", deadline=None)
@@ -69,7 +73,7 @@ def faking(tmp_path: Path, journal: Journal) -> Callable[..., Mapping[str, objec
 
     def fake(*script: str, name: str = "fake", **settings: object) -> Mapping[str, object]:
         model = tmp_path / f"{name}.gguf"
-        model.touch()
+        model.write_bytes(EMPTY_MODEL)
         return {
             "engine.command": FAKE,
             "engine.args": [],

@@ -37,7 +37,7 @@ from llamasup.engine.loglines import (
     SlotsConfigured,
 )
 from llamasup.errors import ModelUnavailable
-from llamasup.memory.host import oom_kills
+from llamasup.memory.host import forget_peak, most_resident, oom_kills
 from llamasup.states import ChildState, moved
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,10 @@ class Child:
         self.pid: int | None = None
         self.cause: Cause | None = None
         """Why it had to go, or is gone; None if that was wished."""
+
+        self.resident = 0
+        """Bytes of the host's memory that it held at most while it worked, known when it was told
+        to go; 0 if they say nothing about what it needs."""
 
         self.settled = trio.Event()
         """It is ready, or never will be."""
@@ -137,6 +141,8 @@ class Child:
                 return
             self.state = moved(self.state, ChildState.READY)
             self.ready_at = self.last_used = trio.current_time()
+            # Weights that are packed for the processor pass through memory twice.
+            forget_peak(process.pid)
             self.settled.set()
             incarnation.start_soon(self._retire_when_told)
             await watch(self, self.launch.watch)
@@ -233,6 +239,7 @@ class Child:
                 wished = process.returncode is None
                 self._leave_service()
                 if wished:
+                    self._weigh(process)
                     await self._end(process)
                 self._exited.set()
                 self._hint.set()
@@ -252,6 +259,12 @@ class Child:
         if self.state in (ChildState.STARTING, ChildState.READY, ChildState.RETIRING):
             self.state = moved(self.state, ChildState.STOPPING)
             self.slots.closed.set()
+
+    def _weigh(self, process: trio.Process) -> None:
+        """The last moment to do so. Buffers that were never computed in, the kernel has not given
+        it yet; and a child that ran out of memory has never held all that it needs."""
+        if self.slots.turns and (self.cause is None or self.cause.kind is not Kind.OUT_OF_MEMORY):
+            self.resident = most_resident(process.pid)
 
     async def _end(self, process: trio.Process) -> None:
         grace: float = self.launch.stop_grace

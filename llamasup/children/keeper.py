@@ -34,9 +34,12 @@ from llamasup.errors import (
     OutOfMemory,
 )
 from llamasup.memory.ladder import Rung
+from llamasup.memory.room import Room
 from llamasup.states import ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
+
+_NOTE_PATIENCE = 1.0
 
 _ERRORS = {Kind.ENGINE_UNUSABLE: EngineUnusable, Kind.MISSING_FILE: ModelFileMissing}
 
@@ -62,6 +65,9 @@ class Place(Protocol):
 
 class Landlord(Protocol):
     """Who has the memory to give."""
+
+    async def room(self, keeper: Keeper) -> Room:
+        """How much of it the keeper's next child may take."""
 
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
         """A place, waited for. Raises ModelUnavailable if there can be none."""
@@ -242,9 +248,10 @@ class Keeper:
                 return False
 
     async def _incarnate(self, load: _Load) -> Child | None:
-        """One child, from its start to its end; None if it was not wanted any more."""
-        rung = await self._footing.take()
-        needed = await self.plan.needed(rung)
+        """One child in a place of its own; None if it was not wanted any more."""
+        room = await self._landlord.room(self)
+        rung = await self._footing.take(room)
+        needed = await self.plan.need(rung, room.free)
         with trio.CancelScope() as self._wish:
             place = await self._landlord.place(self, needed)
         if self._wish.cancelled_caught:
@@ -252,14 +259,27 @@ class Keeper:
         async with place:
             child = await self.plan.child(rung)
             place.occupy(child)
-            self.loads += 1
-            started = trio.current_time()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(child.run)
-                await child.settled.wait()
-                if child.state is ChildState.READY:
-                    await self._welcome(child, load, place, trio.current_time() - started)
+            try:
+                await self._raise(child, load, place)
+            finally:
+                if child.resident:
+                    await self._note(rung, child.resident)
         return child
+
+    async def _raise(self, child: Child, load: _Load, place: Place) -> None:
+        """From its start to its end."""
+        self.loads += 1
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.run)
+            await child.settled.wait()
+            if child.state is ChildState.READY:
+                await self._welcome(child, load, place, trio.current_time() - started)
+
+    async def _note(self, rung: Rung, resident: int) -> None:
+        """What a child took is worth a moment, even when everything ends."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _NOTE_PATIENCE):
+            await self.plan.measured(rung, resident)
 
     async def _welcome(self, child: Child, load: _Load, place: Place, seconds: float) -> None:
         self.state = moved(self.state, KeeperState.READY)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,20 +14,29 @@ import trio
 
 from llamasup.children.child import Child, Launch
 from llamasup.children.orphans import RunFolder
+from llamasup.children.rehearsal import Rehearsal, rehearse
 from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.engine.argv import argv, environment
+from llamasup.engine.argv import CHILD_MODE, argv, environment
 from llamasup.engine.locate import Engine, Program, ask, locate
+from llamasup.engine.memory_args import FIT, word_after
 from llamasup.errors import ModelUnavailable
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import Device, engine_devices
 from llamasup.memory.host import free_memory
 from llamasup.memory.ladder import Rung
+from llamasup.memory.room import Amounts
+from llamasup.models.headers import stamp
 from llamasup.states import ChildState
 
 log = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _HIGHEST_PORT = 65535
+_ANY_PORT = 0
+_ANSWERING = "--log-jsonl"
+_LISTING = "--list-devices"
 _MOST_CACHE_RAM = 2 << 30
 
 
@@ -89,7 +98,54 @@ class Launcher:
     def circumstances(self, settings: ModelSettings) -> object:
         """Changes when the model's files or the engine do: then a new try makes sense."""
         program = locate(self.config.engine.command, self._environ, self._cache)
-        return _identity(program), _stamp(settings.path), _stamp(settings.mmproj)
+        files = [settings.path] if settings.mmproj == "none" else [settings.path, settings.mmproj]
+        return _identity(program), stamp(files)
+
+    async def key(self, settings: ModelSettings) -> str:
+        """Everything that what is learned of a model depends on. Raises EngineUnusable."""
+        engine = await self.engine()
+        try:
+            size = settings.path.stat().st_size
+        except OSError:
+            size = 0
+        depends_on = [
+            str(settings.path),
+            size,
+            str(settings.mmproj),
+            str(engine.program),
+            engine.version,
+            settings.parallel,
+            *self.config.engine.args,
+            *settings.extra_args,
+        ]
+        return json.dumps(depends_on)
+
+    async def breakdown(self, settings: ModelSettings, rung: Rung) -> Amounts | None:
+        """The engine's own word on what a child on `rung` would take, under its names of devices.
+
+        None if it cannot be asked, or gives no answer. Raises EngineUnusable.
+        """
+        engine = await self.engine()
+        args = [*self.config.engine.args, *settings.extra_args]
+        # Without the fit it would load the model first.
+        if _ANSWERING not in engine.flags or word_after(args, FIT) == "off":
+            return None
+        address = self._private_address(engine)
+        words = argv(
+            engine, "", settings, rung, address, self._cache_ram(), self.config.engine.args
+        )
+        surroundings = self._environment(engine.program)
+        surroundings.pop(CHILD_MODE, None)  # in which it logs as it likes
+        rehearsal = Rehearsal([*words, _ANSWERING], surroundings, address)
+        return await rehearse(rehearsal, self._run_folder)
+
+    async def gpus(self, gauge: Gauge) -> list[Device]:
+        """The GPUs that the engine can use, under its names. Raises EngineUnusable."""
+        engine = await self.engine()
+        if _LISTING not in engine.flags:
+            return []
+        surroundings = self._environment(engine.program)
+        return await engine_devices(gauge.machine, engine.program.command, surroundings)
 
     def _cache_ram(self) -> int:
         """How much host memory a child's prompt cache may take; its own default is 8 GiB."""
@@ -106,9 +162,15 @@ class Launcher:
             given = self._ports_given()
             candidates = (port for port in range(first, _HIGHEST_PORT + 1) if port not in given)
             return TcpAddress(_LOOPBACK, _free_port(candidates))
+        address = self._private_address(engine)
+        if isinstance(address, TcpAddress):
+            return TcpAddress(_LOOPBACK, _free_port([address.port]))
+        return address
+
+    def _private_address(self, engine: Engine) -> Address:
         if engine.unix_sockets:
             return UnixAddress(str(self._run_folder.next_socket()))
-        return TcpAddress(_LOOPBACK, _free_port([0]))
+        return TcpAddress(_LOOPBACK, _ANY_PORT)
 
     def _ports_given(self) -> set[int]:
         """The ports of children that live. One that still starts has not bound its own yet."""
@@ -121,15 +183,7 @@ class Launcher:
 
 def _identity(program: Program) -> object:
     """Changes when the program's file is replaced."""
-    return program, _stamp(program.command[0])
-
-
-def _stamp(file: str | Path) -> object:
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return program, stamp([program.command[0]])
 
 
 def _free_port(candidates: Iterable[int]) -> int:

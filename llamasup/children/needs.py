@@ -1,15 +1,214 @@
-"""STUB, replaced by the merge."""
+"""What a model needs on a rung, from the best source that there is.
+
+1. measured: what a child really held, read back when it had worked;
+2. engine: its own answer to the very command line of the child;
+3. header: the formula, from the model's file;
+4. file size: of a file that only the engine can read.
+
+The first two are kept in `state`. An engine is not asked for nothing, for that takes it some 20 ms
+without GPUs, and longer with them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
 
-from attrs import field, frozen
+import trio
+from attrs import evolve, frozen
+
+from llamasup.children.launcher import Launcher
+from llamasup.config.schema import ModelSettings
+from llamasup.engine import memory_args
+from llamasup.engine.locate import Engine
+from llamasup.memory.estimate import Need, estimate
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import HOST, Device
+from llamasup.memory.ladder import Rung
+from llamasup.memory.room import Amounts
+from llamasup.models.gguf import BadModelFile, Header
+from llamasup.models.headers import Headers
+from llamasup.state import Footprint, State
+
+_MATTERS = 0.5
+"""A need that is a smaller part of what is free fits, whatever the formula overlooks."""
+
+_AS_BEFORE = 0.01
+_BATCH = 2048
+_MICRO_BATCH = 512
+
+
+class Source(Enum):
+    """Who says so."""
+
+    MEASURED = "measured"
+    ENGINE = "engine"
+    HEADER = "header"
+    FILE_SIZE = "file size"
 
 
 @frozen
 class Needed:
-    """x"""
+    """Bytes by device. A device whose memory nobody can gauge is left out."""
 
-    amounts: Mapping[str, int] = field(factory=dict)
+    amounts: Amounts
+    source: Source
     defect: str = ""
+    """Why it cannot be loaded at all; then the amounts are empty."""
+
+
+class Needs:
+    """What models need, for everybody who asks."""
+
+    def __init__(self, launcher: Launcher, state: State, gauge: Gauge) -> None:
+        self.gauge = gauge
+        self._launcher = launcher
+        self._state = state
+        self._headers = Headers()
+        self._asking = trio.Lock()
+        self._unanswered: set[str] = set()
+        self._engine_gpus: tuple[Engine, list[Device]] | None = None
+
+    async def trained_context(self, settings: ModelSettings) -> int | None:
+        """How much context the model was trained on; None if its file does not say."""
+        header = (await self._headers.of(settings.path)).header
+        trained = header and header.own("context_length")
+        return trained if isinstance(trained, int) and trained > 0 else None
+
+    async def of(self, settings: ModelSettings, rung: Rung, free: Amounts | None = None) -> Needed:
+        """What a child on `rung` needs. Raises EngineUnusable.
+
+        The engine is asked only if, with so much `free`, its answer can make a difference.
+        """
+        if known := self._known(await self._name(settings, rung)):
+            return known
+        reckoned = await self._reckon(settings, rung)
+        if free is None or reckoned.defect or not self._matters(settings, reckoned, free):
+            return reckoned
+        return await self.ask_engine(settings, rung) or reckoned
+
+    async def ask_engine(self, settings: ModelSettings, rung: Rung) -> Needed | None:
+        """The engine's word, or the better one that is known. None if it has none to give.
+
+        Raises EngineUnusable. Cancelled, the engine is gone.
+        """
+        name = await self._name(settings, rung)
+        async with self._asking:  # one after the other: who wants the same finds the answer
+            if (known := self._known(name)) or name in self._unanswered:
+                return known
+            answer = await self._launcher.breakdown(settings, await self._whole(settings, rung))
+            if answer is None:
+                self._unanswered.add(name)
+                return None
+            amounts = _gauged(answer, await self.gauge.gpus())
+            await self._state.note(name, Footprint(amounts, time.time(), "engine"))
+            return Needed(amounts, Source.ENGINE)
+
+    async def measured(self, settings: ModelSettings, rung: Rung, resident: int) -> None:
+        """A child on `rung` held so much of the host's memory. Raises EngineUnusable.
+
+        What it took of GPUs is not seen there. Where they share the host's memory, that makes
+        the figure worthless.
+        """
+        if any(gpu.unified for gpu in await self.gauge.gpus()):
+            return
+        before = await self.of(settings, rung)
+        is_news = abs(resident - before.amounts.get(HOST, 0)) > _AS_BEFORE * resident
+        if is_news or before.source is not Source.MEASURED:
+            footprint = Footprint({**before.amounts, HOST: resident}, time.time(), "measured")
+            await self._state.note(await self._name(settings, rung), footprint)
+
+    def _known(self, name: str) -> Needed | None:
+        if footprint := self._state.footprint(name):
+            return Needed(footprint.amounts, Source(footprint.source))
+        return None
+
+    async def _name(self, settings: ModelSettings, rung: Rung) -> str:
+        key = await self._launcher.key(settings)
+        return f"{key}: {rung}, batch size {settings.batch_size}"
+
+    def _matters(self, settings: ModelSettings, reckoned: Needed, free: Amounts) -> bool:
+        formula_is_blind = reckoned.source is Source.FILE_SIZE or memory_args.concern_memory(
+            self._args(settings)
+        )
+        return formula_is_blind or any(
+            size > free.get(device, size) * _MATTERS for device, size in reckoned.amounts.items()
+        )
+
+    def _args(self, settings: ModelSettings) -> Sequence[str]:
+        return [*self._launcher.config.engine.args, *settings.extra_args]
+
+    async def _whole(self, settings: ModelSettings, rung: Rung) -> Rung:
+        """The rung with its context, where it leaves that to the engine: as the model was trained,
+        for every slot. The engine's first word on an open one would be for a single slot."""
+        context = memory_args.number_after(self._args(settings), memory_args.CONTEXT)
+        if context is None and rung.context is None:
+            trained = await self.trained_context(settings)
+            context = trained and trained * settings.parallel
+        return rung if context is None else evolve(rung, context=context)
+
+    async def _reckon(self, settings: ModelSettings, rung: Rung) -> Needed:
+        reading = await self._headers.of(settings.path)
+        if reading.defect:
+            return Needed({}, Source.HEADER, reading.defect)
+        gpus = await self._gpus()
+        if reading.header is not None:
+            rung = await self._whole(settings, rung)
+            try:
+                need = await self._estimate(reading.header, settings, rung, len(gpus))
+                return Needed(_spread(need, gpus, await self.gauge.gpus()), Source.HEADER)
+            except BadModelFile:
+                pass
+        return Needed({HOST: reading.size}, Source.FILE_SIZE)
+
+    async def _estimate(
+        self, header: Header, settings: ModelSettings, rung: Rung, gpus: int
+    ) -> Need:
+        args = self._args(settings)
+        batch = _BATCH if settings.batch_size == "auto" else settings.batch_size
+        return estimate(
+            header,
+            rung,
+            parallel=memory_args.number_after(args, memory_args.SLOTS) or settings.parallel,
+            kv_unified=memory_args.is_unified(args),
+            n_batch=memory_args.number_after(args, memory_args.BATCH) or batch,
+            n_ubatch=memory_args.number_after(args, memory_args.MICRO_BATCH) or _MICRO_BATCH,
+            gpus=gpus,
+            mmproj=await self._projector(settings),
+        )
+
+    async def _projector(self, settings: ModelSettings) -> Header | None:
+        own = None if settings.mmproj == "none" else str(settings.mmproj)
+        path = memory_args.word_after(self._args(settings), memory_args.PROJECTOR) or own
+        return (await self._headers.of(Path(path))).header if path else None
+
+    async def _gpus(self) -> list[Device]:
+        """The GPUs that the engine would use, with what is free on them now."""
+        gauged = await self.gauge.gpus()
+        if not gauged:
+            return []
+        engine = await self._launcher.engine()
+        if self._engine_gpus is None or self._engine_gpus[0] != engine:
+            self._engine_gpus = engine, await self._launcher.gpus(self.gauge)
+        now = {gpu.name: gpu for gpu in gauged if not gpu.unified}
+        return [now.get(gpu.name, gpu) for gpu in self._engine_gpus[1]]
+
+
+def _spread(need: Need, gpus: Sequence[Device], gauged: Sequence[Device]) -> Amounts:
+    """As the engine spreads layers over GPUs: in proportion to what is free on each."""
+    free = sum(gpu.free for gpu in gpus) or 1
+    amounts = {gpu.name: need.gpu.total * gpu.free // free for gpu in gpus}
+    return _gauged({**amounts, HOST: need.host.total}, gauged)
+
+
+def _gauged(amounts: Amounts, gpus: Sequence[Device]) -> Amounts:
+    """By the devices whose memory is taken. Where no GPU has any of its own, it is the host's."""
+    budgets: Mapping[str, str] = {HOST: HOST, **{gpu.name: gpu.budget for gpu in gpus}}
+    total: dict[str, int] = {}
+    for device, size in amounts.items():
+        budget = budgets.get(device) if gpus else HOST
+        if budget is not None:
+            total[budget] = total.get(budget, 0) + size
+    return total

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
-from llamasup.children.needs import Needed
+from llamasup.children.needs import Needed, Needs
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import EngineUnusable
-from llamasup.memory.ladder import Learned, Rung, ladder
+from llamasup.memory.ladder import Learned, Rung, is_open, ladder
+from llamasup.memory.room import Amounts
 from llamasup.state import State
 
 
@@ -25,10 +25,16 @@ class Plan:
         config: Config,
         launcher: Launcher,
         state: State,
+        needs: Needs,
     ) -> None:
         self.model = model
         self.settings = settings
-        self.rungs: Sequence[Rung] = ladder(settings, config.ladder.contexts)
+        self.known_rungs: Sequence[Rung] = ladder(settings, config.ladder.contexts, None)
+        """As `rungs` told last; before that, as if every context were good for the model."""
+
+        self.is_open = is_open(settings)
+        """Is it left to us with how much context it begins?"""
+
         self.preloaded = model in config.pool.preload
         """It comes back by itself when it died."""
 
@@ -37,17 +43,30 @@ class Plan:
 
         self.patience = config.recovery.patience
         self.climb_interval = config.ladder.climb_interval
-        self._engine_args = config.engine.args
+        self._contexts = config.ladder.contexts
         self._launcher = launcher
         self._state = state
+        self._needs = needs
+
+    async def rungs(self) -> Sequence[Rung]:
+        """The rungs, best first. For some it takes a look into the model's file."""
+        if self.is_open:
+            trained = await self._needs.trained_context(self.settings)
+            self.known_rungs = ladder(self.settings, self._contexts, trained)
+        return self.known_rungs
+
+    async def need(self, rung: Rung, free: Amounts) -> Needed:
+        """What a child on `rung` takes. Raises EngineUnusable."""
+        return await self._needs.of(self.settings, rung, free)
+
+    async def measured(self, rung: Rung, resident: int) -> None:
+        """Remember what a child on `rung` took of the host's memory."""
+        with suppress(EngineUnusable):
+            await self._needs.measured(self.settings, rung, resident)
 
     async def child(self, rung: Rung) -> Child:
         """The next incarnation, not started. Raises ModelUnavailable."""
         return await self._launcher.child(self.model, self.settings, rung)
-
-    async def needed(self, rung: Rung) -> Needed:
-        """What a child on this rung takes of the memory."""
-        return Needed()
 
     def circumstances(self) -> object:
         """Changes when a model that was given up deserves another try."""
@@ -58,28 +77,9 @@ class Plan:
 
     async def learned(self) -> Learned | None:
         """The rung that held last time. Raises EngineUnusable."""
-        return self._state.learned(await self._key())
+        return self._state.learned(await self._launcher.key(self.settings))
 
     async def learn(self, learned: Learned) -> None:
         """Remember it, unless the engine was replaced meanwhile by one that is unusable."""
         with suppress(EngineUnusable):
-            await self._state.learn(await self._key(), learned)
-
-    async def _key(self) -> str:
-        """Everything that what is learned depends on."""
-        engine = await self._launcher.engine()
-        try:
-            size = self.settings.path.stat().st_size
-        except OSError:
-            size = 0
-        depends_on = [
-            str(self.settings.path),
-            size,
-            str(self.settings.mmproj),
-            str(engine.program),
-            engine.version,
-            self.settings.parallel,
-            *self._engine_args,
-            *self.settings.extra_args,
-        ]
-        return json.dumps(depends_on)
+            await self._state.learn(await self._launcher.key(self.settings), learned)

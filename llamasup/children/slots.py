@@ -17,6 +17,9 @@ class Slots:
         """As many as the engine says that it really has."""
 
         self.taken = 0
+        self.turns = 0
+        """How many requests have had a slot, and gave it back."""
+
         self.closed = trio.Event()
         """The child is going: nobody is let in any more. What is taken stays taken."""
 
@@ -32,3 +35,4 @@ class Slots:
     def give_back(self) -> None:
         """It is free again."""
         self.taken -= 1
+        self.turns += 1

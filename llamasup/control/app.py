@@ -136,7 +136,7 @@ class ControlApp:
             "path": str(keeper.plan.settings.path),
             "loads": keeper.loads,
             "last_failure": keeper.last_failure and str(keeper.last_failure),
-            "rungs": [str(rung) for rung in keeper.plan.rungs],
+            "rungs": [str(rung) for rung in keeper.plan.known_rungs],
             "rung": keeper.rung and str(keeper.rung),
             "waiting": self.pool.waiting(keeper.model),
             "child": child

@@ -10,6 +10,9 @@ from llamasup.config.schema import ModelSettings
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung
 
+CHILD_MODE = "LLAMA_SERVER_ROUTER_PORT"
+"""In "child mode" llama-server reports its loading, and ends when its stdin closes."""
+
 ALL_LAYERS = "999"
 """More layers than any model has: every build takes it for "all"."""
 
@@ -67,8 +70,7 @@ def environment(
     """The environment of a child: `base`, what we need of it, and the user's `extra` on top."""
     result = {
         **base,
-        # In "child mode" llama-server reports its loading, and ends when its stdin closes.
-        "LLAMA_SERVER_ROUTER_PORT": "1",
+        CHILD_MODE: "1",
         # A failed assertion would start gdb, and keep the dying child's memory meanwhile.
         "GGML_NO_BACKTRACE": "1",
     }

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import lru_cache
 from glob import glob
 from importlib import import_module
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from subprocess import DEVNULL
 from typing import Any, Final, Protocol
 
@@ -39,8 +41,8 @@ _SYSCTL: Final = ("sysctl", "hw.memsize", "hw.optional.arm64", "iogpu.wired_limi
 _VM_STAT: Final = ("vm_stat",)
 _LIBRARIES: Final = ("ldconfig", "-p")
 
-_MEMINFO: Final = "/proc/meminfo"
-_OWN_CGROUPS: Final = "/proc/self/cgroup"
+MEMINFO: Final = "/proc/meminfo"
+OWN_CGROUPS: Final = "/proc/self/cgroup"
 _LIMITS: Final = (
     *("memory.max", "memory.current", "memory.stat"),
     *("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -81,7 +83,7 @@ class Device:
 class Machine(Protocol):
     """Whom to ask. Cancelled, it leaves nothing behind."""
 
-    async def run(self, *command: str) -> str:
+    async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """What the command prints, however it ends; nothing if it does not run, or does not end."""
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
@@ -93,17 +95,28 @@ class Machine(Protocol):
 
 async def devices(machine: Machine) -> list[Device]:
     """The host's memory, where the system tells, and the GPUs."""
-    host = await _host(machine)
+    return together(await host(machine), await gpus(machine))
+
+
+def together(host: list[Device], gpus: list[Device]) -> list[Device]:
+    """All of them; those that share the host's memory with its numbers."""
+    return host + [_with_memory(gpu, host) for gpu in gpus]
+
+
+async def gpus(machine: Machine) -> list[Device]:
+    """The GPUs. Those that share the host's memory know no numbers of their own."""
     nvidia = await machine.nvml() or parse_nvidia_smi(await machine.run(*_NVIDIA_SMI))
     # The driver's own files first: rocm-smi reads the same, and starts a Python for it.
     amd = parse_amd_sysfs(await machine.read(_AMD_SYSFS))
-    amd = amd or parse_rocm_smi(await machine.run(*_ROCM_SMI))
-    return host + [_with_memory(gpu, host) for gpu in nvidia + amd]
+    return nvidia + (amd or parse_rocm_smi(await machine.run(*_ROCM_SMI)))
 
 
-async def engine_devices(machine: Machine, engine: str) -> list[Device]:
+async def engine_devices(
+    machine: Machine, engine: Sequence[str], environment: Mapping[str, str] | None = None
+) -> list[Device]:
     """The GPUs that a llama-server can use, by any backend. It takes as long as its drivers do."""
-    return parse_list_devices(await machine.run(engine, "--list-devices"))
+    answer = await machine.run(*engine, "--list-devices", environment=environment)
+    return parse_list_devices(answer)
 
 
 async def has_vulkan(machine: Machine) -> bool:
@@ -111,14 +124,16 @@ async def has_vulkan(machine: Machine) -> bool:
     return "libvulkan.so.1 " in await machine.run(*_LIBRARIES)
 
 
-async def _host(machine: Machine) -> list[Device]:
+async def host(machine: Machine) -> list[Device]:
+    """The host's memory; nothing where the system does not tell."""
+    files = await machine.read(MEMINFO, OWN_CGROUPS)
+    if MEMINFO in files:
+        limits = await machine.read(*limit_files(files.get(OWN_CGROUPS, "")))
+        return parse_meminfo(files[MEMINFO], limits)
     sysctl = parse_sysctl(await machine.run(*_SYSCTL))
     if "hw.memsize" in sysctl:
         return parse_vm_stat(await machine.run(*_VM_STAT), sysctl)
-    files = await machine.read(_MEMINFO, _OWN_CGROUPS)
-    folders = cgroup_folders(files.get(_OWN_CGROUPS, ""))
-    limits = await machine.read(*(f"{folder}/{name}" for folder in folders for name in _LIMITS))
-    return parse_meminfo(files.get(_MEMINFO, ""), limits)
+    return []
 
 
 def _with_memory(gpu: Device, host: list[Device]) -> Device:
@@ -128,6 +143,12 @@ def _with_memory(gpu: Device, host: list[Device]) -> Device:
 
 
 # The host
+
+
+@lru_cache(maxsize=1)  # to find them out takes longer than to read them, and they stay the same
+def limit_files(own_cgroups: str) -> tuple[str, ...]:
+    """From /proc/self/cgroup: the files that may limit our memory, whether they exist or not."""
+    return tuple(f"{folder}/{name}" for folder in cgroup_folders(own_cgroups) for name in _LIMITS)
 
 
 def cgroup_folders(text: str) -> list[str]:
@@ -148,10 +169,12 @@ def cgroup_folders(text: str) -> list[str]:
 def parse_meminfo(text: str, limits: Mapping[str, str]) -> list[Device]:
     """The host's memory from /proc/meminfo, or what is left of the tightest limit on us.
 
-    `limits` are files of cgroups (v1 or v2) by path. A cache of files that nobody used lately
-    counts as free, as the kernel gives it up before it refuses memory.
+    `limits` are files of cgroups (v1 or v2) by path. A cache of files counts as free, as it does
+    in MemAvailable: the kernel gives it up before it refuses memory.
     """
-    sizes = {name: int(size) * _KIB for name, size in re.findall(r"(?m)^(\w+):\s+(\d+) kB", text)}
+    sizes = {
+        name: int(size) * _KIB for name, size in re.findall(r"(?m)^(Mem\w+):\s+(\d+) kB", text)
+    }
     if "MemTotal" not in sizes:
         return []
     total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes.get("MemFree", 0))
@@ -159,11 +182,16 @@ def parse_meminfo(text: str, limits: Mapping[str, str]) -> list[Device]:
         limit = _number(limits, f"{folder}/memory.max", f"{folder}/memory.limit_in_bytes")
         if limit is not None:
             used = _number(limits, f"{folder}/memory.current", f"{folder}/memory.usage_in_bytes")
-            # v1 has two of them, and the second one, `total_…`, includes the cgroups below.
-            cached = re.findall(r"inactive_file (\d+)", limits.get(f"{folder}/memory.stat", "0"))
+            cached = _file_cache(limits.get(f"{folder}/memory.stat", ""))
             total = min(total, limit)
-            free = min(free, limit - (used or 0) + int(cached[-1] if cached else 0))
+            free = min(free, limit - (used or 0) + cached)
     return [Device(HOST, Kind.HOST, total, max(free, 0))]
+
+
+def _file_cache(stat: str) -> int:
+    # v1 has all numbers twice: the later ones, `total_…`, include the cgroups below.
+    pages = dict(re.findall(r"(?m)^(?:total_)?(active_file|inactive_file) (\d+)", stat))
+    return sum(map(int, pages.values()))
 
 
 def _number(files: Mapping[str, str], *paths: str) -> int | None:
@@ -300,18 +328,25 @@ class ThisMachine:
         self._patience = patience
         """A tool answers within a second, or never if a GPU has fallen off the bus."""
 
-    async def run(self, *command: str) -> str:
+    async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """See Machine."""
+        if shutil.which(command[0]) is None:
+            return ""  # to find that out by starting it would take a hundred times as long
         with trio.move_on_after(self._patience), suppress(OSError):
             ended = await trio.run_process(
-                command, stdin=DEVNULL, stderr=DEVNULL, capture_stdout=True, check=False
+                command,
+                stdin=DEVNULL,
+                stderr=DEVNULL,
+                capture_stdout=True,
+                check=False,
+                env=environment,
             )
             return ended.stdout.decode(errors="replace")
         return ""
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
         """See Machine."""
-        return await trio.to_thread.run_sync(_read_files, patterns)
+        return await trio.to_thread.run_sync(read_files, patterns)
 
     async def nvml(self) -> list[Device]:
         """See Machine."""
@@ -320,11 +355,13 @@ class ThisMachine:
         return []
 
 
-def _read_files(patterns: tuple[str, ...]) -> dict[str, str]:
+def read_files(patterns: Sequence[str]) -> dict[str, str]:
+    """By path, the files that match and can be read."""
     files = {}
-    for path in (path for pattern in patterns for path in glob(pattern)):
-        with suppress(OSError):
-            files[path] = Path(path).read_text()
+    for pattern in patterns:
+        for path in glob(pattern) if "*" in pattern else (pattern,):
+            with suppress(OSError), open(path) as file:
+                files[path] = file.read()
     return files
 
 

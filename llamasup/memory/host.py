@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from llamasup.memory.hardware import MEMINFO, OWN_CGROUPS, limit_files, parse_meminfo, read_files
+
 _CGROUPS = Path("/sys/fs/cgroup")
+_FORGET_THE_PEAK = "5"
 _KB = 1024
 
 
 def free_memory() -> int:
     """Bytes that can be had now: the machine's, or what is left of the container's limit.
 
-    0 where the host does not say.
+    0 where the host does not say so in files; a `Gauge` also asks those that have to be run.
     """
-    available = _number_after(Path("/proc/meminfo"), "MemAvailable:") * _KB
-    limit = _number(_own_cgroup() / "memory.max")
-    if limit:
-        left = limit - _number(_own_cgroup() / "memory.current")
-        return min(available, max(left, 0))
-    return available
+    files = read_files((MEMINFO, OWN_CGROUPS))
+    limits = read_files(limit_files(files.get(OWN_CGROUPS, "")))
+    return sum(device.free for device in parse_meminfo(files.get(MEMINFO, ""), limits))
 
 
 def oom_kills() -> int:
@@ -38,6 +39,21 @@ def anonymous_memory(pid: int) -> int:
     return (_number_after(status, "RssAnon:") + _number_after(status, "VmSwap:")) * _KB
 
 
+def most_resident(pid: int) -> int:
+    """The most bytes that this process has held at once, pages of files among them: since its
+    start, or since `forget_peak`. 0 if it is gone, or the host does not say."""
+    status = Path(f"/proc/{pid}/status")
+    held = sum(_number_after(status, f"{kind}:") for kind in ("RssAnon", "RssShmem", "RssFile"))
+    swapped = _number_after(status, "VmSwap:")
+    return max(held + swapped, _number_after(status, "VmHWM:")) * _KB
+
+
+def forget_peak(pid: int) -> None:
+    """Let `most_resident` begin anew, where the kernel knows how."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/clear_refs").write_text(_FORGET_THE_PEAK)
+
+
 def _own_cgroup() -> Path:
     for line in _text(Path("/proc/self/cgroup")).splitlines():
         if line.startswith("0::/"):
@@ -48,11 +64,6 @@ def _own_cgroup() -> Path:
 def _number_after(file: Path, label: str) -> int:
     found = re.search(rf"^{re.escape(label)}\s*(\d+)", _text(file), re.MULTILINE)
     return int(found[1]) if found else 0
-
-
-def _number(file: Path) -> int:
-    text = _text(file).strip()
-    return int(text) if text.isdigit() else 0
 
 
 def _text(file: Path) -> str:

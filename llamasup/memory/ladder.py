@@ -7,7 +7,7 @@ interval has passed: else every start would pay for the same failure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from attrs import evolve, frozen
@@ -43,14 +43,34 @@ class Learned:
     free: int
 
 
-def ladder(settings: ModelSettings, contexts: Iterable[int]) -> tuple[Rung, ...]:
-    """The rungs of a model: its own where it has any, else the contexts below its first one."""
+def ladder(
+    settings: ModelSettings, contexts: Sequence[int], trained: int | None = None
+) -> tuple[Rung, ...]:
+    """The rungs of a model: its own where it has any, else the contexts below its first one.
+
+    Where the choice is ours, no slot gets more context than the model was trained on. What the
+    operator wrote stays as it is.
+    """
     top = _rung(settings, Rung())
+    sizes: Sequence[int]
     if settings.ladder:
         return tuple(_rung(own, top) for own in settings.ladder)
-    lower = (size for size in contexts if top.context is None or size < top.context)
-    first = () if top.context is None else (top.context,)
-    return tuple(evolve(top, context=context) for context in (*first, *lower)) or (top,)
+    if top.context is not None:
+        sizes = [top.context, *(size for size in contexts if size < top.context)]
+    else:
+        sizes = _within(contexts, trained and trained * settings.parallel)
+    return tuple(evolve(top, context=context) for context in sizes) or (top,)
+
+
+def is_open(settings: ModelSettings) -> bool:
+    """Is it left to us with how much context the model begins?"""
+    return settings.context_size == "auto" and not settings.ladder
+
+
+def _within(contexts: Sequence[int], limit: int | None) -> Sequence[int]:
+    if not limit or not contexts:
+        return contexts
+    return [size for size in contexts if size <= limit] or [limit]
 
 
 def _rung(settings: ModelSettings | RungSettings, default: Rung) -> Rung:
@@ -66,10 +86,10 @@ def _rung(settings: ModelSettings | RungSettings, default: Rung) -> Rung:
 
 def begin(
     rungs: Sequence[Rung], learned: Learned | None, now: float, free: int, interval: float
-) -> int:
-    """The index of the rung to begin with."""
+) -> int | None:
+    """The index of the rung to begin with, as far as experience tells; None if there is none."""
     if learned is None or learned.rung not in rungs:
-        return 0
+        return None
     held = rungs.index(learned.rung)
     may_climb = now - learned.at >= interval and free > learned.free
     return max(held - 1, 0) if may_climb else held

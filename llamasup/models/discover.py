@@ -97,6 +97,16 @@ def models_in(files: Iterable[Found], taken: Iterable[str] = ()) -> dict[str, Di
     }
 
 
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """All files of the model that begins with this one: itself, unless its name counts parts."""
+    part = _PART.fullmatch(path.stem)
+    if part is None:
+        return (path,)
+    numbers = range(1, int(part["count"]) + 1)
+    names = (f"{part['whole']}-{n:05}-of-{part['count']}{path.suffix}" for n in numbers)
+    return tuple(path.with_name(name) for name in names)
+
+
 def _newest_revisions(files: Iterable[Found]) -> list[Found]:
     """Hugging Face's cache keeps old revisions of a file; they are no models of their own."""
     newest: dict[object, Found] = {}

@@ -35,6 +35,10 @@ class BadModelFile(ValueError):
     """This is no whole GGUF file; the message says what is wrong, and where."""
 
 
+class BrokenModelFile(BadModelFile):
+    """Nobody can read it: it is no GGUF file, or not all of one."""
+
+
 @frozen
 class TensorType:
     """How ggml packs elements: so many in a block of so many bytes."""
@@ -154,7 +158,7 @@ def read_header(file: BinaryIO) -> Header:
 def _opening(reader: _Reader) -> tuple[int, int]:
     magic = reader.take(4)
     if magic != b"GGUF":
-        raise reader.bad(f"it begins with {magic!r}, not with {b'GGUF'!r}")
+        raise reader.broken(f"it begins with {magic!r}, not with {b'GGUF'!r}")
     version = reader.number(_UINT32)
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
@@ -222,7 +226,7 @@ def _check_placement(reader: _Reader, placed: Sequence[tuple[Tensor, int]], alig
     for tensor, offset in placed:
         end = begin + offset + tensor.size
         if end > reader.size:
-            raise BadModelFile(
+            raise BrokenModelFile(
                 f"it is cut off: {tensor.name} would end at byte {end}, the file at {reader.size}"
             )
 
@@ -254,6 +258,9 @@ class _Reader:
     def bad(self, what: str) -> BadModelFile:
         return BadModelFile(f"{what} (before byte {self.position})")
 
+    def broken(self, what: str) -> BrokenModelFile:
+        return BrokenModelFile(f"{what} (before byte {self.position})")
+
     def take(self, count: int) -> bytes:
         self._need(count)
         self._at += count
@@ -284,7 +291,7 @@ class _Reader:
 
     def skip(self, count: int, what: str) -> None:
         if self.position + count > self.size:
-            raise self.bad(f"it is cut off: {what} would end beyond the file's {self.size}")
+            raise self.broken(f"it is cut off: {what} would end beyond the file's {self.size}")
         self._at += count
 
     def skip_strings(self, count: int, what: str) -> None:
@@ -308,7 +315,7 @@ class _Reader:
         if self._at + count <= len(self._window):
             return
         if self.position + count > self.size:
-            raise self.bad(f"it is cut off: {self.size} bytes are not the whole header")
+            raise self.broken(f"it is cut off: {self.size} bytes are not the whole header")
         self._begin, self._at = self.position, 0
         self._file.seek(self._begin)
         self._window = self._file.read(max(WINDOW, count))

@@ -26,8 +26,7 @@ from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
-Amounts: TypeAlias = Mapping[str, int]
-"""Bytes by the name of the device that has them."""
+from llamasup.memory.room import Amounts
 
 MODELS: Final = "models"
 """A device like the others: every model takes one of it, and `max_loaded` is what there is."""

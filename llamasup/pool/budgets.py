@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from llamasup.memory.hardware import HOST, Device
-from llamasup.pool.admission import Amounts
+from llamasup.memory.room import Amounts
 
 _LARGEST_RESERVE = 1 << 30
 _RESERVED_PART = 10

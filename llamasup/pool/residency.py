@@ -20,8 +20,8 @@ from llamasup.errors import ModelUnavailable, NoRoom
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.host import anonymous_memory
+from llamasup.memory.room import Amounts, Room
 from llamasup.pool.admission import (
-    Amounts,
     Claim,
     Drain,
     Evict,
@@ -156,12 +156,21 @@ class Residency:
                 await trio.sleep_forever()
             await self._measure()
 
+    async def room(self, keeper: Keeper) -> Room:
+        """What the keeper's next child may take: what is free, or what could be had for it."""
+        await self._measure()
+        others = [place for model, place in self.places.items() if model != keeper.model]
+        staying = [place for place in others if place.state is not State.STOPPING]
+        pinned = [place for place in staying if place.resident.pinned]
+        return Room(
+            free=_left(self._budgets, _held(staying)), most=_left(self._budgets, _held(pinned))
+        )
+
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
         """A place for the keeper's next child, waited for. Raises NoRoom or ModelUnavailable.
 
         Cancelled, the keeper holds nothing, and nobody has to go for its sake any more.
         """
-        await self._measure()
         model = keeper.model
         self._requests[model] = request = _Request(self._gates[model], needed)
         self.reconsider()
@@ -304,6 +313,10 @@ def _held(places: Iterable[Place]) -> dict[str, int]:
         for device, amount in place.needed.amounts.items():
             held[device] = held.get(device, 0) + amount
     return held
+
+
+def _left(budgets: Amounts, held: Amounts) -> Amounts:
+    return {device: max(size - held.get(device, 0), 0) for device, size in budgets.items()}
 
 
 def _refusal(model: str, refused: Refuse) -> ModelUnavailable:

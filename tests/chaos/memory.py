@@ -54,7 +54,7 @@ async def down_the_ladder(stage: Stage) -> None:
     words = {"limits": shlex.quote(str(limits)), "engine": shlex.join(stage.engine_words)}
     engine.write_text(_LIMITING.format(**words))
     engine.chmod(0o700)
-    settings = stage.serving(["m"], **of_each, context_size="auto")
+    settings = stage.serving(["m"], **of_each, context_size=_RUNGS[0])
     settings |= _STEADY | {"engine.command": str(engine), "ladder.contexts": _RUNGS}
     async with started(Subject(folder, settings)) as subject:
         await _expect(stage, subject, "the client that asked first")

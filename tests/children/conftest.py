@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needs
 from llamasup.children.orphans import RunFolder, own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import ThisMachine
 from llamasup.state import State
 
 
@@ -34,6 +37,8 @@ def planning(run_folder: RunFolder, tmp_path: Path) -> Callable[[Mapping[str, ob
         whole = load(None, {}, config)
         launcher = Launcher(whole, os.environ, run_folder.path, run_folder)
         [(model, settings)] = whole.models.items()
-        return Plan(model, settings, whole, launcher, State(tmp_path / "state.json"))
+        state = State(tmp_path / "state.json")
+        needs = Needs(launcher, state, Gauge(ThisMachine()))
+        return Plan(model, settings, whole, launcher, state, needs)
 
     return planning

@@ -41,7 +41,7 @@ def first_child(planning: Callable[[Mapping[str, object]], Plan]) -> FirstChild:
 
     async def first_child(config: Mapping[str, object]) -> Child:
         plan = planning(config)
-        return await plan.child(plan.rungs[0])
+        return await plan.child(plan.known_rungs[0])
 
     return first_child
 

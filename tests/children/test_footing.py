@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
 from llamasup.children.footing import Footing
+from llamasup.children.needs import Needed, Source
 from llamasup.children.plan import Plan
 from llamasup.memory.ladder import Learned, Rung
+from llamasup.memory.room import Amounts, Room
+
+GIB = 1 << 30
+WIDE = Room({"host": 9 * GIB}, {"host": 9 * GIB})
 
 
 class Ladder:
     """A plan of three rungs that remembers in memory."""
 
-    rungs = (Rung(3000), Rung(2000), Rung(1000))
+    model = "m"
     climb_interval = 3600.0
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.is_open = is_open
         self.known: Learned | None = None
+
+    async def rungs(self) -> tuple[Rung, ...]:
+        return (Rung(3000), Rung(2000), Rung(1000))
+
+    async def need(self, rung: Rung, free: Amounts) -> Needed:
+        """A GiB for every thousand tokens."""
+        return Needed({"host": (rung.context or 0) * GIB // 1000}, Source.HEADER)
 
     async def learned(self) -> Learned | None:
         return self.known
@@ -32,11 +47,11 @@ def footing(plan: Any = None) -> Footing:
 async def test_a_descent_goes_rung_by_rung_and_tells_what_each_said() -> None:
     steps = footing()
     assert steps.rung is None
-    assert await steps.take() == Rung(3000)
+    assert await steps.take(WIDE) == Rung(3000)
     assert steps.step_down("no weights")
-    assert await steps.take() == Rung(2000)
+    assert await steps.take(WIDE) == Rung(2000)
     assert steps.step_down("no cache")
-    assert await steps.take() == Rung(1000)
+    assert await steps.take(WIDE) == Rung(1000)
     assert steps.is_last
     assert not steps.step_down("nothing left")
     assert steps.story() == "context 3000: no weights; context 2000: no cache; " + (
@@ -46,20 +61,20 @@ async def test_a_descent_goes_rung_by_rung_and_tells_what_each_said() -> None:
 
 async def test_a_new_load_begins_where_the_last_one_held_and_with_a_clean_story() -> None:
     steps = footing()
-    await steps.take()
+    await steps.take(WIDE)
     steps.step_down("no weights")
-    await steps.take()
+    await steps.take(WIDE)
     await steps.held()
-    assert await steps.take() == Rung(2000)
+    assert await steps.take(WIDE) == Rung(2000)
     assert steps.story("full") == "context 2000: full"
 
 
 async def test_a_rung_that_held_only_for_a_while_is_part_of_the_story() -> None:
     steps = footing()
-    await steps.take()
+    await steps.take(WIDE)
     await steps.held()
     steps.step_down("full, later")
-    await steps.take()
+    await steps.take(WIDE)
     await steps.held()
     assert steps.story("full, too") == "context 3000: full, later; context 2000: full, too"
 
@@ -67,9 +82,82 @@ async def test_a_rung_that_held_only_for_a_while_is_part_of_the_story() -> None:
 async def test_an_accident_keeps_its_rung() -> None:
     plan = Ladder()
     steps = footing(plan)
-    await steps.take()
+    await steps.take(WIDE)
     steps.step_down("no weights")
-    await steps.take()
+    await steps.take(WIDE)
     steps.stay()
-    assert await steps.take() == Rung(2000)
+    assert await steps.take(WIDE) == Rung(2000)
     assert plan.known is None
+
+
+def of(free: float, most: float) -> Room:
+    return Room({"host": int(free * GIB)}, {"host": int(most * GIB)})
+
+
+@pytest.mark.parametrize(
+    ("is_open", "room", "context", "story"),
+    [
+        (True, of(3, 3), 3000, ""),
+        (True, of(2.5, 9), 2000, "context 3000: needs 3.0 GiB, 2.5 GiB are free; "),
+        (True, of(0.5, 2), 2000, "context 3000: needs 3.0 GiB, 2.0 GiB can be had; "),
+        (
+            True,
+            of(0, 0.5),
+            1000,
+            "context 3000: needs 3.0 GiB, 0.5 GiB can be had; "
+            "context 2000: needs 2.0 GiB, 0.5 GiB can be had; ",
+        ),
+        (False, of(0, 3), 3000, ""),
+        (False, of(0, 2.5), 2000, "context 3000: needs 3.0 GiB, 2.5 GiB can be had; "),
+        (
+            False,
+            of(0, 0),
+            1000,
+            "context 3000: needs 3.0 GiB, 0.0 GiB can be had; "
+            "context 2000: needs 2.0 GiB, 0.0 GiB can be had; ",
+        ),
+        (True, Room({}, {}), 3000, ""),
+    ],
+    ids=[
+        "ours: the best that is free",
+        "ours: what is free counts before what could be",
+        "ours: what can be had, if nothing that is free suffices",
+        "ours: the last one, if all is too little",
+        "the operator's: others go for it",
+        "the operator's: not beyond what can be had",
+        "the operator's: the last one, if all is too little",
+        "nobody knows what there is",
+    ],
+)
+async def test_the_first_load_begins_where_there_is_room(
+    is_open: bool, room: Room, context: int, story: str
+) -> None:
+    steps = footing(Ladder(is_open=is_open))
+    assert await steps.take(room) == Rung(context)
+    assert steps.story("full") == f"{story}context {context}: full"
+
+
+async def test_experience_counts_before_any_reckoning() -> None:
+    plan = Ladder(is_open=True)
+    plan.known = Learned(Rung(2000), at=0, free=9 * GIB)
+    assert await footing(plan).take(of(0.1, 0.1)) == Rung(2000)
+
+
+async def test_what_was_passed_over_is_told_with_what_was_tried() -> None:
+    steps = footing()
+    await steps.take(of(0, 2))
+    steps.step_down("no cache")
+    assert await steps.take(of(0, 2)) == Rung(1000)
+    assert steps.story("full") == (
+        "context 3000: needs 3.0 GiB, 2.0 GiB can be had; context 2000: no cache;"
+        " context 1000: full"
+    )
+
+
+async def test_a_rung_is_remembered_with_what_was_free_before_it_was_taken() -> None:
+    plan = Ladder()
+    steps = footing(plan)
+    await steps.take(of(4, 9))
+    await steps.held()
+    assert plan.known is not None
+    assert (plan.known.rung, plan.known.free) == (Rung(3000), 4 * GIB)

@@ -18,6 +18,7 @@ from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
 from llamasup.errors import LlamasupError, ModelFileMissing, ModelUnavailable, OutOfMemory
 from llamasup.memory.ladder import Rung
+from llamasup.memory.room import Amounts
 from llamasup.states import ChildState, KeeperState
 from tests.children.landlord import RoomForAll
 from tests.harness import FAKE, Journal, eventually, is_alive
@@ -31,10 +32,10 @@ LADDER = {"ladder.contexts": [32768, 16384, 8192]}
 
 
 @asynccontextmanager
-async def keeping(plan: Plan) -> AsyncIterator[Keeper]:
+async def keeping(plan: Plan, free: Amounts = {}) -> AsyncIterator[Keeper]:
     """A keeper, until the end of the block."""
     async with trio.open_nursery() as nursery:
-        yield Keeper(plan, RoomForAll(), nursery)
+        yield Keeper(plan, RoomForAll(free), nursery)
         nursery.cancel_scope.cancel()
 
 
@@ -248,19 +249,17 @@ async def test_the_rung_that_held_is_where_the_next_llamasup_begins(
 
 
 async def test_one_rung_higher_is_tried_when_more_memory_is_free_than_then(
-    faking: Fake, planning: Planning, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     plan = planning({**faking(*NO_ROOM, "8192"), **LADDER, "ladder.climb_interval": 0})
     free = 0
-    monkeypatch.setattr("llamasup.children.footing.free_memory", lambda: free)
 
     async def it_is_learned() -> bool:
         learned = await plan.learned()
         return learned is not None and learned.free == free
 
-    for amount in (800, 800, 900):
-        free = amount
-        async with keeping(plan) as keeper:
+    for free in (800, 800, 900):
+        async with keeping(plan, {"host": free}) as keeper:
             await keeper.ready()
             await eventually(it_is_learned)
     assert contexts(journal)[3:] == ["8192", "16384", "8192"]

@@ -161,6 +161,6 @@ async def test_a_child_is_planned_on_the_rung_that_is_wanted(
     faking: Fake, planning: Planning
 ) -> None:
     plan = planning({**faking(context_size=8192), "ladder.contexts": [4096]})
-    assert plan.rungs == (Rung(8192), Rung(4096))
-    words = list((await plan.child(plan.rungs[1])).launch.argv)
+    assert await plan.rungs() == (Rung(8192), Rung(4096))
+    words = list((await plan.child(plan.known_rungs[1])).launch.argv)
     assert words[words.index("--ctx-size") + 1] == "4096"

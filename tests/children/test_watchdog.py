@@ -363,7 +363,7 @@ async def test_the_watch_ends_with_its_child(
     faking: Fake, planning: Callable[[Mapping[str, object]], Plan], journal: Journal
 ) -> None:
     plan = planning({**faking(), "recovery.health_interval": 0.02})
-    child = await plan.child(plan.rungs[0])
+    child = await plan.child(plan.known_rungs[0])
 
     def healthy_looks() -> int:
         return [entry["target"] for entry in journal.entries("request")].count("/health")

@@ -46,7 +46,7 @@ async def test_a_real_model_that_is_too_large_is_answered_from_a_lower_rung(
     config = {
         **counting,
         "engine.command": limited + str(counting["engine.command"]),
-        "ladder.contexts": [4_000_000, 2_000_000, 32768],
+        "models.count.ladder": [{"context_size": size} for size in (4_000_000, 2_000_000, 32768)],
         "folders.state": str(tmp_path),
     }
     async with running(config) as llamasup:

@@ -49,7 +49,7 @@ class Recorded:
     files: dict[str, str] = field(factory=dict)
     library: list[Device] = field(factory=list)
 
-    async def run(self, *command: str) -> str:
+    async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         return recorded(self.tools[command[0]]) if command[0] in self.tools else ""
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
@@ -247,9 +247,9 @@ def limits(folder: str, files: dict[str, str]) -> dict[str, str]:
         (limits(TOP, {**V2, "memory.max": f"{64 * GIB}\n"}), MEMINFO_TOTAL, MEMINFO_AVAILABLE),
         (limits(TOP, {**V2, "memory.current": f"{9 * GIB}\n"}), 8 * GIB, 0),
         (
-            limits(TOP, {**V2, "memory.stat": f"active_file 7\ninactive_file {GIB}\n"}),
+            limits(TOP, {**V2, "memory.stat": f"file 9\nactive_file 7\ninactive_file {GIB}\n"}),
             8 * GIB,
-            6 * GIB,
+            6 * GIB + 7,
         ),
         (limits(f"{TOP}/memory", V1), 8 * GIB, 5 * GIB),
         (
@@ -260,7 +260,11 @@ def limits(folder: str, files: dict[str, str]) -> dict[str, str]:
         (
             limits(
                 f"{TOP}/memory",
-                {**V1, "memory.stat": f"inactive_file 5\ntotal_inactive_file {GIB}\n"},
+                {
+                    **V1,
+                    "memory.stat": "active_file 3\ninactive_file 5\n"
+                    f"total_active_file 0\ntotal_inactive_file {GIB}\n",
+                },
             ),
             8 * GIB,
             6 * GIB,
@@ -337,7 +341,7 @@ async def test_the_engine_names_the_devices_of_every_backend(
 ) -> None:
     assert parse_list_devices(recorded(recording)) == found
     assert (
-        await engine_devices(Recorded({"/bin/llama-server": recording}), "/bin/llama-server")
+        await engine_devices(Recorded({"/bin/llama-server": recording}), ["/bin/llama-server"])
         == found
     )
 
@@ -405,6 +409,12 @@ PYTHON = sys.executable
 
 async def test_what_a_tool_prints_counts_however_it_ends() -> None:
     assert await ThisMachine().run(PYTHON, "-c", "print('words'); exit(6)") == f"words{os.linesep}"
+
+
+async def test_a_tool_sees_the_environment_that_it_is_given() -> None:
+    words = "import os; print(os.environ['WORDS'])"
+    machine = ThisMachine()
+    assert "here" in await machine.run(PYTHON, "-c", words, environment={"WORDS": "here"})
 
 
 async def test_a_tool_that_is_not_there_says_nothing() -> None:

@@ -8,13 +8,42 @@ import sys
 
 import psutil
 
-from llamasup.memory.host import anonymous_memory, free_memory, oom_kills
+from llamasup.memory.hardware import ThisMachine, host
+from llamasup.memory.host import (
+    anonymous_memory,
+    forget_peak,
+    free_memory,
+    most_resident,
+    oom_kills,
+)
 
 NOBODY = 2**22 + 1  # above the highest pid that Linux gives
 
 
 def test_free_memory_is_no_more_than_the_machine_has() -> None:
     assert 0 < free_memory() <= psutil.virtual_memory().total
+
+
+async def test_free_memory_is_what_a_gauge_says() -> None:
+    before = free_memory()
+    [gauged] = await host(ThisMachine())
+    # Others take and give back meanwhile.
+    assert abs(gauged.free - before) < 1 << 30
+
+
+def test_the_most_that_a_process_held_is_known_until_it_is_to_be_forgotten() -> None:
+    hold = "import sys; held = b'x' * (64 << 20); del held; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        at_most = most_resident(process.pid)
+        forget_peak(process.pid)
+        since_then = most_resident(process.pid)
+        process.kill()
+    assert 64 << 20 < at_most < 256 << 20
+    assert at_most - since_then > 60 << 20
 
 
 def test_a_process_that_holds_more_memory_is_seen_to() -> None:
@@ -32,6 +61,8 @@ def test_a_process_that_holds_more_memory_is_seen_to() -> None:
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
     assert anonymous_memory(NOBODY) == 0
+    assert most_resident(NOBODY) == 0
+    forget_peak(NOBODY)
     assert anonymous_memory(os.getpid()) > 0
 
 

@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needs
 from llamasup.children.orphans import own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
@@ -40,8 +41,9 @@ async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
         whole = load(None, {}, config)
         launcher = Launcher(whole, os.environ, Path(base), folder)
         state = State(Path(base) / "state.json")
+        needs = Needs(launcher, state, Gauge(ThisMachine()))
         plans = [
-            Plan(model, settings, whole, launcher, state)
+            Plan(model, settings, whole, launcher, state, needs)
             for model, settings in whole.models.items()
         ]
         async with trio.open_nursery() as nursery:

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
-from llamasup.children.needs import Needed
+from llamasup.children.needs import Needed, Source
 from llamasup.config.load import load
 from llamasup.errors import ModelUnavailable, NoRoom
 from llamasup.memory.gauge import Gauge
@@ -98,7 +98,10 @@ class House:
         """A model's whole life: its place, its child, until that is told to go."""
         gate = self.gate(model)
         amounts = {device: amount * GIB for device, amount in needs.items()}
-        place = await self.residency.place(cast(Keeper, gate.keeper), Needed(amounts))
+        await self.residency.room(cast(Keeper, gate.keeper))
+        place = await self.residency.place(
+            cast(Keeper, gate.keeper), Needed(amounts, Source.HEADER)
+        )
         async with place:
             place.occupy(cast(Child, gate.child))
             place.ready()
@@ -172,7 +175,7 @@ async def test_a_model_larger_than_the_machine_is_refused_and_evicts_nobody() ->
             NoRoom, match=r"it needs 11\.0 GiB on host, and there is room for 10\.0"
         ):
             await there.residency.place(
-                cast(Keeper, there.gate("b").keeper), Needed({HOST: 11 * GIB})
+                cast(Keeper, there.gate("b").keeper), Needed({HOST: 11 * GIB}, Source.HEADER)
             )
         assert not idle.unloaded.is_set()
         nursery.cancel_scope.cancel()
@@ -183,7 +186,8 @@ async def test_a_model_whose_file_is_broken_evicts_nobody() -> None:
         idle = await nursery.start(there.lives, "a")
         with pytest.raises(ModelUnavailable, match="invalid magic"):
             await there.residency.place(
-                cast(Keeper, there.gate("b").keeper), Needed({}, defect="invalid magic")
+                cast(Keeper, there.gate("b").keeper),
+                Needed({}, Source.HEADER, defect="invalid magic"),
             )
         assert not idle.unloaded.is_set()
         nursery.cancel_scope.cancel()

@@ -1,0 +1,84 @@
+"""Lets an engine begin to load a model, hears how much memory it would take, and ends it.
+
+llama-server says so some 20 ms after its start, before it takes any of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import trio
+from attrs import frozen
+
+from llamasup.children.orphans import RunFolder
+from llamasup.config.addresses import Address, UnixAddress
+from llamasup.engine.breakdown import breakdown
+from llamasup.errors import ModelUnavailable
+from llamasup.memory.room import Amounts
+
+_PATIENCE = 10.0
+_KILL_PATIENCE = 30.0
+
+
+@frozen
+class Rehearsal:
+    """How to start it. It may listen at `address`, where nobody ever calls."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    address: Address
+
+
+async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | None:
+    """What the engine says; None if it says nothing within ten seconds.
+
+    Cancelled or not, its process is gone when this returns.
+    """
+    try:
+        process = await trio.lowlevel.open_process(
+            rehearsal.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=rehearsal.environment,
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+    try:
+        with suppress(ModelUnavailable), trio.move_on_after(_PATIENCE):
+            run_folder.mark(process.pid)
+            return await _answer(process)
+        return None
+    finally:
+        await _end(process)
+        run_folder.unmark(process.pid)
+        if isinstance(rehearsal.address, UnixAddress):
+            with suppress(OSError):
+                os.unlink(rehearsal.address.path)
+
+
+async def _answer(process: trio.Process) -> Amounts | None:
+    assert process.stdout is not None  # we asked for it
+    rest = b""
+    async for data in process.stdout:
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if (amounts := breakdown(line.decode(errors="replace"))) is not None:
+                return amounts
+    return None
+
+
+async def _end(process: trio.Process) -> None:
+    """At once: it has nothing to lose."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_PATIENCE):
+        await process.wait()
+    assert process.stdout is not None
+    with trio.CancelScope(shield=True):
+        await process.stdout.aclose()

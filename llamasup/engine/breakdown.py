@@ -1,0 +1,52 @@
+"""The engine's own word on the memory it needs: a row of `--log-jsonl`, 20 ms after its start.
+
+With `--fit on`, as it is by default, llama-server reckons and says it before it loads anything.
+Amounts are in MiB, rounded down.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from llamasup.memory.hardware import HOST
+from llamasup.memory.room import Amounts
+
+_MIB: Final = 1 << 20
+
+
+def breakdown(line: str) -> Amounts | None:
+    """What this model takes of each device, under the engine's names of them.
+
+    None if the line is another one.
+    """
+    if '"fit_memory_breakdown"' not in line:
+        return None
+    try:
+        rows = json.loads(line)["data"]["rows"]
+        return _by_device(rows)
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+def _by_device(rows: list[dict[str, Any]]) -> Amounts:
+    amounts = {row["name"]: _taken(row) for row in rows if row["kind"] == "device"}
+    gpus = list(amounts)
+    amounts[HOST] = 0
+    for row in rows:
+        if row["kind"] == "device":
+            continue
+        places = gpus if _is_split(row) and gpus else [HOST]
+        for place in places:
+            amounts[place] += _taken(row) // len(places)
+    return amounts
+
+
+def _taken(row: dict[str, Any]) -> int:
+    return int(row["self"]) * _MIB
+
+
+def _is_split(row: dict[str, Any]) -> bool:
+    """Rows of tensors are spread over GPUs (`CUDA_Split`), all other extras lie with the host:
+    `CPU_REPACK` holds weights in the order that the processor likes best."""
+    return row["kind"] == "buffer_type" and str(row["name"]).endswith("_Split")

@@ -1,0 +1,62 @@
+"""What an operator's own arguments for llama-server say about memory. Pure.
+
+They come after ours, and the last word counts. A few of them are understood; of many others it is
+only known that they matter, and that the engine is the one to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+CONTEXT: Final = ("-c", "--ctx-size")
+BATCH: Final = ("-b", "--batch-size")
+MICRO_BATCH: Final = ("-ub", "--ubatch-size")
+SLOTS: Final = ("-np", "--parallel")
+PROJECTOR: Final = ("-mm", "--mmproj")
+UNIFIED: Final = ("-kvu", "--kv-unified")
+NOT_UNIFIED: Final = ("-no-kvu", "--no-kv-unified")
+FIT: Final = ("-fit", "--fit")
+
+_CONCERN_MEMORY: Final = {
+    *CONTEXT,
+    *BATCH,
+    *MICRO_BATCH,
+    *SLOTS,
+    *PROJECTOR,
+    *UNIFIED,
+    *NOT_UNIFIED,
+    *("--kv-unified-per-slot", "-fa", "--flash-attn", "--swa-full"),
+    *("-ctk", "--cache-type-k", "-ctv", "--cache-type-v"),
+    *("-kvo", "--kv-offload", "-nkvo", "--no-kv-offload"),
+    *("--repack", "-nr", "--no-repack", "-lm", "--load-mode", "--mlock", "--no-mmap"),
+    *("-ngl", "--gpu-layers", "--n-gpu-layers", "-dev", "--device", "-ot", "--override-tensor"),
+    *("-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe", "-ncffn", "--n-cpu-ffn"),
+    *("-sm", "--split-mode", "-ts", "--tensor-split", "-mg", "--main-gpu"),
+    *("-mmu", "--mmproj-url", "--mmproj-auto", "--no-mmproj-offload", "--override-kv"),
+    *("-md", "--model-draft", "--spec-draft-model", "--lora", "--lora-scaled"),
+}
+
+
+def concern_memory(args: Sequence[str]) -> bool:
+    """Does any of them change how much memory is needed?"""
+    return not _CONCERN_MEMORY.isdisjoint(args)
+
+
+def word_after(args: Sequence[str], flags: Sequence[str]) -> str | None:
+    """The value of an option: what follows its last mention."""
+    values = [value for flag, value in pairwise(args) if flag in flags]
+    return values[-1] if values else None
+
+
+def number_after(args: Sequence[str], flags: Sequence[str]) -> int | None:
+    """The same, if it is a number above zero; llama-server takes zero for "as the model says"."""
+    value = word_after(args, flags) or ""
+    return int(value) if value.isdecimal() and int(value) else None
+
+
+def is_unified(args: Sequence[str]) -> bool:
+    """Do all slots share one cache? With a number of slots, as we give it, only if told so."""
+    mentions = [arg for arg in args if arg in UNIFIED + NOT_UNIFIED]
+    return bool(mentions) and mentions[-1] in UNIFIED

@@ -1,0 +1,67 @@
+"""The headers of model files, read once for as long as a file stays as it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import trio
+from attrs import frozen
+
+from llamasup.models.discover import parts_of
+from llamasup.models.gguf import BadModelFile, BrokenModelFile, Header, header_of, joined
+
+
+@frozen
+class Reading:
+    """What a look into a model's files brought."""
+
+    header: Header | None = None
+    """Of all parts; None if it is broken, or of a kind that only engines understand."""
+
+    size: int = 0
+    defect: str = ""
+    """Why no engine will be able to load it."""
+
+
+class Headers:
+    """What is known of the files that were asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[object, Reading]] = {}
+
+    async def of(self, path: Path) -> Reading:
+        """What is in the model that begins with this file. Cancelled, it was not asked."""
+        now = stamp(parts_of(path))
+        then, reading = self._known.get(path, (None, None))
+        if reading is None or then != now:
+            reading = await trio.to_thread.run_sync(_read, path, abandon_on_cancel=True)
+            self._known[path] = now, reading
+        return reading
+
+
+def stamp(files: Iterable[str | Path]) -> object:
+    """Changes when one of these files does, comes or goes."""
+    return tuple(map(_identity, files))
+
+
+def _identity(file: str | Path) -> object:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(path: Path) -> Reading:
+    parts = parts_of(path)
+    try:
+        size = sum(part.stat().st_size for part in parts)
+        return Reading(joined([header_of(part) for part in parts]), size)
+    except OSError as error:
+        return Reading(defect=f"{error.filename}: {error.strerror}")
+    except BrokenModelFile as error:
+        return Reading(defect=f"{path}: {error}")
+    except BadModelFile:
+        return Reading(size=size)

@@ -1,0 +1,430 @@
+"""What a model needs is said by the best source that there is, and no engine is asked in vain."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, evolve, field
+
+from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needed, Needs, Source
+from llamasup.children.orphans import RunFolder
+from llamasup.config.load import load
+from llamasup.config.schema import ModelSettings
+from llamasup.memory.estimate import estimate
+from llamasup.memory.gauge import Gauge
+from llamasup.memory.hardware import HOST, Device, Kind, Machine, ThisMachine
+from llamasup.memory.host import most_resident
+from llamasup.memory.ladder import Rung
+from llamasup.memory.room import Amounts
+from llamasup.models.gguf import header_of
+from llamasup.state import State
+from tests.harness import chat, eventually, running
+from tests.models.shapes import (
+    Shape,
+    attention,
+    common,
+    feed_forward,
+    llama,
+    model,
+    projector,
+    qwen3,
+)
+
+MIB, GIB = 1 << 20, 1 << 30
+RUNG = Rung(8192)
+ENOUGH = {HOST: 1 << 50}
+LITTLE = {HOST: MIB}
+
+
+@define
+class WithGpus:
+    """A machine with GPUs, and engines that list them."""
+
+    gpus: list[Device]
+    lists: str = ""
+    commands: list[Sequence[str]] = field(factory=list)
+
+    async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
+        self.commands.append(command)
+        return self.lists if command[-1] == "--list-devices" else ""
+
+    async def read(self, *patterns: str) -> Mapping[str, str]:
+        return {}
+
+    async def nvml(self) -> list[Device]:
+        return self.gpus
+
+
+class House:
+    """Needs of one model, on an engine that says what it is told and counts how often."""
+
+    def __init__(self, folder: Path, run_folder: RunFolder, shape: Shape | None = None) -> None:
+        self.folder = folder
+        self.run_folder = run_folder
+        self.model = folder / "m.gguf"
+        if shape is not None:
+            shape.write(folder).rename(self.model)
+        self.asked = folder / "asked"
+        self.says(300)
+
+    def says(self, mebibytes: int | None, *, flags: str = "--log-jsonl --list-devices") -> None:
+        """What the engine answers; None is nothing."""
+        rows = [{"kind": "host", "name": "Host", "self": mebibytes}]
+        answer = json.dumps({"type": "fit_memory_breakdown", "data": {"rows": rows}})
+        program = self.folder / "llama-server"
+        program.write_text(
+            "#!/bin/sh\n"
+            f'[ "$1" = --help ] && exec echo "--model --host unix socket --ctx-size {flags}"\n'
+            '[ "$1" = --version ] && exec echo "version: 1"\n'
+            f'echo "$@" >> {self.asked}\n'
+            + (f"echo '{answer}'\nexec sleep 600\n" if mebibytes is not None else "exit 1\n")
+        )
+        program.chmod(0o755)
+
+    def needs(self, machine: Machine | None = None, **settings: object) -> Needs:
+        """Those of a llamasup that starts now."""
+        keys = {f"models.m.{key}": value for key, value in settings.items()}
+        flags = {"engine.command": str(self.folder / "llama-server"), **keys}
+        config = load(None, {}, {"models.m.path": str(self.model), **flags})
+        self.settings: ModelSettings = config.models["m"]
+        launcher = Launcher(config, os.environ, self.folder, self.run_folder)
+        return Needs(launcher, State(self.folder / "state.json"), Gauge(machine or WithGpus([])))
+
+    @property
+    def questions(self) -> list[list[str]]:
+        """The command lines of engines that were asked."""
+        return [
+            line.split()
+            for line in (self.asked.read_text() if self.asked.exists() else "").splitlines()
+        ]
+
+
+Housing = Callable[..., House]
+
+
+@pytest.fixture
+def housing(tmp_path: Path, run_folder: RunFolder) -> Housing:
+    return lambda shape=None: House(tmp_path, run_folder, shape)
+
+
+def reckoned(house: House, rung: Rung = RUNG, **how: Any) -> Amounts:
+    """What the formula says."""
+    return {HOST: estimate(header_of(house.model), rung, **how).total}
+
+
+# --- the formula, and when it does not suffice ---
+
+
+async def test_a_need_that_is_small_is_reckoned_and_nobody_asked(housing: Housing) -> None:
+    house = housing(qwen3())
+    needs = house.needs()
+    for free in (None, ENOUGH):
+        assert await needs.of(house.settings, RUNG, free) == Needed(reckoned(house), Source.HEADER)
+    assert house.questions == []
+
+
+async def test_the_engine_is_asked_where_memory_is_scarce_and_once(housing: Housing) -> None:
+    house = housing(qwen3())
+    needs = house.needs()
+    for free in (LITTLE, LITTLE, ENOUGH, None):
+        needed = await needs.of(house.settings, RUNG, free)
+        assert needed == Needed({HOST: 300 * MIB}, Source.ENGINE)
+    [question] = house.questions
+    assert question[question.index("--ctx-size") + 1] == "8192"
+    assert question[-1] == "--log-jsonl"
+
+
+async def test_the_engines_word_is_there_after_a_restart_for_this_rung_alone(
+    housing: Housing,
+) -> None:
+    house = housing(qwen3())
+    await house.needs().of(house.settings, RUNG, LITTLE)
+    again = house.needs()
+    assert (await again.of(house.settings, RUNG)).source is Source.ENGINE
+    assert (await again.of(house.settings, Rung(4096))).source is Source.HEADER
+    smaller = evolve(house.settings, batch_size=64)
+    assert (await again.of(smaller, RUNG)).source is Source.HEADER
+
+
+async def test_many_who_ask_at_once_are_one_question(housing: Housing) -> None:
+    house = housing(qwen3())
+    needs = house.needs()
+    heard = []
+
+    async def ask() -> None:
+        heard.append(await needs.ask_engine(house.settings, RUNG))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask)
+    assert heard == [Needed({HOST: 300 * MIB}, Source.ENGINE)] * 5
+    assert len(house.questions) == 1
+
+
+async def test_an_engine_without_an_answer_is_not_asked_again(housing: Housing) -> None:
+    house = housing(qwen3())
+    house.says(None)
+    needs = house.needs()
+    assert await needs.ask_engine(house.settings, RUNG) is None
+    assert (await needs.of(house.settings, RUNG, LITTLE)).source is Source.HEADER
+    assert len(house.questions) == 1
+
+
+async def test_an_engine_that_does_not_know_the_question_is_not_asked(housing: Housing) -> None:
+    house = housing(qwen3())
+    house.says(300, flags="")
+    assert await house.needs().ask_engine(house.settings, RUNG) is None
+    assert house.questions == []
+
+
+async def test_an_engine_that_would_load_the_model_first_is_not_asked(housing: Housing) -> None:
+    house = housing(qwen3())
+    needs = house.needs(extra_args=["-fit", "off"])
+    assert await needs.ask_engine(house.settings, RUNG) is None
+    assert house.questions == []
+
+
+async def test_of_arguments_that_the_formula_does_not_know_the_engine_knows_more(
+    housing: Housing,
+) -> None:
+    house = housing(qwen3())
+    needs = house.needs(extra_args=["--n-cpu-moe", "20"])
+    assert (await needs.of(house.settings, RUNG, ENOUGH)).source is Source.ENGINE
+
+
+@pytest.mark.parametrize(
+    ("settings", "how"),
+    [
+        ({"parallel": 4}, {"parallel": 4}),
+        ({"batch_size": 64}, {"n_batch": 64}),
+        ({"parallel": 4, "extra_args": ["-kvu"]}, {"parallel": 4, "kv_unified": True}),
+        ({"extra_args": ["-c", "2048"]}, {"rung": Rung(2048)}),
+        ({"extra_args": ["-ub", "64"]}, {"n_ubatch": 64}),
+    ],
+    ids=str,
+)
+async def test_slots_batches_and_a_few_arguments_are_reckoned_with(
+    housing: Housing, settings: dict[str, object], how: dict[str, Any]
+) -> None:
+    house = housing(qwen3())
+    needs = house.needs(**settings)
+    assert (await needs.of(house.settings, RUNG)).amounts == reckoned(house, **how)
+
+
+async def test_the_eyes_of_a_model_are_reckoned_with(housing: Housing) -> None:
+    house = housing(qwen3())
+    eyes = projector(1024, 2048, 1024).write(house.folder)
+    needs = house.needs(extra_args=["--mmproj", str(eyes)])
+    both = reckoned(house, mmproj=header_of(eyes))
+    assert (await needs.of(house.settings, RUNG)).amounts == both != reckoned(house)
+
+
+async def test_a_context_that_is_left_to_the_engine_is_what_the_model_was_trained_on(
+    housing: Housing,
+) -> None:
+    house = housing(qwen3())
+    needs = house.needs(parallel=2)
+    trained = await needs.trained_context(house.settings)
+    assert trained == header_of(house.model).own("context_length")
+    open_rung = await needs.of(house.settings, Rung())
+    assert open_rung.amounts == reckoned(house, Rung(2 * trained), parallel=2)
+    await needs.ask_engine(house.settings, Rung())
+    assert str(2 * trained) in house.questions[0]
+
+
+# --- files of all kinds ---
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04"])
+async def test_a_file_that_cannot_be_loaded_is_a_defect_and_no_need(
+    housing: Housing, content: bytes | None
+) -> None:
+    house = housing()
+    if content is not None:
+        house.model.write_bytes(content)
+    needed = await house.needs().of(house.settings, RUNG, LITTLE)
+    assert needed.amounts == {}
+    assert str(house.model) in needed.defect
+    assert house.questions == []
+
+
+async def test_of_a_file_that_only_engines_understand_its_size_is_known(housing: Housing) -> None:
+    house = housing()
+    house.model.write_bytes(b"GGUF" + (4).to_bytes(4, "little") + bytes(100))
+    needs = house.needs()
+    assert await needs.of(house.settings, RUNG) == Needed({HOST: 108}, Source.FILE_SIZE)
+    assert await needs.trained_context(house.settings) is None
+    # And the engine understands it, however small it is.
+    assert (await needs.of(house.settings, RUNG, ENOUGH)).source is Source.ENGINE
+
+
+# --- GPUs ---
+
+CUDA0 = Device("CUDA0", Kind.NVIDIA, 24 * GIB, 20 * GIB)
+CUDA1 = Device("CUDA1", Kind.NVIDIA, 24 * GIB, 10 * GIB)
+LISTED = """Available devices:
+  CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 24000 MiB free)
+  CUDA1: NVIDIA GeForce RTX 3090 (24124 MiB, 24000 MiB free)
+"""
+
+
+async def test_layers_are_spread_over_the_engines_gpus_by_what_is_free_now(
+    housing: Housing,
+) -> None:
+    house = housing(llama())
+    machine = WithGpus([CUDA0, CUDA1], LISTED)
+    needs = house.needs(machine)
+    need = estimate(header_of(house.model), RUNG, gpus=2)
+    for _ in range(2):
+        amounts = (await needs.of(house.settings, RUNG)).amounts
+        assert amounts == {
+            HOST: need.host.total,
+            "CUDA0": need.gpu.total * 2 // 3,
+            "CUDA1": need.gpu.total // 3,
+        }
+    listings = [command for command in machine.commands if command[-1] == "--list-devices"]
+    assert listings == [(str(house.folder / "llama-server"), "--list-devices")]
+
+
+@pytest.mark.parametrize("machine", [WithGpus([], LISTED), WithGpus([CUDA0])], ids=["host", "CPU"])
+async def test_all_is_the_hosts_where_machine_or_engine_have_no_gpu(
+    housing: Housing, machine: WithGpus
+) -> None:
+    house = housing(llama())
+    amounts = (await house.needs(machine).of(house.settings, RUNG)).amounts
+    assert amounts == reckoned(house)
+
+
+async def test_what_a_gpu_takes_of_the_hosts_memory_is_the_hosts(housing: Housing) -> None:
+    house = housing(llama())
+    shared = Device("CUDA0", Kind.NVIDIA, 0, 0, unified=True)
+    listed = LISTED.partition("  CUDA1")[0]
+    amounts = (await house.needs(WithGpus([shared], listed)).of(house.settings, RUNG)).amounts
+    assert amounts == {HOST: estimate(header_of(house.model), RUNG, gpus=1).total}
+
+
+async def test_a_device_that_nobody_can_gauge_is_left_out(housing: Housing) -> None:
+    house = housing(llama())
+    listed = LISTED.replace("CUDA", "Vulkan")
+    amounts = (await house.needs(WithGpus([CUDA0], listed)).of(house.settings, RUNG)).amounts
+    assert amounts == {HOST: estimate(header_of(house.model), RUNG, gpus=2).host.total}
+
+
+# --- read back ---
+
+
+async def test_what_was_measured_wins_over_all_else_and_survives(housing: Housing) -> None:
+    house = housing(qwen3())
+    needs = house.needs()
+    await needs.ask_engine(house.settings, RUNG)
+    await needs.measured(house.settings, RUNG, 400 * MIB)
+    for asked in (needs, house.needs()):
+        needed = await asked.of(house.settings, RUNG, LITTLE)
+        assert needed == Needed({HOST: 400 * MIB}, Source.MEASURED)
+        assert await asked.ask_engine(house.settings, RUNG) == needed
+
+
+async def test_a_figure_that_is_nearly_the_same_is_not_written_again(housing: Housing) -> None:
+    house = housing(qwen3())
+    needs = house.needs()
+    for size, known in ((1000, 1000), (1005, 1000), (995, 1000), (1020, 1020), (900, 900)):
+        await needs.measured(house.settings, RUNG, size * MIB)
+        assert (await needs.of(house.settings, RUNG)).amounts == {HOST: known * MIB}
+
+
+async def test_what_gpus_take_stays_as_it_was_known(housing: Housing) -> None:
+    house = housing(llama())
+    needs = house.needs(WithGpus([CUDA0, CUDA1], LISTED))
+    before = (await needs.of(house.settings, RUNG)).amounts
+    await needs.measured(house.settings, RUNG, GIB)
+    assert (await needs.of(house.settings, RUNG)).amounts == {**before, HOST: GIB}
+
+
+async def test_nothing_is_measured_where_gpus_hide_what_they_take(housing: Housing) -> None:
+    house = housing(llama())
+    needs = house.needs(WithGpus([Device("CUDA0", Kind.NVIDIA, 0, 0, unified=True)]))
+    await needs.measured(house.settings, RUNG, GIB)
+    assert (await needs.of(house.settings, RUNG)).source is Source.HEADER
+
+
+# --- real engines ---
+
+
+def wide() -> Shape:
+    """A model whose cache is far larger than itself: 256 MiB for 16384 tokens."""
+    layer = attention(512, 8, 8, 64) | feed_forward(512, 512)
+    return Shape("wide", "llama", common(512, 8, 8, 8, 512), model(512, 8, lambda _: layer))
+
+
+async def test_a_real_engine_confirms_the_formula_or_has_no_answer(
+    engine: str, run_folder: RunFolder, tmp_path: Path
+) -> None:
+    path = qwen3().write(tmp_path)
+    config = load(None, {}, {"engine.command": engine, "models.m.path": str(path)})
+    launcher = Launcher(config, os.environ, tmp_path, run_folder)
+    needs = Needs(launcher, State(tmp_path / "state.json"), Gauge(ThisMachine()))
+    for parallel in (1, 4):
+        settings = evolve(config.models["m"], parallel=parallel)
+        formula = (await needs.of(settings, RUNG)).amounts[HOST]
+        answer = await needs.ask_engine(settings, RUNG)
+        if "--log-jsonl" in (await launcher.engine()).flags:
+            assert answer is not None
+            assert answer.amounts[HOST] == pytest.approx(formula, rel=0.02)
+        else:
+            assert answer is None
+    assert list(run_folder.path.glob("*.sock")) == []
+
+
+async def held_by_a_real_child(config: Mapping[str, object], file: Path) -> int:
+    """What the child of a llamasup holds that serves one request and ends."""
+    async with running({**config, "folders.state": str(file.parent)}) as llamasup:
+        assert (await llamasup.ask("POST", "/v1/chat/completions", chat(50))).status == 200
+        [model] = (await llamasup.status())["models"]
+        return most_resident(model["child"]["pid"])
+
+
+async def test_what_a_real_child_held_is_known_to_the_next_llamasup(
+    counting: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "state" / "state.json"
+    held = await held_by_a_real_child({**counting, "models.count.context_size": 32768}, file)
+    [footprint] = [entry for name, entry in _footprints(file).items() if "context 32768" in name]
+    assert footprint["source"] == "measured"
+    assert footprint["amounts"][HOST] == pytest.approx(held, rel=0.02)
+
+
+async def test_what_is_measured_holds_the_whole_cache(engine: str, tmp_path: Path) -> None:
+    config = {
+        "engine.command": engine,
+        "models.wide.path": str(wide().write(tmp_path)),
+        "models.wide.context_size": 16384,
+        "models.wide.threads": 1,
+    }
+    file = tmp_path / "state" / "state.json"
+    await held_by_a_real_child(config, file)
+    [measured] = [e for e in _footprints(file).values() if e["source"] == "measured"]
+    needed = estimate(header_of(tmp_path / "wide.gguf"), Rung(16384)).total
+    assert 256 * MIB < measured["amounts"][HOST] < needed + 256 * MIB
+
+
+async def test_a_child_that_never_answered_says_nothing_about_its_need(
+    counting: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "state" / "state.json"
+    config = {**counting, "folders.state": str(file.parent), "pool.preload": ["count"]}
+    async with running(config) as llamasup:
+        await eventually(lambda: file.exists())
+        assert (await llamasup.ask("POST", "/tokenize", {"content": "1"})).status == 200
+    assert {entry["source"] for entry in _footprints(file).values()} <= {"engine"}
+
+
+def _footprints(file: Path) -> Any:
+    """What a state file knows."""
+    return json.loads(file.read_text())["footprints"]

@@ -1,0 +1,86 @@
+"""An engine is heard on its memory and ended at once, whatever it does."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from llamasup.children.orphans import RunFolder
+from llamasup.children.rehearsal import Rehearsal, rehearse
+from llamasup.config.addresses import UnixAddress
+from tests.harness import eventually, is_alive
+
+ROW = (
+    '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":'
+    '[{"kind":"host","name":"Host","self":7}]}}'
+)
+Saying = Callable[[str], Rehearsal]
+
+
+@pytest.fixture
+def saying(run_folder: RunFolder, tmp_path: Path) -> Saying:
+    """An engine that is a shell script. It writes down its pid, and has a socket."""
+    pid, socket = shlex.quote(str(tmp_path / "pid")), run_folder.next_socket()
+    socket.touch()
+
+    def saying(script: str) -> Rehearsal:
+        words = ["/bin/sh", "-c", f"echo $$ > {pid}; {script}"]
+        return Rehearsal(words, os.environ, UnixAddress(str(socket)))
+
+    return saying
+
+
+def nothing_is_left(run_folder: RunFolder, tmp_path: Path) -> bool:
+    pid = int((tmp_path / "pid").read_text())
+    return not is_alive(pid) and list(run_folder.path.iterdir()) == []
+
+
+async def test_its_answer_is_its_end(saying: Saying, run_folder: RunFolder, tmp_path: Path) -> None:
+    script = f"echo loading; printf '%s\\n' {shlex.quote(ROW)}; sleep 600 & wait"
+    with trio.fail_after(5):
+        assert await rehearse(saying(script), run_folder) == {"host": 7 << 20}
+    assert nothing_is_left(run_folder, tmp_path)
+
+
+async def test_an_engine_that_ends_without_a_word_has_no_answer(
+    saying: Saying, run_folder: RunFolder, tmp_path: Path
+) -> None:
+    assert await rehearse(saying("echo no such model; exit 1"), run_folder) is None
+    assert nothing_is_left(run_folder, tmp_path)
+
+
+async def test_an_engine_that_is_silent_is_given_up(
+    saying: Saying, run_folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamasup.children.rehearsal._PATIENCE", 0.3)
+    assert await rehearse(saying("sleep 600"), run_folder) is None
+    assert nothing_is_left(run_folder, tmp_path)
+
+
+async def test_a_program_that_is_not_there_has_no_answer(run_folder: RunFolder) -> None:
+    nowhere = Rehearsal(["/nowhere/llama-server"], {}, UnixAddress("/nowhere/x.sock"))
+    assert await rehearse(nowhere, run_folder) is None
+
+
+async def test_who_leaves_before_the_answer_leaves_nothing_behind(
+    saying: Saying, run_folder: RunFolder, tmp_path: Path
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rehearse, saying("sleep 600"), run_folder)
+        await eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        nursery.cancel_scope.cancel()
+    assert nothing_is_left(run_folder, tmp_path)
+
+
+async def test_it_is_marked_while_it_lives_so_that_the_next_llamasup_finds_it(
+    saying: Saying, run_folder: RunFolder, tmp_path: Path
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rehearse, saying("sleep 600"), run_folder)
+        await eventually(lambda: [p for p in run_folder.path.iterdir() if p.suffix != ".sock"])
+        nursery.cancel_scope.cancel()
