@@ -118,11 +118,46 @@ class EngineUnusable(ModelUnavailable):
     code = "engine_unusable"
 
 
+class NoRoom(ModelUnavailable):
+    """The model needs more memory than there will ever be for it."""
+
+    status = 507
+    code = "insufficient_memory"
+
+
+class QueueFull(LlamasupError):
+    """As many requests wait for the model as may wait (`pool.max_queue`)."""
+
+    status = 429
+    code = "queue_full"
+
+
+class SlotsExhausted(QueueFull):
+    """The same, for clients that know it by this name (`pool.queue_full_status` is 503)."""
+
+    status = 503
+    code = "slots_exhausted"
+
+
+class QueueTimeout(LlamasupError):
+    """The request waited for `pool.queue_timeout`, and its turn did not come."""
+
+    status = 504
+    code = "queue_timeout"
+
+
 class ChildLost(LlamasupError):
     """The child died or fell silent before it answered."""
 
     status = 502
     code = "engine_lost"
+
+
+class EngineFailed(LlamasupError):
+    """The engine answered with an error, or in another way that is no stream, where one began."""
+
+    status = 502
+    code = "engine_failed"
 
 
 class ShuttingDown(LlamasupError):

@@ -6,7 +6,7 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -19,6 +19,7 @@ from llamasup.children.slots import SlotsClosed
 from llamasup.config.addresses import Address
 from llamasup.errors import OutOfMemory
 from llamasup.pool.work import Work
+from llamasup.states import KeeperState
 
 
 class Pool:
@@ -33,9 +34,15 @@ class Pool:
         in_flight = sum(keeper.child.users for keeper in self.keepers.values() if keeper.child)
         return f"{len(ready)} of {len(self.keepers)} models loaded, {in_flight} requests in flight"
 
-    def lease(self, model: str, work: Work) -> Lease:
-        """A lease on `model` for `work`, to be entered."""
-        return Lease(self.keepers[model], work)
+    def lease(
+        self, model: str, work: Work, *, key: Callable[[], str] = str, priority: int = 0
+    ) -> Lease:
+        """A lease on `model` for `work`, to be entered.
+
+        Who has to wait does so by `priority`, the higher the sooner, and among equals takes turns
+        with those of another `key`, which is asked for only then.
+        """
+        return Lease(self.keepers[model], work, key, priority)
 
 
 class Lease:
@@ -45,9 +52,11 @@ class Lease:
     started. Cancelled while waiting, it holds nothing.
     """
 
-    def __init__(self, keeper: Keeper, work: Work) -> None:
+    def __init__(self, keeper: Keeper, work: Work, key: Callable[[], str], priority: int) -> None:
         self._keeper = keeper
         self._needs_slot = work is Work.GENERATE
+        self._key = key
+        self._priority = priority
         self._child: Child
 
     @property
@@ -57,6 +66,12 @@ class Lease:
 
     def __str__(self) -> str:
         return "the engine"
+
+    def outlook(self) -> str:
+        """For a client that waits: for what."""
+        if self._keeper.state is KeeperState.READY:
+            return f"waiting for a slot of {self._keeper.model}"
+        return f"loading {self._keeper.model}"
 
     async def survived(self) -> bool:
         """Is the child still well, now that it has closed a connection without a word?"""

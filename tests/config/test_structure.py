@@ -52,7 +52,16 @@ WRONG = {
     '[log]\nlevel = "loud"': (
         'log.level: "loud" is not known here; write "debug", "info", "warning" or "error"'
     ),
+    "[pool]\nqueue_full_status = 500": (
+        "pool.queue_full_status: 500 is not known here; write 429 or 503"
+    ),
+    '[pool]\nqueue_full_status = "503"': (
+        'pool.queue_full_status: "503" is not known here; write 429 or 503'
+    ),
     # ranges
+    '[server]\nkeepalive_after = "50ms"': (
+        "server.keepalive_after: 0.05 s is too short; write 0.1 or more, or 0 for never"
+    ),
     "[server]\nmax_connections = 0": (
         "server.max_connections: 0 is less than 1; write a number such as 4096"
     ),
@@ -77,7 +86,6 @@ WRONG = {
     "[server]\nmax_body = -1": f"server.max_body: -1 is not a size; {SIZES}",
     # unknown keys
     '[server]\nlisen = ":1"': 'server.lisen: this is not a known key; did you mean "listen"?',
-    "[pool]\nzzz = 1": 'pool.zzz: this is not a known key; known are "preload"',
     "[folders]\nzzz = 1": (
         'folders.zzz: this is not a known key; known are "cache", "run" and "state"'
     ),
