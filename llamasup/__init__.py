@@ -33,7 +33,7 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     children/   processes: child, watchdog, keeper, its footing on the ladder, restarts, slots,
                 what models need, and the marks that survive a kill -9
     pool/       who may be resident, who waits, leases; the roster of the models there are now
-    front/      connections, requests, routes, relay, replies
+    front/      connections, requests, routes, claims, comfort, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
     serve       opens everything in order, and closes it in order
@@ -64,7 +64,8 @@ The way of a request
 2. `front.routes` names its goal: a model, control, or an error. The body's bytes are not touched.
    `pool.roster` knows which model a name means, and looks for it where nobody does.
 3. `pool.lease`: the keeper is asked to be ready, and loads the model if need be. If every slot is
-   taken the request waits here, never inside llama-server.
+   taken the request waits here, never inside llama-server. Meanwhile `front.comfort` may send
+   comments to a client that asked for a stream (`server.keepalive_after`).
 4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
    read whole. If the child dies before the client has seen a byte, or says that memory ran out,
    the request is sent again to the next incarnation (`recovery.max_replays` times).
@@ -123,6 +124,8 @@ Decisions, and why
   that leave.
 - **One lookout for all clients that leave** (`front.departures`), not a watcher for each: 12 µs
   cheaper for every request, and a connection is one task.
+- **One comforter for all who wait,** not a task for each, which would have to be cancelled when
+  the wait is over, perhaps in the middle of a comment. It sends what the kernel takes at once.
 - **A load belongs to its keeper,** not to the request that caused it: impatient clients that try
   again would otherwise never see a model that loads slowly.
 - **Readiness is heard, not polled:** a log line is the hint, one `/health` the proof; engines with

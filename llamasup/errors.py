@@ -136,6 +136,13 @@ class QueueFull(LlamasupError):
     code = "queue_full"
 
 
+class SlotsExhausted(QueueFull):
+    """The same, for clients that know it by this name (`pool.queue_full_status` is 503)."""
+
+    status = 503
+    code = "slots_exhausted"
+
+
 class QueueTimeout(LlamasupError):
     """The request waited for `pool.queue_timeout`, and its turn did not come."""
 
@@ -148,6 +155,13 @@ class ChildLost(LlamasupError):
 
     status = 502
     code = "engine_lost"
+
+
+class EngineFailed(LlamasupError):
+    """The engine answered with an error, or in another way that is no stream, where one began."""
+
+    status = 502
+    code = "engine_failed"
 
 
 class ShuttingDown(LlamasupError):

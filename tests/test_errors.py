@@ -12,28 +12,36 @@ from llamasup.errors import (
     BodyTooLarge,
     ChildLost,
     ClientError,
+    EngineFailed,
     EngineUnusable,
     ExpectationFailed,
     HeadTooLarge,
     LlamasupError,
     MalformedRequest,
     MethodNotAllowed,
+    ModelFileMissing,
     ModelNotFound,
     ModelUnavailable,
+    NoRoom,
     NotImplementedByProxy,
     OperatorError,
     OutOfMemory,
+    QueueFull,
+    QueueTimeout,
     RequestTimeout,
     RouteNotFound,
     ShuttingDown,
+    SlotsExhausted,
 )
 
 THE_CLIENTS = "invalid_request_error"
 OURS = "server_error"
 KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
     BodyTooLarge: (413, THE_CLIENTS, "body_too_large"),
+    ModelFileMissing: (503, OURS, "model_unavailable"),
     ChildLost: (502, OURS, "engine_lost"),
     ClientError: (400, THE_CLIENTS, "invalid_parameter"),
+    EngineFailed: (502, OURS, "engine_failed"),
     EngineUnusable: (503, OURS, "engine_unusable"),
     ExpectationFailed: (417, THE_CLIENTS, "expectation_failed"),
     HeadTooLarge: (431, THE_CLIENTS, "headers_too_large"),
@@ -42,12 +50,16 @@ KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
     MethodNotAllowed: (405, THE_CLIENTS, "method_not_allowed"),
     ModelNotFound: (404, THE_CLIENTS, "model_not_found"),
     ModelUnavailable: (503, OURS, "model_unavailable"),
+    NoRoom: (507, OURS, "insufficient_memory"),
     NotImplementedByProxy: (501, THE_CLIENTS, "not_implemented"),
     OperatorError: (500, OURS, "internal_error"),
     OutOfMemory: (503, OURS, "out_of_memory"),
+    QueueFull: (429, OURS, "queue_full"),
+    QueueTimeout: (504, OURS, "queue_timeout"),
     RequestTimeout: (408, THE_CLIENTS, "request_timeout"),
     RouteNotFound: (404, THE_CLIENTS, "not_found"),
     ShuttingDown: (503, OURS, "shutting_down"),
+    SlotsExhausted: (503, OURS, "slots_exhausted"),
 }
 
 

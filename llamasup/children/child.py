@@ -31,6 +31,7 @@ from llamasup.engine.loglines import (
     Event,
     Line,
     Listening,
+    LoadProgress,
     LogReader,
     ModelLoaded,
     PromptProgress,
@@ -95,6 +96,9 @@ class Child:
 
         self.last_progress = 0.0
         """When it last did something for anybody: a token, a step of a prefill or of a load."""
+
+        self.load_progress: float | None = None
+        """From 0 to 1, where the engine says so."""
 
         self.ready_at = math.inf
         self.last_used = -math.inf
@@ -354,6 +358,8 @@ class Child:
                 log.debug("%s: %s", self, event.text)
             elif isinstance(event, Listening | ModelLoaded):
                 self._hint.set()
+            elif isinstance(event, LoadProgress):
+                self.load_progress = event.fraction
             elif isinstance(event, PromptProgress):
                 self.last_progress = trio.current_time()
             elif isinstance(event, SlotsConfigured):

@@ -102,6 +102,7 @@ class Keeper:
         self._interested = 0
         self._wish = trio.CancelScope()
         self._load: _Load | None = None
+        self._starting: Child | None = None
         self._footing = Footing(plan)
         self._given_up_in: object = None
         self._dismissed = False
@@ -121,6 +122,14 @@ class Keeper:
         """The rung that its child is on, or was last."""
         return self._footing.rung
 
+    @property
+    def outlook(self) -> str:
+        """What somebody who wants a child is waiting for."""
+        if self._starting is None:
+            return f"waiting for room for {self.model}"
+        progress = self._starting.load_progress
+        return f"loading {self.model}" + ("" if progress is None else f", {progress:.0%}")
+
     async def ready(self) -> Child:
         """A child that is ready, started if there is none.
 
@@ -133,8 +142,11 @@ class Keeper:
             return await self._ready()
         finally:
             self._interested -= 1
-            if not self._interested:
-                self._wish.cancel()
+            self._lose_interest()
+
+    def _lose_interest(self) -> None:
+        if not self._interested and not self.plan.preloaded:
+            self._wish.cancel()
 
     async def _ready(self) -> Child:
         while True:
@@ -253,6 +265,7 @@ class Keeper:
         rung = await self._footing.take(room)
         needed = await self.plan.need(rung, room.free)
         with trio.CancelScope() as self._wish:
+            self._lose_interest()  # everybody may have left meanwhile
             place = await self._landlord.place(self, needed)
         if self._wish.cancelled_caught:
             return None
@@ -269,10 +282,12 @@ class Keeper:
     async def _raise(self, child: Child, load: _Load, place: Place) -> None:
         """From its start to its end."""
         self.loads += 1
+        self._starting = child
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.run)
             await child.settled.wait()
+            self._starting = None
             if child.state is ChildState.READY:
                 await self._welcome(child, load, place, trio.current_time() - started)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -60,7 +60,7 @@ def _is_of_a_service(name: str, text: str) -> bool:
 def _read(text: str, kind: Any) -> object:
     if get_origin(kind) is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
-    if kind is int:
+    if kind is int or {type(choice) for choice in get_args(kind)} == {int}:
         try:
             return int(text, 0)
         except ValueError:

@@ -50,6 +50,16 @@ def _tuple_of_one_or_many(value: str | tuple[str, ...] | list[str]) -> tuple[str
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+def zero_or_at_least(least: float) -> Check:
+    """For spans of time of which there may be none, but not a little."""
+
+    def check(_table: object, _attribute: Attribute[Any], value: float) -> None:
+        if value and value < least:
+            raise Unfit(f"{value:g} s is too short", f"write {least:g} or more, or 0 for never")
+
+    return check
+
+
 @frozen
 class Server:
     """`[server]`: the public port, and how long clients may take."""
@@ -68,6 +78,7 @@ class Server:
     idle_timeout: Seconds = field(default=Seconds(75), validator=above_zero)
     send_timeout: Seconds = field(default=Seconds(120), validator=above_zero)
     drain_timeout: Seconds = Seconds(30)
+    keepalive_after: Seconds = field(default=Seconds(0), validator=zero_or_at_least(0.1))
 
 
 @frozen
@@ -105,6 +116,7 @@ class PoolSettings:
         default=256, validator=at_least(0), metadata={"write": "a number of requests"}
     )
     queue_timeout: Seconds = field(default=Seconds(600), validator=above_zero)
+    queue_full_status: Literal[429, 503] = 429
 
 
 @frozen

@@ -131,9 +131,9 @@ def _path(value: object) -> Path:
         raise Unfit(f"{shown(value)} names no known user", "write the full path") from None
 
 
-def _one_of(value: object, words: Any) -> str:
-    choices = get_args(words)
-    if not isinstance(value, str) or value not in choices:
+def _one_of(value: object, literal: Any) -> object:
+    choices = get_args(literal)
+    if (type(value), value) not in [(type(choice), choice) for choice in choices]:
         raise Unfit(f"{shown(value)} is not known here", f"write {listed(choices, 'or')}")
     return value
 

@@ -43,9 +43,9 @@ def shown(value: object) -> str:
             return str(value)
 
 
-def listed(words: Iterable[str], last: str) -> str:
+def listed(choices: Iterable[object], last: str) -> str:
     """`"a", "b" or "c"`, where `last` is the "or"."""
-    *others, final = (f'"{word}"' for word in words)
+    *others, final = map(shown, choices)
     return f"{', '.join(others)} {last} {final}" if others else final
 
 

@@ -28,6 +28,16 @@ class Connection:
 
         self._sock = sock
         self._send_timeout = send_timeout
+        self._owed: memoryview | None = None
+
+    @property
+    def peer(self) -> str:
+        """Where the client is, without its port; on a Unix socket they are all in one place."""
+        try:
+            name = self._sock.getpeername()
+        except OSError as error:
+            raise ClientLeft from error
+        return str(name[0]) if isinstance(name, tuple) else "unix"
 
     async def arrival(self) -> None:
         """Wait until the inbox has grown. Raises ClientLeft at the end."""
@@ -50,8 +60,20 @@ class Connection:
         Waiting here is the back-pressure: who relays reads no further meanwhile. Cancelled, a
         part may have been sent.
         """
+        if self._owed:
+            owed, self._owed = self._owed, None
+            await self.send_slowly(owed)
         if rest := self.send_now(data):
             await self.send_slowly(rest)
+
+    def send_in_passing(self, data: bytes) -> None:
+        """Send without waiting; what the kernel does not take now, the next `send` sends first.
+
+        While such a rest is left the client does not read, and gets nothing more in passing.
+        Raises ClientLeft.
+        """
+        if not self._owed:
+            self._owed = self.send_now(data)
 
     def send_now(self, data: bytes | bytearray | memoryview) -> memoryview | None:
         """Send what the kernel takes at once, and return the rest if there is one.

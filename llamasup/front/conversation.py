@@ -18,13 +18,16 @@ from llamasup.errors import (
     ModelFileMissing,
     RequestTimeout,
 )
+from llamasup.front import claims
+from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.framing import Counted, FramingError
+from llamasup.front.openings import Opening
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
 from llamasup.front.replies import cors_lines, error_reply, preflight_reply
 from llamasup.front.requests import Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl, ToModel
-from llamasup.pool.pool import Pool
+from llamasup.pool.pool import Lease, Pool
 from llamasup.pool.roster import Roster
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class Desk:
         self.pool = pool
         self.control = control
         self.router = Router(settings.path_prefixes)
+        self.comforter = Comforter(settings.keepalive_after) if settings.keepalive_after else None
         self.closing = False
         """Every connection ends after the answer that it is at."""
 
@@ -146,34 +150,35 @@ class Conversation:
         if origin and request.method == b"OPTIONS":
             await self._connection.send(preflight_reply(request, extra))
             return
+        opening = Opening(request, extra)
         try:
-            await self._forward(request, extra)
+            await self._forward(request, opening)
         except LlamasupError as error:
             log.info("%s %s: %d %s", *_said(request), error.status, error)
             if isinstance(error, MalformedRequest):
                 request.keep_alive = False
-            await self._connection.send(error_reply(error, request, extra))
+            await self._connection.send(opening.failure(error))
 
-    async def _forward(self, request: Request, extra: list[bytes]) -> None:
+    async def _forward(self, request: Request, opening: Opening) -> None:
         goal = self._desk.router.route(request)
         if isinstance(goal, ToControl):
-            await relay(self._connection, request, self._desk.control, goal.target, extra)
+            await relay(self._connection, request, self._desk.control, goal.target, opening)
             return
         try:
-            await self._ask_model(request, goal, extra)
+            await self._ask_model(request, goal, opening)
         except ModelFileMissing:
             await self._desk.roster.refresh()  # the next one to ask for it shall know
             raise
 
-    async def _ask_model(self, request: Request, goal: ToModel, extra: list[bytes]) -> None:
+    async def _ask_model(self, request: Request, goal: ToModel, opening: Opening) -> None:
         """Have a child answer; if it fails before the client has seen a byte, the next one."""
         desk = self._desk
         replays = desk.max_replays
         while True:
             model = await desk.roster.choose(goal.model)
-            async with desk.pool.lease(model, goal.work) as lease:
+            async with self._lease(model, goal, request, opening) as lease:
                 try:
-                    await relay(self._connection, request, lease, goal.target, extra)
+                    await relay(self._connection, request, lease, goal.target, opening)
                     return
                 except RanOutOfMemory as error:
                     steps_down = lease.out_of_memory(str(error))
@@ -186,6 +191,21 @@ class Conversation:
                         raise
             replays -= 1
             log.info("%s %s is sent again", *_said(request))
+
+    def _lease(
+        self, model: str, goal: ToModel, request: Request, opening: Opening
+    ) -> Lease | Comforted:
+        """A lease in this client's name; who waits for it may be told how long it will take."""
+        desk = self._desk
+        lease = desk.pool.lease(
+            model,
+            goal.work,
+            key=lambda: claims.key(request, self._connection.peer),
+            priority=claims.priority(request),
+        )
+        if desk.comforter is None or not goal.streams:
+            return lease
+        return Comforted(desk.comforter, lease, self._connection, opening)
 
     async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
         """Answer what was no request, and end: what follows it cannot be told apart."""

@@ -11,11 +11,19 @@ which is why request bodies are read here and only heads by h11.
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Final, Protocol
 
 _SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,15})\r\n")
 _LONGEST_SIZE_LINE = 17
 _LONGEST_TRAILER = 8192
+
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def chunk(content: bytes) -> bytes:
+    """Content as a chunk; none makes none, for an empty chunk would be the last."""
+    return b"%x\r\n%b\r\n" % (len(content), content) if content else b""
 
 
 class FramingError(ValueError):

@@ -192,6 +192,8 @@ class Front:
         """
         async with trio.open_nursery() as lookout:
             lookout.start_soon(self._departures.watch)
+            if self._desk.comforter is not None:
+                lookout.start_soon(self._desk.comforter.run)
             async with trio.open_nursery() as conversations:
                 while not self._desk.closing:
                     await self._watch_doors(conversations)

@@ -16,11 +16,12 @@ from typing import Protocol
 from llamasup import sockets
 from llamasup.config.addresses import Address
 from llamasup.engine.failures import reply_is_out_of_memory
-from llamasup.errors import ChildLost
+from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError
 from llamasup.front.apologies import apology
 from llamasup.front.connection import Connection
-from llamasup.front.framing import Chunked, FramingError, UntilClose
-from llamasup.front.replies import LONGEST_HEAD, ReplyHead, read_head, rewritten
+from llamasup.front.framing import LAST_CHUNK, Chunked, FramingError, UntilClose, chunk
+from llamasup.front.openings import Opening
+from llamasup.front.replies import LONGEST_HEAD, ReplyHead, read_head
 from llamasup.front.requests import END_OF_HEAD, Request
 
 log = logging.getLogger(__name__)
@@ -65,12 +66,13 @@ async def relay(
     request: Request,
     upstream: Upstream,
     target: bytes,
-    extra: list[bytes],
+    opening: Opening,
 ) -> None:
     """Send `request` to `upstream` as `target`, and the answer to the client.
 
-    Before the client has seen a byte, it raises ChildLost, or RanOutOfMemory where the answer was
-    that. Afterwards a stream that breaks off ends with an error event, and anything else raises
+    Before the client has seen a byte of it, it raises ChildLost, or RanOutOfMemory where the
+    answer was that, or another error where the answer is none to what the client has seen already.
+    Afterwards a stream that breaks off ends with an error event, and anything else raises
     ReplyCut. ClientLeft when the client is gone. Cancelled, it closes the upstream's connection
     at once.
     """
@@ -78,12 +80,14 @@ async def relay(
     try:
         await _send_request(sock, request.forwarded(target), request.body)
         head, data = await _receive_head(sock)
-        if head.status >= 500 or head.status == 400:
+        if head.status >= 400:
             data = await _read_verdict(sock, head, request, data)
         elif head.is_event_stream and not data and not head.framing(request).done:
             # llama-server sends it before it has read the prompt: it promises nothing yet.
             data = await _receive(sock)
-        await _pass_on(connection, request, upstream, sock, head, data, extra)
+        if not opening.suits(head):
+            raise _refusal(head, data)
+        await _pass_on(connection, request, upstream, sock, head, data, opening)
     finally:
         sock.close()
 
@@ -163,6 +167,14 @@ def _message(data: bytes) -> str:
     return (found[1] if found else data[:200]).decode(errors="replace")
 
 
+def _refusal(head: ReplyHead, data: bytes) -> LlamasupError:
+    """The engine's answer as an error, for a client that expects the events of a stream."""
+    if head.status < 400:
+        return EngineFailed("the engine did not answer with a stream")
+    words = _message(data) or f"the engine answered with status {head.status}"
+    return ClientError(words) if head.status < 500 else EngineFailed(words)
+
+
 class _AsItCame:
     """The framing that came suits the client: pass it on."""
 
@@ -218,7 +230,7 @@ class _Streamed(_AsItCame):
     def apology(self, event: bytes) -> bytes:
         if not self._between_events:
             return b""
-        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)
+        return chunk(event) + LAST_CHUNK
 
 
 class _Unchunked(_AsItCame):
@@ -245,9 +257,9 @@ class _Rechunked(_AsItCame):
         self.framing_line = b"Transfer-Encoding: chunked"
 
     def dress(self, data: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        return chunk(data)
 
-    ending = b"0\r\n\r\n"
+    ending = LAST_CHUNK
 
 
 def _dressed(head: ReplyHead, request: Request, upstream: Upstream) -> _AsItCame:
@@ -268,14 +280,14 @@ async def _pass_on(
     sock: socket.socket,
     head: ReplyHead,
     data: bytes,
-    extra: list[bytes],
+    opening: Opening,
 ) -> None:
     dressed = _dressed(head, request, upstream)
     try:
         first = dressed.dress(data)
     except FramingError as error:
         raise ChildLost(f"the engine's answer is badly framed: {error}") from error
-    await connection.send(rewritten(head, request, dressed.framing_line, extra) + first)
+    await connection.send(opening.head(head, dressed.framing_line) + first)
     try:
         await _pass_body(connection, upstream, sock, dressed)
     except ReplyCut as cut:

@@ -27,6 +27,8 @@ class ToModel:
     model: str | None
     target: bytes
     work: Work
+    streams: bool = False
+    """The client asks for server-sent events."""
 
 
 @frozen
@@ -38,7 +40,7 @@ class ToControl:
 
 Target = ToModel | ToControl
 
-_GENERATE = [
+_STREAM = [
     "/completion",
     "/completions",
     "/v1/completions",
@@ -48,6 +50,9 @@ _GENERATE = [
     "/v1/responses",
     "/v1/messages",
     "/infill",
+]
+_GENERATE = [
+    *_STREAM,
     "/embedding",
     "/embeddings",
     "/v1/embeddings",
@@ -89,6 +94,7 @@ def _table() -> dict[bytes, _Methods]:
 
 
 _ROUTES: Final = _table()
+_STREAMING: Final = frozenset(path.encode() for path in _STREAM)
 _PATTERNS: Final[list[tuple[re.Pattern[bytes], _Methods]]] = [
     (re.compile(rb"/slots/[0-9]{1,6}"), {b"POST": Work.ASK}),
     (re.compile(rb"(?:/v1)?/models/.+"), {b"GET": "control", b"HEAD": "control"}),
@@ -117,7 +123,9 @@ class Router:
             )
         if goal == "control":
             return ToControl(target)
-        return ToModel(named_model(request, query), target, goal)
+        wishes = _wishes(request, query)
+        streams = wishes.stream is True and path in _STREAMING
+        return ToModel(wishes.model, target, goal, streams)
 
     def _strip(self, target: bytes) -> bytes:
         for prefix in self._prefixes:
@@ -133,31 +141,34 @@ def _by_pattern(path: bytes) -> _Methods:
     raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}")
 
 
-class _Named(msgspec.Struct):
+class _Wishes(msgspec.Struct):
+    """What of a request's body concerns us."""
+
     model: str | None = None
+    stream: object = None
 
 
-_decode: Callable[[bytes | bytearray], _Named | list[msgspec.Raw]] = msgspec.json.Decoder(
-    _Named | list[msgspec.Raw]
+_decode: Callable[[bytes | bytearray], _Wishes | list[msgspec.Raw]] = msgspec.json.Decoder(
+    _Wishes | list[msgspec.Raw]
 ).decode
 
 
-def named_model(request: Request, query: bytes) -> str | None:
-    """The model that a request names: in its body, else in `?model=`.
+def _wishes(request: Request, query: bytes) -> _Wishes:
+    """What a request asks for in its body; the model also in `?model=`.
 
     Raises ClientError for a body that no engine could read: it shall not load one.
     """
-    named = _named_in_body(request) if request.body else None
-    if named is None and b"model=" in query:
+    wishes = _wishes_of_body(request) if request.body else _Wishes()
+    if wishes.model is None and b"model=" in query:
         values = parse_qs(query.decode("latin-1"), encoding="utf-8").get("model")
-        named = values[0] if values else None
-    return named
+        wishes.model = values[0] if values else None
+    return wishes
 
 
-def _named_in_body(request: Request) -> str | None:
+def _wishes_of_body(request: Request) -> _Wishes:
     content_type = request.header(b"content-type") or b""
     if content_type.lower().startswith(b"multipart/form-data"):
-        return multipart_field(bytes(request.body), content_type, b"model")
+        return _Wishes(multipart_field(bytes(request.body), content_type, b"model"))
     try:
         document = _decode(request.body)
     except msgspec.ValidationError as error:
@@ -166,7 +177,7 @@ def _named_in_body(request: Request) -> str | None:
         raise ClientError(f"the body is not valid JSON: {error}") from None
     except RecursionError:
         raise ClientError("the body's JSON is nested too deeply") from None
-    return document.model if isinstance(document, _Named) else None
+    return document if isinstance(document, _Wishes) else _Wishes()
 
 
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,200})"?', re.IGNORECASE)

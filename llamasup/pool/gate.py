@@ -12,7 +12,8 @@ import trio
 
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
-from llamasup.errors import LlamasupError, QueueFull, QueueTimeout
+from llamasup.config.schema import PoolSettings
+from llamasup.errors import LlamasupError, QueueFull, QueueTimeout, SlotsExhausted
 from llamasup.pool.queue import Crowded, FairQueue, Ticket
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
@@ -25,7 +26,7 @@ class Visit:
 
     __slots__ = ("answered", "child", "failure", "key", "priority", "ticket", "work")
 
-    def __init__(self, work: Work, key: str, priority: int) -> None:
+    def __init__(self, work: Work, key: Callable[[], str], priority: int) -> None:
         self.work = work
         self.key = key
         self.priority = priority
@@ -44,8 +45,7 @@ class Gate:
         self,
         keeper: Keeper,
         nursery: trio.Nursery,
-        most_waiting: int,
-        patience: float,
+        settings: PoolSettings,
         is_idle: Callable[[Gate], None],
     ) -> None:
         self.keeper = keeper
@@ -56,9 +56,9 @@ class Gate:
         """Nobody is let in for now, though there is a child: others shall have their turn."""
 
         self._nursery = nursery
-        self._patience = patience
+        self._settings = settings
         self._is_idle = is_idle
-        self._queues = {work: FairQueue[Visit](most_waiting) for work in Work}
+        self._queues = {work: FairQueue[Visit](settings.max_queue) for work in Work}
         self._has_usher = False
         self._interest = trio.CancelScope()
 
@@ -77,12 +77,13 @@ class Gate:
             _let_in(visit, child)
             return child
         self._join(visit)
-        with trio.move_on_after(self._patience):
+        patience = self._settings.queue_timeout
+        with trio.move_on_after(patience):
             await self._wait(visit)
         if visit.failure:
             raise visit.failure
         if visit.child is None:
-            model, waited = self.keeper.model, self._patience
+            model, waited = self.keeper.model, patience
             raise QueueTimeout(f'"{model}" had no time for this request within {waited:g} s')
         return visit.child
 
@@ -104,11 +105,13 @@ class Gate:
             self.held = held
             self._admit()
 
-    def position(self, visit: Visit) -> int | None:
-        """How many are before it; None if it does not wait."""
-        if visit.ticket is None:
-            return None
-        return self._queues[visit.work].position(visit.ticket)
+    def outlook(self, visit: Visit) -> str:
+        """For a client that waits: for what, and for how many others before it."""
+        if not self._open_to():
+            return self.keeper.outlook
+        before = visit.ticket and self._queues[visit.work].position(visit.ticket)
+        whose_turn = f"{before} before you" if before else "you are next"
+        return f"waiting for a slot of {self.keeper.model}, {whose_turn}"
 
     def _admit(self) -> None:
         """Let in as many of those who wait as there is room for."""
@@ -129,16 +132,21 @@ class Gate:
     def _join(self, visit: Visit) -> None:
         queue = self._queues[visit.work]
         try:
-            visit.ticket = queue.push(visit, visit.key, visit.priority)
+            visit.ticket = queue.push(visit, visit.key(), visit.priority)
         except Crowded:
-            full = QueueFull(f'{len(queue)} requests wait for "{self.keeper.model}" already')
-            full.retry_after = _COME_AGAIN_AFTER
-            raise full from None
+            raise self._full(len(queue)) from None
         visit.answered = trio.Event()
         self._take_note()
         if not self._has_usher:
             self._has_usher = True
             self._nursery.start_soon(self._usher, name=f"usher of {self.keeper.model}")
+
+    def _full(self, waiting: int) -> QueueFull:
+        exhausted = self._settings.queue_full_status == SlotsExhausted.status
+        kind = SlotsExhausted if exhausted else QueueFull
+        full = kind(f'all slots of "{self.keeper.model}" are busy, and {waiting} requests wait')
+        full.retry_after = _COME_AGAIN_AFTER
+        return full
 
     async def _wait(self, visit: Visit) -> None:
         assert visit.answered is not None

@@ -6,7 +6,7 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -68,23 +68,19 @@ class Pool:
         """How many requests wait for it."""
         return self._gates[model].waiting
 
-    def lease(self, model: str, work: Work, key: str = "", priority: int = 0) -> Lease:
+    def lease(
+        self, model: str, work: Work, *, key: Callable[[], str] = str, priority: int = 0
+    ) -> Lease:
         """A lease on `model` for `work`, to be entered.
 
-        Where several wait, those of a higher priority come first, and the keys take turns.
+        Who has to wait does so by `priority`, the higher the sooner, and among equals takes turns
+        with those of another `key`, which is asked for only then.
         """
         return Lease(self._gates[model], Visit(work, key, priority))
 
     def _gate(self, plan: Plan) -> Gate:
-        settings = self._config.pool
         keeper = Keeper(plan, self.residency, self._nursery)
-        return Gate(
-            keeper,
-            self._nursery,
-            settings.max_queue,
-            settings.queue_timeout,
-            self.residency.idle,
-        )
+        return Gate(keeper, self._nursery, self._config.pool, self.residency.idle)
 
 
 class Lease:
@@ -106,6 +102,10 @@ class Lease:
 
     def __str__(self) -> str:
         return "the engine"
+
+    def outlook(self) -> str:
+        """For a client that waits: for what."""
+        return self._gate.outlook(self._visit)
 
     async def survived(self) -> bool:
         """Is the child still well, now that it has closed a connection without a word?"""

@@ -9,6 +9,8 @@ from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed
 from llamasup.memory.room import Amounts, Room
 
+NOTHING_KNOWN: Amounts = {}
+
 
 class House:
     """For whoever comes."""
@@ -34,7 +36,7 @@ class House:
 class RoomForAll:
     """Gives a place to everybody at once. How much room there is, nobody knows, or the test."""
 
-    def __init__(self, free: Amounts = {}) -> None:
+    def __init__(self, free: Amounts = NOTHING_KNOWN) -> None:
         self.free = free
 
     async def room(self, keeper: Keeper) -> Room:

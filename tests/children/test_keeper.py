@@ -20,7 +20,7 @@ from llamasup.errors import LlamasupError, ModelFileMissing, ModelUnavailable, O
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.states import ChildState, KeeperState
-from tests.children.landlord import RoomForAll
+from tests.children.landlord import NOTHING_KNOWN, RoomForAll
 from tests.harness import FAKE, Journal, eventually, is_alive
 
 Fake = Callable[..., Mapping[str, object]]
@@ -32,7 +32,7 @@ LADDER = {"ladder.contexts": [32768, 16384, 8192]}
 
 
 @asynccontextmanager
-async def keeping(plan: Plan, free: Amounts = {}) -> AsyncIterator[Keeper]:
+async def keeping(plan: Plan, free: Amounts = NOTHING_KNOWN) -> AsyncIterator[Keeper]:
     """A keeper, until the end of the block."""
     async with trio.open_nursery() as nursery:
         yield Keeper(plan, RoomForAll(free), nursery)

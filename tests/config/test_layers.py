@@ -37,6 +37,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(folder: Path) -> 
         ("LLAMASUP_FOLDERS_RUN", "/r", "folders.run", Path("/r")),
         ("LLAMASUP_DISCOVER_FOLDERS", "/a, /b", "discover.folders", (Path("/a"), Path("/b"))),
         ("LLAMASUP_LOG_LEVEL", "debug", "log.level", "debug"),
+        ("LLAMASUP_POOL_QUEUE_FULL_STATUS", "503", "pool.queue_full_status", 503),
     ],
 )
 def test_a_variable_is_read_as_its_key_s_type(

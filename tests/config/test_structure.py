@@ -52,7 +52,16 @@ WRONG = {
     '[log]\nlevel = "loud"': (
         'log.level: "loud" is not known here; write "debug", "info", "warning" or "error"'
     ),
+    "[pool]\nqueue_full_status = 500": (
+        "pool.queue_full_status: 500 is not known here; write 429 or 503"
+    ),
+    '[pool]\nqueue_full_status = "503"': (
+        'pool.queue_full_status: "503" is not known here; write 429 or 503'
+    ),
     # ranges
+    '[server]\nkeepalive_after = "50ms"': (
+        "server.keepalive_after: 0.05 s is too short; write 0.1 or more, or 0 for never"
+    ),
     "[server]\nmax_connections = 0": (
         "server.max_connections: 0 is less than 1; write a number such as 4096"
     ),

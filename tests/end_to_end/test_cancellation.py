@@ -121,6 +121,27 @@ async def test_leaving_the_queue(faking: Fake, journal: Journal, leave: Leave) -
         await serves_on(llamasup)
 
 
+async def test_leaving_the_queue_after_a_comment(
+    faking: Fake, journal: Journal, leave: Leave
+) -> None:
+    config = {**faking("--fake-token-delay", "0.1"), "server.keepalive_after": "0.1s"}
+    async with running(config) as llamasup, llamasup.connect() as first:
+        await first.send(request("POST", CHAT, chat(100_000)))
+        await first.read_until(b'" 0"')
+        rest = await tasks_when_all_wait()
+        departures = []
+        for _ in range(DEPARTURES):
+            async with llamasup.connect() as client:
+                await client.send(request("POST", CHAT, chat(3)))
+                await client.read_until(b": waiting ")
+                departures.append(await departure(client, leave, rest))
+                assert await work(llamasup) == {"in_flight": 1, "slots_taken": 1, "waiting": 0}
+        assert median(d.seconds for d in departures) < AT_ONCE
+        assert len(chats(journal)) == 1
+        first.leave_by_fin()
+        await serves_on(llamasup)
+
+
 async def test_leaving_while_the_model_loads_leaves_the_load_to_those_who_stay(
     faking: Fake, journal: Journal, leave: Leave
 ) -> None:

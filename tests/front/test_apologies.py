@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llamasup.errors import ChildLost
+from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelUnavailable, QueueTimeout
 from llamasup.front.apologies import apology
 
 ERROR = ChildLost("it broke")
@@ -36,6 +36,28 @@ def test_a_client_of_anthropics_messages_gets_an_error_event() -> None:
         "error",
         {"type": "error", "error": {"type": "api_error", "message": "it broke"}},
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ClientError("x"), "invalid_request_error"),
+        (ModelUnavailable("x"), "overloaded_error"),
+        (QueueTimeout("x"), "timeout_error"),
+    ],
+)
+def test_a_client_of_anthropics_messages_learns_of_what_kind_it_is(
+    error: LlamasupError, kind: str
+) -> None:
+    assert parsed(apology(b"/v1/messages", error)) == (
+        "error",
+        {"type": "error", "error": {"type": kind, "message": "x"}},
+    )
+
+
+def test_a_prefix_of_the_path_does_not_change_the_form() -> None:
+    assert apology(b"/llama/v1/completions", ERROR) == apology(b"/v1/completions", ERROR)
+    assert apology(b"/llama/completion", ERROR) == apology(b"/completion", ERROR)
 
 
 @pytest.mark.parametrize("path", [b"/v1/responses", b"/responses"])

@@ -116,6 +116,45 @@ async def test_to_send_to_a_client_that_has_gone_says_so() -> None:
             await connection.send(bytes(40 << 20))
 
 
+async def test_what_is_sent_in_passing_never_waits_and_comes_before_what_is_sent_next() -> None:
+    async with connected() as (connection, client), trio.open_nursery() as nursery:
+        large = bytes(range(256)) * 160_000
+        connection.send_in_passing(large)
+        connection.send_in_passing(b"left out, for the client does not read")
+
+        async def send() -> None:
+            await connection.send(b"the next")
+            connection.close()
+
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked(0.05)
+        assert await received(client) == large + b"the next"
+
+
+async def test_what_is_sent_in_passing_to_a_client_that_reads_arrives_at_once() -> None:
+    async with connected() as (connection, client):
+        for part in (b"one", b"two"):
+            connection.send_in_passing(part)
+            assert await client.receive_some() == part
+        await connection.send(b"three")
+        assert await client.receive_some() == b"three"
+
+
+async def test_a_client_is_known_by_its_address_alone() -> None:
+    async with connected() as (one, _), connected() as (other, _):
+        assert one.peer == other.peer == "127.0.0.1"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert Connection(ours, Seconds(1)).peer == "unix"
+
+
+async def test_the_address_of_a_client_that_has_gone_says_so() -> None:
+    async with connected() as (connection, _):
+        connection.close()
+        with pytest.raises(ClientLeft):
+            _ = connection.peer
+
+
 async def test_a_client_that_is_still_sending_reads_the_last_reply_before_the_end() -> None:
     async with connected() as (connection, client), trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, bytes(8 << 20))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.front.framing import Chunked, Counted, FramingError, UntilClose
+from llamasup.front.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
 
 chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 trailers = st.lists(st.sampled_from([b"X-Sum: 1\r\n", b"A: b\r\n"]), max_size=2)
@@ -19,6 +19,16 @@ after = st.binary(max_size=20)
 def chunked(contents: list[bytes], trailer: list[bytes]) -> bytes:
     framed = b"".join(b"%x\r\n%b\r\n" % (len(content), content) for content in contents)
     return framed + b"0\r\n" + b"".join(trailer) + b"\r\n"
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_what_is_framed_here_is_read_as_it_was(contents: list[bytes]) -> None:
+    message = b"".join(map(chunk, contents)) + LAST_CHUNK
+    payload = bytearray()
+    body = Chunked(payload)
+    assert body.feed(message) == len(message)
+    assert body.done
+    assert payload == b"".join(contents)
 
 
 def feed_in_parts(body: Chunked, message: bytes, cuts: list[int]) -> int:

@@ -17,6 +17,7 @@ from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
 from llamasup.errors import ChildLost
 from llamasup.front.connection import Connection
+from llamasup.front.openings import Opening
 from llamasup.front.relay import ReplyCut, relay
 from llamasup.front.requests import Request
 from tests.harness import PATIENCE, Journal, chat, eventually, request, running
@@ -87,7 +88,7 @@ async def outcome(
         failure = None
         try:
             with trio.fail_after(PATIENCE):
-                await relay(connection, to, upstream, b"/", [])
+                await relay(connection, to, upstream, b"/", Opening(to, []))
         except (ReplyCut, ChildLost) as error:
             failure = error
         connection.close()
@@ -192,7 +193,8 @@ async def test_each_event_reaches_the_client_before_the_next_is_made(
         client() as (connection, theirs),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(relay, connection, asked(http_1_0=http_1_0), upstream, b"/", [])
+        to = asked(http_1_0=http_1_0)
+        nursery.start_soon(relay, connection, to, upstream, b"/", Opening(to, []))
         got = b""
         with trio.fail_after(PATIENCE):
             for number in range(5):
@@ -217,7 +219,7 @@ async def test_a_client_that_stops_reading_stops_the_engine(tmp_path: Path) -> N
     async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
 
         async def relay_to_the_end() -> None:
-            await relay(connection, asked(), upstream, b"/", [])
+            await relay(connection, asked(), upstream, b"/", Opening(asked(), []))
             connection.close()
 
         async with trio.open_nursery() as nursery:
@@ -243,7 +245,7 @@ async def test_a_cancelled_request_closes_the_engines_connection_at_once(tmp_pat
         client() as (connection, theirs),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(relay, connection, asked(), upstream, b"/", [])
+        nursery.start_soon(relay, connection, asked(), upstream, b"/", Opening(asked(), []))
         await theirs.receive_some()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
@@ -284,8 +286,9 @@ async def test_a_child_that_gives_no_answer_is_lost_and_the_client_saw_nothing(
 
 async def test_a_child_that_cannot_be_reached_is_lost(tmp_path: Path) -> None:
     async with client() as (connection, _):
+        nobody = Engine(UnixAddress(str(tmp_path / "none")))
         with pytest.raises(ChildLost, match="cannot be reached"):
-            await relay(connection, asked(), Engine(UnixAddress(str(tmp_path / "none"))), b"/", [])
+            await relay(connection, asked(), nobody, b"/", Opening(asked(), []))
 
 
 async def test_an_answer_that_is_badly_framed_from_the_start_is_not_shown(tmp_path: Path) -> None:

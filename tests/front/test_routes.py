@@ -225,6 +225,36 @@ def test_a_body_that_no_engine_could_read_is_the_clients_fault(body: bytes) -> N
     assert refusal.value.status == 400
 
 
+# --- streams ---
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "streams"),
+    [
+        ("/v1/chat/completions", {"stream": True}, True),
+        ("/v1/messages", {"model": "a", "stream": True, "messages": []}, True),
+        ("/infill", {"stream": True}, True),
+        ("/v1/chat/completions", {"stream": False}, False),
+        ("/v1/chat/completions", {"messages": [{"stream": True}]}, False),
+        ("/v1/chat/completions", {}, False),
+        ("/v1/chat/completions", b"", False),
+        *(("/v1/chat/completions", {"stream": odd}, False) for odd in (None, 1, "true", [True])),
+        ("/v1/embeddings", {"stream": True}, False),
+        ("/v1/messages/count_tokens", {"stream": True}, False),
+    ],
+)
+def test_a_stream_is_what_the_body_asks_for_where_there_are_streams(
+    path: str, body: object, streams: bool
+) -> None:
+    goal = Router().route(asking("POST", path, body))
+    assert isinstance(goal, ToModel)
+    assert goal.streams is streams
+
+
+def test_what_is_read_without_a_body_is_no_stream() -> None:
+    assert Router().route(asking("HEAD", "/slots")) == ToModel(None, b"/slots", ASK, streams=False)
+
+
 # --- multipart ---
 
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.children.keeper import Keeper
 from llamasup.children.slots import Slots
+from llamasup.config.schema import PoolSettings
 from llamasup.errors import ModelUnavailable, QueueFull, QueueTimeout
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.work import Work
@@ -93,7 +94,7 @@ class Crowd:
         number = len(self._scopes)
         self._scopes.append(trio.CancelScope())
         self.waiting.append(number)
-        self._nursery.start_soon(self._visit, number, Visit(work, key, priority))
+        self._nursery.start_soon(self._visit, number, Visit(work, lambda: key, priority))
 
     async def _visit(self, number: int, visit: Visit) -> None:
         with self._scopes[number]:
@@ -127,8 +128,7 @@ class Scene:
         self.gate = Gate(
             cast(Keeper, self.keeper),
             nursery,
-            most_waiting=settings.get("most_waiting", 1000),
-            patience=settings.get("patience", 1e6),
+            PoolSettings(**{"max_queue": 1000, "queue_timeout": 1e6, **settings}),
             is_idle=self.idle.append,
         )
         self.crowd = Crowd(self.gate, nursery)
@@ -279,14 +279,21 @@ async def test_a_held_gate_lets_nobody_in_until_it_is_open_again() -> None:
 
 
 async def test_no_more_may_wait_than_may_wait() -> None:
-    async with scene(most_waiting=2) as stage:
+    async with scene(max_queue=2) as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a", "a")
-        assert stage.crowd.told == {3: '429 2 requests wait for "stub" already'}
+        assert stage.crowd.told == {3: '429 all slots of "stub" are busy, and 2 requests wait'}
+
+
+async def test_a_full_queue_may_be_told_as_exhausted_slots() -> None:
+    async with scene(max_queue=0, queue_full_status=503) as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "a")
+        assert stage.crowd.told == {1: '503 all slots of "stub" are busy, and 0 requests wait'}
 
 
 async def test_nobody_waits_longer_than_may_be_waited(autojump_clock: MockClock) -> None:
-    async with scene(patience=60) as stage:
+    async with scene(queue_timeout=60) as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a")
         await trio.sleep(61)
@@ -298,12 +305,14 @@ async def test_whoever_waits_can_see_how_many_come_before() -> None:
     async with scene() as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a")
-        visit = Visit(Work.GENERATE, "b", 0)
-        assert stage.gate.position(visit) is None
+        visit = Visit(Work.GENERATE, lambda: "b", 0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.gate.enter, visit)
             await wait_all_tasks_blocked()
-            assert stage.gate.position(visit) == 1
+            assert stage.gate.outlook(visit) == "waiting for a slot of stub, 1 before you"
+            stage.crowd.finishes(0)
+            await wait_all_tasks_blocked()
+            assert stage.gate.outlook(visit) == "waiting for a slot of stub, you are next"
             nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,87 @@
+"""Comforts clients that wait for a stream: every now and then a comment says for what they wait.
+
+One task speaks to all of them, as one (`front.departures`) watches them all: to wait costs a
+request no task of its own, and no comment is ever cancelled halfway.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import suppress
+from types import TracebackType
+
+import trio
+
+from llamasup.config.schema import Seconds
+from llamasup.front.connection import ClientLeft, Connection
+from llamasup.front.openings import Opening
+from llamasup.pool.pool import Lease
+
+
+class Comforter:
+    """Speaks to each client that waits, `interval` after it came, and again and again."""
+
+    def __init__(self, interval: Seconds) -> None:
+        self._interval = interval
+        self._due: OrderedDict[Comforted, float] = OrderedDict()
+        """When each of them is spoken to next; the first one first, for all wait equally long."""
+
+        self._somebody = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """Speak until cancelled."""
+        while True:
+            while not self._due:
+                await self._somebody.park()
+            await trio.sleep_until(next(iter(self._due.values())))
+            self._speak(trio.current_time())
+
+    def _speak(self, now: float) -> None:
+        while self._due:
+            client, due = next(iter(self._due.items()))
+            if due > now:
+                return
+            self._due[client] = now + self._interval
+            self._due.move_to_end(client)
+            client.comfort()
+
+    def begin(self, client: Comforted) -> None:
+        """It waits from now on."""
+        self._due[client] = trio.current_time() + self._interval
+        self._somebody.unpark()
+
+    def end(self, client: Comforted) -> None:
+        """It has what it waited for, or has given up."""
+        del self._due[client]
+
+
+class Comforted:
+    """A lease whose client is spoken to while it is being entered. Otherwise it is the lease."""
+
+    def __init__(
+        self, comforter: Comforter, lease: Lease, connection: Connection, opening: Opening
+    ) -> None:
+        self._comforter = comforter
+        self._lease = lease
+        self._connection = connection
+        self._opening = opening
+
+    def comfort(self) -> None:
+        """Tell the client how things stand. Not if it has left: that is noticed elsewhere."""
+        with suppress(ClientLeft):
+            self._connection.send_in_passing(self._opening.comment(self._lease.outlook()))
+
+    async def __aenter__(self) -> Lease:
+        self._comforter.begin(self)
+        try:
+            return await self._lease.__aenter__()
+        finally:
+            self._comforter.end(self)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._lease.__aexit__(kind, error, traceback)
