@@ -105,9 +105,16 @@ preloaded models come back unasked.
 `children.watchdog` takes progress for life: tokens, the steps of a prefill, the slots' counters.
 `/health` stays green while slots are wedged, so it is believed only of an idle child.
 
-Standing by
------------
-The pool that knows what fits comes next. Its decisions stand, tested and not yet asked by anybody:
+The way of a model into memory
+------------------------------
+A keeper asks the pool how much room there is (`pool.residency`), and its footing chooses the rung:
+the one that held, or the best that fits now (`children.needs`: what a child really took, else the
+engine's own word, else `memory.estimate`). Then it asks for a place, and waits for it.
+
+`pool.admission` decides about all who wait for a place at once, and again after every change: who
+loads, which idle ones go for it, which busy ones admit nobody any more since their turn is over,
+who is refused. A place is given back when the memory really is. Requests wait at their model's
+gate (`pool.gate`), for the load as for a slot: by priority, and in turns between clients.
 
 Decisions, and why
 ------------------

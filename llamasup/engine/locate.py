@@ -112,17 +112,21 @@ def _program(path: str, *arguments: str) -> Program:
 async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
     """Run `--help` and `--version`. Raises EngineUnusable with the program's own words."""
     outputs: dict[str, str] = {}
+    failures: list[EngineUnusable] = []
 
-    async def run(flag: str) -> None:
-        outputs[flag] = await _output(program, flag, environment)
+    async def run(flag: str, nursery: trio.Nursery) -> None:
+        try:
+            outputs[flag] = await _output(program, flag, environment)
+        except EngineUnusable as error:
+            failures.append(error)
+            nursery.cancel_scope.cancel()
 
     with trio.move_on_after(_PATIENCE) as patience:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(run, "--help")
-                nursery.start_soon(run, "--version")
-        except* EngineUnusable as errors:
-            raise errors.exceptions[0] from None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, "--help", nursery)
+            nursery.start_soon(run, "--version", nursery)
+    if failures:
+        raise failures[0]
     if patience.cancelled_caught:
         # No verdict on the program: the machine may be busy. The next load asks again.
         raise ModelUnavailable(f"{program} --help gave no answer within {_PATIENCE:.0f} s")
@@ -138,6 +142,7 @@ async def _output(program: Program, flag: str, environment: Mapping[str, str]) -
             check=False,
             env=environment,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in our terminal is not for it
         )
     except OSError as error:
         raise EngineUnusable(f"{program} cannot be run: {error.strerror}") from error

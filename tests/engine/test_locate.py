@@ -245,3 +245,14 @@ def test_unix_sockets_are_seen_though_the_help_breaks_the_line() -> None:
 )
 def test_the_version_is_the_line_that_says_so(text: str, version: str) -> None:
     assert described(PROGRAM, HELP, text).version == version
+
+
+async def test_when_both_questions_fail_at_once_one_failure_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fails(program: Program, flag: str, environment: object) -> str:
+        raise EngineUnusable(f"{flag}: killed by SIGINT")
+
+    monkeypatch.setattr("llamasup.engine.locate._output", fails)
+    with pytest.raises(EngineUnusable, match="killed by SIGINT"):
+        await ask(Program(("engine",), None), {})
