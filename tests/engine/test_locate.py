@@ -247,12 +247,18 @@ def test_the_version_is_the_line_that_says_so(text: str, version: str) -> None:
     assert described(PROGRAM, HELP, text).version == version
 
 
-async def test_when_both_questions_fail_at_once_one_failure_is_told(
+async def test_a_program_that_fails_just_when_nobody_wants_to_know_any_more_is_no_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def fails(program: Program, flag: str, environment: object) -> str:
-        raise EngineUnusable(f"{flag}: killed by SIGINT")
+    async def killed_with_us(program: Program, flag: str, environment: object) -> str:
+        try:
+            await trio.sleep_forever()
+        finally:
+            if flag == "--help":
+                raise EngineUnusable("killed by SIGINT")
 
-    monkeypatch.setattr("llamasup.engine.locate._output", fails)
-    with pytest.raises(EngineUnusable, match="killed by SIGINT"):
+    monkeypatch.setattr("llamasup.engine.locate._output", killed_with_us)
+    with trio.CancelScope() as scope:
+        scope.cancel()
         await ask(Program(("engine",), None), {})
+    assert scope.cancelled_caught
