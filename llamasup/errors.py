@@ -122,7 +122,13 @@ class EngineUnusable(ModelUnavailable):
     code = "engine_unusable"
 
 
-class NoRoom(ModelUnavailable):
+class NotAdmitted(ModelUnavailable):
+    """Others have what the model would need, and will not go for its sake."""
+
+    code = "not_admitted"
+
+
+class NoRoom(NotAdmitted):
     """The model needs more memory than there will ever be for it."""
 
     status = 507

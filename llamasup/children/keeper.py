@@ -30,7 +30,7 @@ from llamasup.errors import (
     LlamasupError,
     ModelFileMissing,
     ModelUnavailable,
-    NoRoom,
+    NotAdmitted,
     OutOfMemory,
 )
 from llamasup.memory.ladder import Rung
@@ -70,7 +70,7 @@ class Landlord(Protocol):
         """How much of it the keeper's next child may take."""
 
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
-        """A place, waited for. Raises ModelUnavailable if there can be none."""
+        """A place, waited for. Raises NotAdmitted if there can be none."""
 
 
 class _Load:
@@ -219,8 +219,8 @@ class Keeper:
         try:
             await trio.sleep(wait)
             died = await self._serve(load)
-        except NoRoom as error:
-            # No verdict on the model: there may be room another time.
+        except NotAdmitted as error:
+            # No verdict on the model: there may be room when it is asked for another time.
             self.last_failure = load.failure = error
             log.warning("%s", error)
         except LlamasupError as error:
@@ -235,7 +235,8 @@ class Keeper:
             self.state = moved(self.state, KeeperState.FAILED if failed else KeeperState.UNLOADED)
             load.settled.set()
             load.over.set()
-        if self.plan.preloaded and (died or failed) and not self.record.given_up:
+        refused = isinstance(load.failure, NotAdmitted)
+        if self.plan.preloaded and (died or failed) and not (refused or self.record.given_up):
             await self._restart()
 
     async def _restart(self) -> None:

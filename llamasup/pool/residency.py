@@ -16,7 +16,7 @@ from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed
 from llamasup.config.schema import Config
-from llamasup.errors import ModelUnavailable, NoRoom
+from llamasup.errors import NoRoom, NotAdmitted
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.host import anonymous_memory
@@ -167,7 +167,7 @@ class Residency:
         )
 
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
-        """A place for the keeper's next child, waited for. Raises NoRoom or ModelUnavailable.
+        """A place for the keeper's next child, waited for. Raises NotAdmitted.
 
         Cancelled, the keeper holds nothing, and nobody has to go for its sake any more.
         """
@@ -319,6 +319,6 @@ def _left(budgets: Amounts, held: Amounts) -> Amounts:
     return {device: max(size - held.get(device, 0), 0) for device, size in budgets.items()}
 
 
-def _refusal(model: str, refused: Refuse) -> ModelUnavailable:
-    kind = NoRoom if refused.status == NoRoom.status else ModelUnavailable
+def _refusal(model: str, refused: Refuse) -> NotAdmitted:
+    kind = NoRoom if refused.status == NoRoom.status else NotAdmitted
     return kind(f'model "{model}" cannot be loaded: {refused.reason}')

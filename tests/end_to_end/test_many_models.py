@@ -176,7 +176,23 @@ async def test_a_model_that_may_not_be_unloaded_stays_and_others_are_told(
         # That is no verdict on b: it is asked for as often as anybody likes, and never given up.
         for _ in range(6):
             assert (await llamasup.ask("POST", CHAT, chat(3, model="b"))).status == 503
-        assert "max_loaded_models" in (await llamasup.model_status("b"))["last_failure"]
+        status = await llamasup.model_status("b")
+        assert "max_loaded_models" in status["last_failure"]
+
+
+async def test_a_preloaded_model_for_which_there_is_no_room_is_not_tried_again_and_again(
+    models: Callable[..., dict[str, object]], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = models(
+        pool__max_loaded_models=1,
+        pool__preload=["a", "b"],
+        models__a__unloadable=False,
+        models__b__unloadable=False,
+    )
+    async with running(config) as llamasup:
+        await eventually(lambda: "could not be preloaded" in caplog.text)
+        await eventually(lambda: loaded(llamasup))
+        assert caplog.text.count("cannot be loaded") == 1
 
 
 async def test_models_of_a_group_that_are_not_to_be_together_take_turns(
