@@ -77,7 +77,7 @@ async def serve(config: Config, environ: Mapping[str, str], announce: Announce) 
             if os.getpid() == 1:
                 nursery.start_soon(reap_orphans)
             with stop.hurry:
-                await sweep(left)
+                await sweep(left, config.recovery.leftover_patience)
                 launcher = Launcher(config, environ, cache, run_folder)
                 await _serve(config, launcher, run_folder, doors, stop, notifier, announce)
             nursery.cancel_scope.cancel()

@@ -133,6 +133,11 @@ class RunFolder:
         except OSError as error:
             raise ModelUnavailable(f"{self.path} cannot be used: {error.strerror}") from error
 
+    def adopt(self, process: Process) -> None:
+        """Somebody else's child, which is ours to end: should we die, the next one knows of it."""
+        with suppress(OSError):
+            self._mark_of(process).touch()
+
     def unmark(self, pid: int) -> None:
         """It is gone."""
         for mark in self.path.glob(f"{_MARK}{pid}-*"):
@@ -163,7 +168,10 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
             raise OperatorError(
                 f"{path} is too long for a Unix socket; set folders.run to a shorter path"
             )
-        yield RunFolder(path), left
+        folder = RunFolder(path)
+        for process in left:
+            folder.adopt(process)
+        yield folder, left
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(own)
@@ -214,14 +222,27 @@ def _marked(folder: Path) -> Iterator[Process]:
             yield Process(int(pid), started)
 
 
-async def sweep(left: list[Process]) -> None:
-    """End the children that a dead llamasup left, and wait until they are gone (bounded)."""
-    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _DEATH_PATIENCE)):
+async def sweep(left: list[Process], patience: float = 0.0) -> None:
+    """End the children that a dead llamasup left, and wait until they are gone (bounded).
+
+    They get so much patience to end by themselves: they may be about to finish an answer.
+    """
+    if left and patience:
+        log.warning(
+            "waiting up to %g s for %d processes of a llamasup that died", patience, len(left)
+        )
+        left = await _until_gone(left, patience)
+    for number, grace in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _DEATH_PATIENCE)):
         for process in left:
             log.warning("ending process %d, left by a llamasup that died", process.pid)
             process.signal(number)
-        with trio.move_on_after(patience):
-            # They are not our children: nothing but looking tells when they are gone.
-            while any(process.alive() for process in left):  # noqa: ASYNC110
-                await trio.sleep(0.02)
-        left = [process for process in left if process.alive()]
+        left = await _until_gone(left, grace)
+
+
+async def _until_gone(processes: list[Process], patience: float) -> list[Process]:
+    """Wait for them, and return those that are there still."""
+    with trio.move_on_after(patience):
+        # They are not our children: nothing but looking tells when they are gone.
+        while any(process.alive() for process in processes):  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    return [process for process in processes if process.alive()]

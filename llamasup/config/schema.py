@@ -147,6 +147,7 @@ class Recovery:
     retirement: Seconds = Seconds(30)
     stall_timeout: Seconds = field(default=Seconds(180), validator=above_zero)
     health_interval: Seconds = field(default=Seconds(30), validator=above_zero)
+    leftover_patience: Seconds = Seconds(0)
 
 
 @frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,43 @@ async def test_a_stubborn_orphan_is_killed(deaf: subprocess.Popen[bytes]) -> Non
     with trio.fail_after(10):
         await sweep([orphan])
     assert not orphan.alive()
+
+
+async def test_an_orphan_that_ends_by_itself_in_time_is_left_to_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with subprocess.Popen(["sleep", "0.3"]) as finishing:
+        orphan = Process.of(finishing.pid)
+        assert orphan is not None
+        await sweep([orphan], patience=20)
+        assert not orphan.alive()
+        assert finishing.wait() == 0
+    assert "ending process" not in caplog.text
+
+
+async def test_an_orphan_that_does_not_end_by_itself_in_time_is_ended(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    orphan = Process.of(sleeper.pid)
+    assert orphan is not None
+    await sweep([orphan], patience=0.1)
+    assert sleeper.wait() == -signal.SIGTERM
+
+
+def test_orphans_are_known_to_the_next_one_also_if_they_were_not_ended_yet(
+    base: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    orphan = Process.of(sleeper.pid)
+    assert orphan is not None
+    with own_run_folder(base) as (dead, _):
+        dead.mark(sleeper.pid)
+        remains = shutil.copytree(dead.path, base / "1")
+    assert [mark.name for mark in remains.glob("child-*")]
+    with own_run_folder(base) as (killed_at_once, left):
+        assert left == [orphan]
+        assert [mark.name for mark in killed_at_once.path.glob("child-*")] == [
+            f"child-{orphan.pid}-{orphan.started}"
+        ]
 
 
 def test_a_process_is_another_one_with_another_start_time(
