@@ -272,7 +272,8 @@ class Residency:
                 self._wake_at(at)
 
     def _wake_at(self, moment: float) -> None:
-        self._nap.deadline = min(self._nap.deadline, moment)
+        if moment < self._nap.deadline:
+            self._nap.deadline = moment
 
     async def _measure(self) -> None:
         """What others hold, as far as it can be told at the moment."""
