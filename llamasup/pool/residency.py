@@ -67,8 +67,7 @@ class Place:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with trio.CancelScope(shield=True):
-            await self._residency.take_back(self)
+        await self._residency.take_back(self)
 
     def occupy(self, child: Child) -> None:
         """It is this child's place."""
@@ -188,11 +187,16 @@ class Residency:
         return request.place
 
     async def take_back(self, place: Place) -> None:
-        """Its child is gone. Returns when the memory is back, or does not seem to come."""
-        await self._until_returned(place)
-        del self.places[place.gate.keeper.model]
-        place.gate.hold(False)
-        self.reconsider()
+        """Its child is gone. Returns when the memory is back, or does not seem to come.
+
+        Cancelled, nobody will need it any more: it counts as back.
+        """
+        try:
+            await self._until_returned(place)
+        finally:
+            del self.places[place.gate.keeper.model]
+            place.gate.hold(False)
+            self.reconsider()
 
     def idle(self, gate: Gate) -> None:
         """Nobody uses this model any more, for now."""
