@@ -36,6 +36,7 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     front/      connections, requests, routes, claims, comfort, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
+    reload      follows the configuration while llamasup runs
     serve       opens everything in order, and closes it in order
     cli/        one file a command
 
@@ -52,6 +53,7 @@ Who owns whom
     │       └─ incarnation nursery: the process · a pump for each output · the wait for
     │          readiness, then the watchdog · the retirement
     └─ front nursery (inner: drained first)
+        ├─ the follower of the configuration, until llamasup is told to stop
         ├─ the lookout for clients that leave
         └─ a conversation, one task per connection
 
@@ -104,6 +106,15 @@ preloaded models come back unasked.
 
 `children.watchdog` takes progress for life: tokens, the steps of a prefill, the slots' counters.
 `/health` stays green while slots are wedged, so it is believed only of an idle child.
+
+The way of a new configuration
+------------------------------
+`reload.Follower` loads it again when its file says something else (by content, and when that has
+settled) and at a SIGHUP; `POST /config` hands one in. `reload.Running` does first what can fail,
+at last the listening on new addresses; then everything takes effect at once, or nothing did. A
+child whose launch has changed (`Plan.launches_like`) is retired without a limit of time, and what
+its model suffered is forgotten; so is a child whose model is gone. All others notice nothing. From
+HTTP, nothing can be changed that decides over programs, files or keys (`control.posted`).
 
 Standing by
 -----------

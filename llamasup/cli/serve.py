@@ -28,7 +28,8 @@ def add_to(commands: Any) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0 after a clean stop."""
-    config, file = options.configuration(parsed)
+    source = options.source(parsed)
+    config = source.load()
     logging.basicConfig(
         level=config.log.level.upper(),
         format="%(asctime)s %(levelname)-7s %(message)s",
@@ -36,14 +37,14 @@ def run(parsed: argparse.Namespace) -> int:
     )
 
     def announce(served: Config, addresses: list[Address], look: Look) -> None:
-        lines = greeting(served, addresses, str(file or "none"), look)
+        lines = greeting(served, addresses, str(source.file or "none"), look)
         if served.models and not config.models:
             lines += how_to_go_on(addresses)
         # A log that cannot be written is no reason not to serve.
         with suppress(OSError):
             print("\n".join(lines), file=sys.stderr)
 
-    trio.run(serve, config, os.environ, announce)
+    trio.run(serve, config, source, os.environ, announce)
     _let_go_of_a_broken_log()
     return 0
 
