@@ -36,6 +36,7 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     front/      connections, requests, routes, claims, comfort, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
+    reload      follows the configuration while llamasup runs
     serve       opens everything in order, and closes it in order
     cli/        one file a command
 
@@ -52,6 +53,7 @@ Who owns whom
     │       └─ incarnation nursery: the process · a pump for each output · the wait for
     │          readiness, then the watchdog · the retirement
     └─ front nursery (inner: drained first)
+        ├─ the follower of the configuration, until llamasup is told to stop
         ├─ the lookout for clients that leave
         └─ a conversation, one task per connection
 
@@ -115,6 +117,15 @@ engine's own word, else `memory.estimate`). Then it asks for a place, and waits 
 loads, which idle ones go for it, which busy ones admit nobody any more since their turn is over,
 who is refused. A place is given back when the memory really is. Requests wait at their model's
 gate (`pool.gate`), for the load as for a slot: by priority, and in turns between clients.
+
+The way of a new configuration
+------------------------------
+`reload.Follower` loads it again when its file says something else (by content, and when that has
+settled) and at a SIGHUP; `POST /config` hands one in. `reload.Running` does first what can fail,
+at last the listening on new addresses; then everything takes effect at once, or nothing did. A
+child whose launch has changed (`Plan.launches_like`) is retired without a limit of time, and what
+its model suffered is forgotten; so is a child whose model is gone. All others notice nothing. From
+HTTP, nothing can be changed that decides over programs, files or keys (`control.posted`).
 
 Decisions, and why
 ------------------

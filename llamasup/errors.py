@@ -92,6 +92,20 @@ class MethodNotAllowed(ClientError):
         self.allowed = allowed
 
 
+class Unauthorized(ClientError):
+    """This takes the operator's key, and the request has another one, or none."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(ClientError):
+    """Not for this client, or not in this way."""
+
+    status = 403
+    code = "forbidden"
+
+
 class ModelNotFound(ClientError):
     """The request names a model that there is not."""
 

@@ -6,6 +6,7 @@ serve
 │   └─ keepers, one task per resident model
 └─ front (inner: drained first)
     ├─ signals
+    ├─ the follower of the configuration
     └─ listeners and connections
 """
 
@@ -25,9 +26,9 @@ import trio
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
-from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Config, ModelSettings, Seconds
+from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
 from llamasup.engine.locate import locate
@@ -36,12 +37,11 @@ from llamasup.front.conversation import Desk
 from llamasup.front.listener import Doors, Front, bound_address
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
-from llamasup.models.catalog import Catalog
 from llamasup.models.demo import ensure_demo
-from llamasup.models.shelf import Look, Shelf
+from llamasup.models.shelf import Look
 from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
-from llamasup.pool.roster import Roster
+from llamasup.reload import Follower, Running
 from llamasup.state import State
 from llamasup.systemd import Notifier
 
@@ -54,18 +54,26 @@ Announce = Callable[[Config, list[Address], Look], None]
 """Called once, when requests are welcome, with the models that there are then."""
 
 
-async def serve(config: Config, environ: Mapping[str, str], announce: Announce) -> None:
+async def serve(
+    config: Config, source: Source, environ: Mapping[str, str], announce: Announce
+) -> None:
     """Serve until SIGINT or SIGTERM, then drain: running answers get `drain_timeout`.
 
-    A second signal ends them at once. Raises OperatorError or EngineUnusable before anything was
-    started, if it cannot serve. Cancelled, it stops the children before it returns.
+    A second signal ends them at once. A SIGHUP, or a change of its file, has `config` loaded again
+    from `source`. Raises OperatorError or EngineUnusable before anything was started, if it cannot
+    serve. Cancelled, it stops the children before it returns.
     """
     cache = cache_folder(config)
-    locate(config.engine.command, environ, cache)
-    config = with_demo(config, cache)
+
+    def prepare(config: Config) -> Config:
+        locate(config.engine.command, environ, cache)
+        return with_demo(config, cache)
+
+    config = prepare(config)
     base = default_base(environ) if config.folders.run == "auto" else config.folders.run
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        trio.open_signal_receiver(signal.SIGHUP) as hangups,
         own_run_folder(base) as (run_folder, left),
         Doors() as doors,
     ):
@@ -79,7 +87,17 @@ async def serve(config: Config, environ: Mapping[str, str], announce: Announce) 
             with stop.hurry:
                 await sweep(left, config.recovery.leftover_patience)
                 launcher = Launcher(config, environ, cache, run_folder)
-                await _serve(config, launcher, run_folder, doors, stop, notifier, announce)
+                await _serve(
+                    config,
+                    prepare,
+                    Follower(source, hangups, notifier),
+                    launcher,
+                    run_folder,
+                    doors,
+                    stop,
+                    notifier,
+                    announce,
+                )
             nursery.cancel_scope.cancel()
 
 
@@ -90,15 +108,15 @@ class Stop:
         self._notifier = notifier
         self.wished = trio.Event()
         self.hurry = trio.CancelScope()
-        self._drain_timeout = drain_timeout
+        self.drain_timeout = drain_timeout
 
     async def heed(self, signals: AsyncIterator[int]) -> None:
         """The first signal begins the drain; the second one, or its timeout, ends it."""
         await anext(signals)
-        log.info("stopping: running answers may take %g s", self._drain_timeout)
+        log.info("stopping: running answers may take %g s", self.drain_timeout)
         self._notifier.tell("STOPPING=1", "STATUS=running answers finish")
         self.wished.set()
-        self.hurry.deadline = trio.current_time() + self._drain_timeout
+        self.hurry.deadline = trio.current_time() + self.drain_timeout
         await anext(signals)
         self.hurry.cancel()
 
@@ -129,6 +147,8 @@ def with_demo(config: Config, cache: Path) -> Config:
 
 async def _serve(
     config: Config,
+    prepare: Callable[[Config], Config],
+    follower: Follower,
     launcher: Launcher,
     run_folder: RunFolder,
     doors: Doors,
@@ -141,31 +161,27 @@ async def _serve(
         pool = Pool((), config, gauge, children)
         state = State(state_file(config))
         needs = Needs(launcher, state, gauge)
-        roster = _roster(config, launcher, state, needs, pool)
+        running = Running(config, launcher, state, needs, pool, stop, prepare)
+        roster = running.roster
         await roster.refresh()
-        app = ControlApp(config, pool, roster, launcher, started=time.time())
-        control = ControlServer(app, run_folder.control_socket, config.server.max_head)
+        app = ControlApp(running, pool, roster, launcher, started=time.time())
+        control = ControlServer(app, run_folder.control_socket)
         await children.start(control.run)
         children.start_soon(_look_at_engine, launcher)
         children.start_soon(notifier.keep_telling, pool.summary)
-        for name in config.pool.preload:
-            children.start_soon(_preload, name, pool)
+        pool.preload(config.pool.preload)
         desk = Desk(config.server, config.recovery.max_replays, roster, pool, control)
-        front = Front(desk, doors)
+        running.front = front = Front(desk, doors)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)
             notifier.tell("READY=1", f"STATUS={pool.summary()}")
             announce(config, [bound_address(door) for door in doors.listeners], roster.look)
-            await stop.wished.wait()
+            async with trio.open_nursery() as following:
+                following.start_soon(follower.follow, running)
+                await stop.wished.wait()
+                following.cancel_scope.cancel()
             front.close()
         children.cancel_scope.cancel()
-
-
-def _roster(config: Config, launcher: Launcher, state: State, needs: Needs, pool: Pool) -> Roster:
-    def plan(model: str, settings: ModelSettings) -> Plan:
-        return Plan(model, settings, config, launcher, state, needs)
-
-    return Roster(Shelf(config), plan, pool, Catalog({}, config.server.default_model))
 
 
 async def _look_at_engine(launcher: Launcher) -> None:
@@ -174,13 +190,3 @@ async def _look_at_engine(launcher: Launcher) -> None:
         await launcher.engine()
     except LlamasupError as error:
         log.error("%s", error)
-
-
-async def _preload(model: str, pool: Pool) -> None:
-    if model not in pool.keepers:
-        log.warning("%s cannot be preloaded: there is no such model", model)
-        return
-    try:
-        await pool.keepers[model].ready()
-    except LlamasupError:
-        log.warning("%s could not be preloaded; its next request tries again", model)

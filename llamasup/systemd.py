@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import trio
 
@@ -32,6 +34,15 @@ class Notifier:
                 sock.sendto("\n".join(lines).encode(), address)
             except OSError as error:
                 log.debug("systemd cannot be told: %s", error)
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """For the time of a reload (`Type=notify-reload`), however it ends."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            yield
+        finally:
+            self.tell("READY=1")
 
     async def keep_telling(self, status: Callable[[], str]) -> None:
         """Say that we live, and how, half as often again as the watchdog wants; until cancelled.

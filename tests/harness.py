@@ -24,8 +24,8 @@ import trio
 from attrs import field, frozen
 
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
-from llamasup.config.load import load
 from llamasup.config.schema import Config
+from llamasup.config.source import Source
 from llamasup.models.demo import reciting_model
 from llamasup.models.shelf import Look
 from llamasup.serve import serve
@@ -95,8 +95,8 @@ def request(
     content = (
         b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     )
-    lines = [f"{method} {path} HTTP/1.1", "Host: test"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    lines = [f"{method} {path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in {"Host": "test", **(headers or {})}.items()]
     if body is not None:
         lines.append(f"Content-Length: {len(content)}")
     return "\r\n".join([*lines, "", ""]).encode() + content
@@ -208,14 +208,15 @@ class Client:
         if to_head or status in (204, 304):
             return Reply(status, headers, b"")
         if headers.get("transfer-encoding") == "chunked":
-            body, complete = await self._chunks()
+            body, complete = await self.chunks()
         elif "content-length" in headers:
             body, complete = await self._counted(int(headers["content-length"]))
         else:
             body, complete = await self._rest()
         return Reply(status, headers, body, complete)
 
-    async def _chunks(self) -> tuple[bytes, bool]:
+    async def chunks(self) -> tuple[bytes, bool]:
+        """The rest of a chunked body, and whether it came to its end."""
         body = b""
         while size_line := await self.read_until(b"\r\n"):
             size = int(size_line, 16)
@@ -257,25 +258,32 @@ class Client:
 
 @asynccontextmanager
 async def running(
-    config: Mapping[str, object], environ: Mapping[str, str] | None = None
+    config: Mapping[str, object],
+    environ: Mapping[str, str] | None = None,
+    *,
+    file: Path | None = None,
 ) -> AsyncIterator[Llamasup]:
-    """llamasup with `config` (dotted keys, as flags have them), until the end of the block."""
+    """llamasup with `config` (dotted keys, as flags have them), until the end of the block.
+
+    Where there is a `file`, that says where to listen.
+    """
     with tempfile.TemporaryDirectory(prefix="llamasup-test-") as folder:
         flags = {
-            "server.listen": ["127.0.0.1:0"],
+            **({} if file else {"server.listen": ["127.0.0.1:0"]}),
             "folders.run": f"{folder}/run",
             "folders.cache": f"{folder}/cache",
             "folders.state": f"{folder}/state",
             **config,
         }
         async with trio.open_nursery() as nursery:
-            address = await nursery.start(_serve, load(None, {}, flags), environ or os.environ)
+            source = Source(file, {}, flags)
+            address = await nursery.start(_serve, source, environ or os.environ)
             yield Llamasup(address, Path(folder) / "run" / str(os.getpid()))
             nursery.cancel_scope.cancel()
 
 
 async def _serve(
-    config: Config,
+    source: Source,
     environ: Mapping[str, str],
     task_status: trio.TaskStatus[TcpAddress] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -283,7 +291,7 @@ async def _serve(
         assert isinstance(addresses[0], TcpAddress)
         task_status.started(addresses[0])
 
-    await serve(config, environ, announce)
+    await serve(source.load(), source, environ, announce)
 
 
 class Program:

@@ -15,6 +15,7 @@ from llamasup.errors import (
     EngineFailed,
     EngineUnusable,
     ExpectationFailed,
+    Forbidden,
     HeadTooLarge,
     LlamasupError,
     MalformedRequest,
@@ -33,6 +34,7 @@ from llamasup.errors import (
     RouteNotFound,
     ShuttingDown,
     SlotsExhausted,
+    Unauthorized,
 )
 
 THE_CLIENTS = "invalid_request_error"
@@ -45,6 +47,7 @@ KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
     EngineFailed: (502, OURS, "engine_failed"),
     EngineUnusable: (503, OURS, "engine_unusable"),
     ExpectationFailed: (417, THE_CLIENTS, "expectation_failed"),
+    Forbidden: (403, THE_CLIENTS, "forbidden"),
     HeadTooLarge: (431, THE_CLIENTS, "headers_too_large"),
     LlamasupError: (500, OURS, "internal_error"),
     MalformedRequest: (400, THE_CLIENTS, "malformed_request"),
@@ -62,6 +65,7 @@ KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
     RouteNotFound: (404, THE_CLIENTS, "not_found"),
     ShuttingDown: (503, OURS, "shutting_down"),
     SlotsExhausted: (503, OURS, "slots_exhausted"),
+    Unauthorized: (401, THE_CLIENTS, "unauthorized"),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamasup.config.load import load
+from llamasup.config.source import Source
 from llamasup.errors import EngineUnusable, LlamasupError, OperatorError
 from llamasup.serve import DEMO, cache_folder, serve, state_file, with_demo
 from tests.harness import Journal, chat, eventually, running
@@ -73,8 +74,9 @@ async def test_what_cannot_be_served_is_told_before_anything_is_started(
         "pool.preload": ["fake"],
         **change,
     }
+    source = Source(None, {}, flags)
     with pytest.raises(error):
-        await serve(load(None, {}, flags), os.environ, lambda *_: pytest.fail("it serves"))
+        await serve(source.load(), source, os.environ, lambda *_: pytest.fail("it serves"))
     assert journal.entries() == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,14 @@ async def test_llamasup_says_when_requests_are_welcome(
     async with running(counting, {**os.environ, "NOTIFY_SOCKET": systemd.getsockname()}):
         message = systemd.recv(999)
     assert message == b"READY=1\nSTATUS=0 of 1 models loaded, 0 requests in flight"
+
+
+def test_a_reload_is_told_with_its_time_and_its_end_however_it_ends(systemd: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": systemd.getsockname()})
+    before = time.monotonic_ns() // 1000
+    with pytest.raises(ValueError, match="broken"), notifier.reloading():
+        raise ValueError("broken")
+    reloading, stamp = systemd.recv(999).decode().split("\n")
+    assert reloading == "RELOADING=1"
+    assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+    assert systemd.recv(999) == b"READY=1"

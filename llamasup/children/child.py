@@ -112,6 +112,7 @@ class Child:
         self._hint = trio.Event()
         self._unused = trio.Event()
         self._retired = trio.Event()
+        self._farewell = trio.CancelScope()
         self._pumps: set[trio.CancelScope] = set()
         self._pipes_empty = trio.Event()
         self._oom_kills = 0
@@ -157,16 +158,20 @@ class Child:
         self.cause = self.cause or cause
         self._life.cancel()
 
-    def retire(self, cause: Cause) -> None:
-        """Admit nobody any more, let the others finish for `retirement` seconds, then stop.
+    def retire(self, cause: Cause, patience: float = math.inf) -> None:
+        """Admit nobody any more, let the others finish for `patience` seconds, then stop.
 
-        The first cause counts: whoever suffers the same afterwards changes nothing.
+        The first cause counts, and the least patience: whoever suffers the same afterwards can
+        only hurry it.
         """
         if self.state is ChildState.READY:
             self.cause = cause
             self.state = moved(self.state, ChildState.RETIRING)
             self.slots.closed.set()
             self._retired.set()
+        if self.state is ChildState.RETIRING:
+            deadline = trio.current_time() + patience
+            self._farewell.deadline = min(self._farewell.deadline, deadline)
 
     def enter(self) -> None:
         """A request begins to use it."""
@@ -199,7 +204,7 @@ class Child:
 
     async def _retire_when_told(self) -> None:
         await self._retired.wait()
-        with trio.move_on_after(self.launch.watch.retirement):
+        with self._farewell:
             if self.users:
                 await self._unused.wait()
         self.stop()

@@ -17,7 +17,9 @@ class Footing:
     """One model's place on its ladder, from one incarnation to the next."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self.plan = plan
+        """Another one may take its place that means the same rungs."""
+
         self._rungs: Sequence[Rung] = ()
         self._place: int | None = None
         self._keeps_place = False
@@ -41,9 +43,9 @@ class Footing:
         where there is room.
         """
         if self._place is None or not self._keeps_place:
-            rungs, free = await self._plan.rungs(), sum(room.free.values())
-            learned = await self._plan.learned()
-            place = begin(rungs, learned, time.time(), free, self._plan.climb_interval)
+            rungs, free = await self.plan.rungs(), sum(room.free.values())
+            learned = await self.plan.learned()
+            place = begin(rungs, learned, time.time(), free, self.plan.climb_interval)
             self._tried.clear()
             if place is None:
                 place = await self._first_that_fits(rungs, room)
@@ -58,12 +60,12 @@ class Footing:
         us makes do with what is free, while that is enough for any rung.
         """
         limits = [(room.most, "can be had")]
-        if self._plan.is_open:
+        if self.plan.is_open:
             limits.insert(0, (room.free, "are free"))
         for amounts, how in limits:
             self._tried.clear()
             for place, rung in enumerate(rungs):
-                needed = (await self._plan.need(rung, room.free)).amounts
+                needed = (await self.plan.need(rung, room.free)).amounts
                 if not (device := shortage(needed, amounts)):
                     return place
                 self._pass_over(rung, f"needs {in_words(needed, amounts, device)} {how}")
@@ -71,7 +73,7 @@ class Footing:
         return len(rungs) - 1
 
     def _pass_over(self, rung: Rung, why: str) -> None:
-        log.info("%s: %s %s", self._plan.model, rung, why)
+        log.info("%s: %s %s", self.plan.model, rung, why)
         self._tried.append(f"{rung}: {why}")
 
     def stay(self) -> None:
@@ -90,7 +92,7 @@ class Footing:
     async def held(self) -> None:
         """A child got ready on this rung: remember that."""
         if self.rung is not None:
-            await self._plan.learn(Learned(self.rung, time.time(), self._free))
+            await self.plan.learn(Learned(self.rung, time.time(), self._free))
 
     def story(self, last_words: str = "") -> str:
         """What was tried, rung by rung, and what each said."""

@@ -6,6 +6,9 @@ a model that takes two minutes to load.
 
 A child that runs out of memory, while it loads or later, is followed by one on the next rung. One
 that dies otherwise is followed by its like, when `restarts` says so, and when somebody wants it.
+
+A child that another plan has put out of date answers those whom it has let in, however long that
+takes. Its successor begins anew, as if nothing had ever gone wrong.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from llamasup.errors import (
     EngineUnusable,
     LlamasupError,
     ModelFileMissing,
+    ModelNotFound,
     ModelUnavailable,
     NotAdmitted,
     OutOfMemory,
@@ -83,6 +87,8 @@ class _Load:
         self.over = trio.Event()
         self.failure: LlamasupError | None = None
         self.tried_again = False
+        self.outdated = False
+        """It was begun with a plan that does not hold any more."""
 
 
 class Keeper:
@@ -105,7 +111,8 @@ class Keeper:
         self._starting: Child | None = None
         self._footing = Footing(plan)
         self._given_up_in: object = None
-        self._dismissed = False
+        self.dismissed = False
+        """Its model is not offered any more: it loads nothing."""
 
     @property
     def model(self) -> str:
@@ -116,6 +123,11 @@ class Keeper:
     def idle(self) -> bool:
         """It has no child, and none is loading."""
         return self._load is None
+
+    async def until_idle(self) -> None:
+        """Return when it has no child, and none is loading."""
+        while self._load is not None:
+            await self._load.over.wait()
 
     @property
     def rung(self) -> Rung | None:
@@ -145,7 +157,9 @@ class Keeper:
             self._lose_interest()
 
     def _lose_interest(self) -> None:
-        if not self._interested and not self.plan.preloaded:
+        """Give up the wait for a place that nobody wants any more, or not for this child."""
+        outdated = self._load is not None and self._load.outdated
+        if outdated or (not self._interested and not self.plan.preloaded):
             self._wish.cancel()
 
     async def _ready(self) -> Child:
@@ -157,7 +171,7 @@ class Keeper:
                 await load.over.wait()
                 continue
             await load.settled.wait()
-            if load.failure is not None:
+            if load.failure is not None and not load.outdated:
                 raise load.failure
 
     def out_of_memory(self, child: Child, words: str) -> bool:
@@ -167,7 +181,7 @@ class Keeper:
         """
         if child.state is ChildState.READY and not self._footing.is_last:
             log.warning("%s ran out of memory: %s", child, words)
-            child.retire(Cause(Kind.OUT_OF_MEMORY, words))
+            child.retire(Cause(Kind.OUT_OF_MEMORY, words), child.launch.watch.retirement)
         return child.state is not ChildState.READY
 
     def exhausted(self, words: str) -> OutOfMemory:
@@ -179,7 +193,8 @@ class Keeper:
         """The operator says so: a new child, and what went wrong is forgotten."""
         self.record = Record()
         if self.child is not None:
-            self.child.retire(Cause(Kind.FINISHED, "the operator wants a new one"))
+            cause = Cause(Kind.FINISHED, "the operator wants a new one")
+            self.child.retire(cause, self.child.launch.watch.retirement)
         elif self.plan.preloaded and self._load is None:
             self._begin()
 
@@ -188,15 +203,43 @@ class Keeper:
         if self.child is not None:
             self.child.stop()
 
+    def adopt(self, plan: Plan) -> None:
+        """Go by this plan from now on; a child that is not as it says goes after its answers."""
+        alike = plan.launches_like(self.plan)
+        self.plan = plan
+        self.dismissed = False
+        if alike:
+            self._footing.plan = plan
+            return
+        self._put_out_of_date("its configuration has changed")
+        if plan.preloaded and self._load is None:
+            self._begin()
+
     def dismiss(self) -> None:
-        """Its model is not offered any more, or differently: it loads nothing from now on."""
-        self._dismissed = True
+        """Its model is not offered any more: it loads nothing, and its child goes likewise."""
+        self.dismissed = True
+        self._put_out_of_date("its model is not offered any more")
+
+    def _put_out_of_date(self, why: str) -> None:
+        """What runs ends when its last answer has, and what went wrong is forgotten then."""
+        if self._load is None:
+            self._forget()
+            return
+        self._load.outdated = True
+        self._lose_interest()
+        if self.child is not None and self.child.state is ChildState.READY:
+            log.info("%s goes after its answers: %s", self.child, why)
+            self.child.retire(Cause(Kind.FINISHED, why))
+
+    def _forget(self) -> None:
+        self.record = Record()
+        self.last_failure = None
+        self._footing = Footing(self.plan)
 
     def _begin(self) -> _Load:
         """Start a load. Raises the last failure while it is too early for another one."""
-        if self._dismissed:
-            message = f'model "{self.model}" is not what it was; ask for it again'
-            raise ModelUnavailable(message)
+        if self.dismissed:
+            raise ModelNotFound(f'there is no model "{self.model}" any more')
         if self.record.given_up and self._given_up_in != self.plan.circumstances():
             self.record = Record()
         wait = math.inf if self.record.given_up else self.record.wait(trio.current_time())
@@ -231,10 +274,13 @@ class Keeper:
             self._fail(load, cause)
         finally:
             self.child = self._load = None
-            failed = load.failure is not None
+            failed = load.failure is not None and not load.outdated
+            if load.outdated:
+                self._forget()
             self.state = moved(self.state, KeeperState.FAILED if failed else KeeperState.UNLOADED)
             load.settled.set()
             load.over.set()
+        died = died or load.outdated
         refused = isinstance(load.failure, NotAdmitted)
         if self.plan.preloaded and (died or failed) and not (refused or self.record.given_up):
             await self._restart()
@@ -243,7 +289,7 @@ class Keeper:
         """A preloaded model comes back without being asked for."""
         await trio.sleep(self.record.wait(trio.current_time()))
         if self._load is None:
-            with suppress(ModelUnavailable):  # it was given up meanwhile
+            with suppress(ModelUnavailable, ModelNotFound):  # given up, or gone, meanwhile
                 self._begin()
 
     async def _serve(self, load: _Load) -> bool:
@@ -276,7 +322,7 @@ class Keeper:
             try:
                 await self._raise(child, load, place)
             finally:
-                if child.resident:
+                if child.resident and not load.outdated:
                     await self._note(rung, child.resident)
         return child
 
@@ -304,7 +350,10 @@ class Keeper:
         load.settled.set()
         log.info("%s is ready after %.2f s (%s)", child, seconds, self.rung)
         place.ready()
-        await self._footing.held()
+        if load.outdated:
+            child.retire(Cause(Kind.FINISHED, "its configuration changed while it was loaded"))
+        else:
+            await self._footing.held()
 
     def _mourn(self, child: Child) -> None:
         """It was ready, and is gone: decide with what the next one begins, and when."""

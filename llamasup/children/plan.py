@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+import attrs
+
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
@@ -44,9 +46,14 @@ class Plan:
         self.patience = config.recovery.patience
         self.climb_interval = config.ladder.climb_interval
         self._contexts = config.ladder.contexts
+        self._launch = _launch(settings, config), self.known_rungs
         self._launcher = launcher
         self._state = state
         self._needs = needs
+
+    def launches_like(self, other: Plan) -> bool:
+        """Would its children be the same? If not, one of the other plan is out of date."""
+        return self._launch == other._launch
 
     async def rungs(self) -> Sequence[Rung]:
         """The rungs, best first. For some it takes a look into the model's file."""
@@ -83,3 +90,10 @@ class Plan:
         """Remember it, unless the engine was replaced meanwhile by one that is unusable."""
         with suppress(EngineUnusable):
             await self._state.learn(await self._launcher.key(self.settings), learned)
+
+
+def _launch(settings: ModelSettings, config: Config) -> object:
+    """All that a child is, besides its rung: equal only if nothing of its start has changed."""
+    own = attrs.evolve(settings, aliases=(), unloadable=True, idle_unload="auto", ladder=())
+    engine = config.engine
+    return own, engine.command, engine.args, dict(engine.env), engine.cache_ram

@@ -33,7 +33,8 @@ def add_to(commands: Any) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Print every problem. Returns 0 if there is none, else 2."""
-    config, file = options.configuration(parsed)
+    source = options.source(parsed)
+    config, file = source.load(), source.file
     look = Shelf(config).look()
     problems = [*missing_files(config, file), *missing_models(config, file, look)]
     try:

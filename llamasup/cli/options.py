@@ -8,8 +8,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from llamasup.config.load import find, load
-from llamasup.config.schema import Config
+from llamasup.config.load import find
+from llamasup.config.source import Source
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -52,10 +52,10 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def configuration(options: argparse.Namespace) -> tuple[Config, Path | None]:
-    """The configuration that the options mean, and its file. Raises ConfigError."""
+def source(options: argparse.Namespace) -> Source:
+    """Where the configuration is that the options mean."""
     file = options.file or find(os.environ, Path.cwd())
-    return load(file, os.environ, _flags(options)), file
+    return Source(file, os.environ, _flags(options))
 
 
 def _flags(options: argparse.Namespace) -> Mapping[str, object]:

@@ -29,7 +29,8 @@ def add_to(commands: Any) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0 after a clean stop."""
-    config, file = options.configuration(parsed)
+    source = options.source(parsed)
+    config = source.load()
     logging.basicConfig(
         level=config.log.level.upper(),
         format="%(asctime)s %(levelname)-7s %(message)s",
@@ -37,7 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
     )
 
     def announce(served: Config, addresses: list[Address], look: Look) -> None:
-        lines = greeting(served, addresses, str(file or "none"), look)
+        lines = greeting(served, addresses, str(source.file or "none"), look)
         if served.models and not config.models:
             lines += how_to_go_on(addresses)
         # A log that cannot be written is no reason not to serve.
@@ -48,7 +49,7 @@ def run(parsed: argparse.Namespace) -> int:
     # its garbage is worth a round; so that is collected sooner, and memory stays flat.
     gc.collect()
     gc.freeze()
-    trio.run(serve, config, os.environ, announce)
+    trio.run(serve, config, source, os.environ, announce)
     _let_go_of_a_broken_log()
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import cattrs
@@ -52,6 +53,25 @@ def load(
         tree = Tree(toml_file.read(file), Origin(str(file), file.absolute().parent))
     lay_environment(tree, environ)
     lay_flags(tree, flags)
+    return _fitted(tree)
+
+
+def meant(
+    tables: dict[str, Any], place: str, left_out: Mapping[tuple[str, str], object] = {}
+) -> Config:
+    """The configuration that these tables from `place` mean by themselves, without other layers.
+
+    `left_out` are values for keys that they may leave out. Raises ConfigError as `load` does.
+    """
+    origin = Origin(place, Path.cwd())
+    tree = Tree(tables, origin)
+    for key, value in left_out.items():
+        if tree.get(*key) is None:
+            tree.put(key, value, origin)
+    return _fitted(tree)
+
+
+def _fitted(tree: Tree) -> Config:
     try:
         config = strict.structure(tree.values, Config)
     except cattrs.BaseValidationError as error:

@@ -79,6 +79,7 @@ class Server:
     send_timeout: Seconds = field(default=Seconds(120), validator=above_zero)
     drain_timeout: Seconds = Seconds(30)
     keepalive_after: Seconds = field(default=Seconds(0), validator=zero_or_at_least(0.1))
+    admin_key: str = field(default="", repr=False)
 
 
 @frozen

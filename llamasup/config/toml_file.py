@@ -15,18 +15,24 @@ from llamasup.config.wording import quoted
 
 def read(file: Path) -> dict[str, Any]:
     """What the file says. Raises ConfigError if it cannot be read."""
-    place = str(file)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError([Problem(str(file), "", *_unreadable(file, error))]) from None
+    return parsed(content, str(file))
+
+
+def parsed(content: bytes, place: str) -> dict[str, Any]:
+    """What this TOML says, which is from `place`. Raises ConfigError if it is none."""
     text = ""
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
         return tomllib.loads(text)
-    except OSError as error:
-        what, fix = _unreadable(file, error)
     except UnicodeDecodeError as error:
         what, fix = f"byte {error.start + 1} is not UTF-8 text", "save the file as UTF-8"
     except tomllib.TOMLDecodeError as error:
         what, position = _syntax_error(str(error), text)
-        place, fix = f"{file}, {position}", "correct the TOML there"
+        place, fix = f"{place}, {position}", "correct the TOML there"
     except (ValueError, RecursionError):
         # tomllib lets int() refuse thousands of digits, and recurses into brackets.
         what, fix = "a number is too long or brackets are too deep", "write them shorter"

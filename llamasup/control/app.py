@@ -6,9 +6,10 @@ Reached through the front like any child, so that there is one port and one way 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 
 import trio
@@ -18,11 +19,14 @@ from llamasup import __version__
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config
-from llamasup.errors import LlamasupError
+from llamasup.control import guard, posted
+from llamasup.errors import EngineUnusable, Forbidden, LlamasupError, OperatorError
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.contexts import TrainedContexts
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
+
+log = logging.getLogger(__name__)
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -32,11 +36,26 @@ _READING: Final = 0.1
 """Seconds for which a listing may read the headers of models that are new."""
 
 
-@define
-class ControlApp:
-    """`/health`, `/v1/models` and each of them, `/api/status`, `/api/restart`."""
+_NOT_WRITTEN: Final = (
+    "it is not written to any file: the next change of the configuration's file, a SIGHUP or a"
+    " restart of llamasup replaces it"
+)
+
+
+class Configured(Protocol):
+    """What the operator configures."""
 
     config: Config
+
+    async def adopt(self, config: Config) -> None:
+        """Put it into effect. Raises OperatorError or EngineUnusable, and changes nothing."""
+
+
+@define
+class ControlApp:
+    """`/health`, `/v1/models` and each of them, `/api/status`, `/api/restart`, `/config`."""
+
+    running: Configured
     pool: Pool
     roster: Roster
     launcher: Launcher
@@ -49,11 +68,11 @@ class ControlApp:
             await _live(receive, send)
             return
         try:
-            await _reply(send, *await self._answer(scope))
+            await _reply(send, *await self._answer(scope, receive))
         except LlamasupError as error:
             await _reply(send, error.status, json.loads(error.body()))
 
-    async def _answer(self, scope: Scope) -> tuple[int, object]:
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, object]:
         match scope["path"].removeprefix("/v1"):
             case "/health":
                 return 200, self.health()
@@ -65,6 +84,8 @@ class ControlApp:
                 return 200, self.status()
             case "/api/restart":
                 return self.restart(scope)
+            case "/config":
+                return await self.configuration(scope, receive)
         return 404, _error("not_found", "there is no such page")
 
     def health(self) -> object:
@@ -75,7 +96,7 @@ class ControlApp:
     async def models(self) -> object:
         """The OpenAI listing of the models that there are now."""
         await self.roster.refresh()
-        keepers = list(self.pool.keepers.values())
+        keepers = [keeper for keeper in self.pool.keepers.values() if not keeper.dismissed]
         return {"object": "list", "data": await self._described(keepers)}
 
     async def model(self, name: str) -> object:
@@ -98,7 +119,7 @@ class ControlApp:
             "owned_by": "llamasup",
             "aliases": list(keeper.plan.settings.aliases),
             "status": {"value": keeper.state.value},
-            "source": "configured" if keeper.model in self.config.models else "discovered",
+            "source": "configured" if keeper.model in self.running.config.models else "discovered",
             "context": loaded_on and loaded_on.context,
             "max_context": trained,
             "meta": trained and {"n_ctx_train": trained},
@@ -107,16 +128,39 @@ class ControlApp:
     def restart(self, scope: Scope) -> tuple[int, object]:
         """Start a model's child anew, also one that was given up: `?model=NAME`.
 
-        Not for web pages: no browser of an operator shall be talked into it.
+        Not for web pages: no browser of an operator shall be talked into it. If there is an admin
+        key, it takes that. Raises Forbidden and Unauthorized.
         """
-        if any(name == b"origin" for name, _ in scope["headers"]):
-            return 403, _error("forbidden", "this is not for web pages")
+        guard.refuse_web_pages(scope["headers"])
+        guard.demand_key(scope["headers"], self.running.config.server.admin_key)
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[0]
         keeper = self.pool.keepers.get(asked)
         if keeper is None:
             return 404, _error("model_not_found", f'there is no model "{asked}"')
         keeper.restart()
         return 200, {"model": asked, "state": keeper.state.value}
+
+    async def configuration(self, scope: Scope, receive: Receive) -> tuple[int, object]:
+        """The configuration in effect; a POST puts another one into effect, not into the file.
+
+        Raises Forbidden and Unauthorized.
+        """
+        body = await _body(receive)
+        headers, server = scope["headers"], self.running.config.server
+        guard.refuse_web_pages(headers)
+        guard.refuse_foreign_hosts(headers, server.listen)
+        guard.demand_key(headers, server.admin_key)
+        if scope["method"] != "POST":
+            return 200, posted.shown(self.running.config)
+        if not server.admin_key:
+            raise Forbidden("this takes an operator's key; write one as server.admin_key")
+        try:
+            config = posted.read(body, guard.header(headers, b"content-type"), self.running.config)
+            await self.running.adopt(config)
+        except (OperatorError, EngineUnusable) as error:
+            return 400, _error("invalid_configuration", str(error))
+        log.info("an operator has changed the configuration over HTTP")
+        return 200, {"status": "in effect", "note": _NOT_WRITTEN}
 
     def status(self) -> object:
         """Everything an operator asks first."""
@@ -156,6 +200,16 @@ async def _live(receive: Receive, send: Send) -> None:
     while (message := await receive())["type"] != "lifespan.shutdown":
         await send({"type": message["type"] + ".complete"})
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _body(receive: Receive) -> bytes:
+    """The whole body: Hypercorn hangs in its reply if much of it is left unread."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
 
 
 def _error(code: str, message: str) -> object:

@@ -20,6 +20,8 @@ from llamasup.control.app import ControlApp
 
 log = logging.getLogger(__name__)
 
+_LONGEST_HEAD = 1 << 30
+"""No limit: the front has one (`server.max_head`), and adds some headers of its own."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 
@@ -27,9 +29,8 @@ _LONGEST_PAUSE = 30.0
 class ControlServer:
     """An upstream for the relay, like a leased child."""
 
-    def __init__(self, app: ControlApp, socket: Path, max_head: int) -> None:
+    def __init__(self, app: ControlApp, socket: Path) -> None:
         self._app = app
-        self._longest_head = 2 * max_head
         self._socket = socket
 
     @property
@@ -88,6 +89,5 @@ class ControlServer:
         settings.accesslog = None
         settings.errorlog = None
         settings.graceful_timeout = 0.5
-        # The front has limited the head already, and added some of its own.
-        settings.h11_max_incomplete_size = self._longest_head
+        settings.h11_max_incomplete_size = _LONGEST_HEAD
         return settings

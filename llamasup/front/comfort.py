@@ -27,11 +27,14 @@ class Comforter:
         """When each of them is spoken to next; the first one first, for all wait equally long."""
 
         self._somebody = trio.lowlevel.ParkingLot()
+        self._dismissed = False
 
     async def run(self) -> None:
-        """Speak until cancelled."""
+        """Speak until cancelled, or dismissed and done."""
         while True:
             while not self._due:
+                if self._dismissed:
+                    return
                 await self._somebody.park()
             await trio.sleep_until(next(iter(self._due.values())))
             self._speak(trio.current_time())
@@ -44,6 +47,11 @@ class Comforter:
             self._due[client] = now + self._interval
             self._due.move_to_end(client)
             client.comfort()
+
+    def dismiss(self) -> None:
+        """Nobody comes any more; those who wait are still spoken to."""
+        self._dismissed = True
+        self._somebody.unpark_all()
 
     def begin(self, client: Comforted) -> None:
         """It waits from now on."""

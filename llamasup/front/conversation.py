@@ -52,9 +52,23 @@ class Desk:
         self.pool = pool
         self.control = control
         self.router = Router(settings.path_prefixes)
-        self.comforter = Comforter(settings.keepalive_after) if settings.keepalive_after else None
+        self.comforter = _comforter(settings)
         self.closing = False
         """Every connection ends after the answer that it is at."""
+
+    def adopt(self, settings: Server, max_replays: int) -> None:
+        """Go by these from now on. A comforter that keeps other intervals has to be run."""
+        if settings.keepalive_after != self.settings.keepalive_after:
+            if self.comforter is not None:
+                self.comforter.dismiss()
+            self.comforter = _comforter(settings)
+        self.settings = settings
+        self.max_replays = max_replays
+        self.router = Router(settings.path_prefixes)
+
+
+def _comforter(settings: Server) -> Comforter | None:
+    return Comforter(settings.keepalive_after) if settings.keepalive_after else None
 
 
 class Conversation:

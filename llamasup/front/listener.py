@@ -13,7 +13,8 @@ from contextlib import suppress
 import trio
 
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
-from llamasup.errors import LlamasupError, OperatorError
+from llamasup.config.schema import Server
+from llamasup.errors import LlamasupError, OperatorError, ShuttingDown
 from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk, converse
 from llamasup.front.departures import Departures
@@ -182,6 +183,7 @@ class Front:
         self._desk = desk
         self._doors = doors
         self._watching = trio.CancelScope()
+        self._lookout: trio.Nursery
         self._departures = Departures()
         self._open: dict[Conversation, trio.CancelScope] = {}
 
@@ -190,7 +192,8 @@ class Front:
 
         Cancelled, every connection is closed at once.
         """
-        async with trio.open_nursery() as lookout:
+        async with trio.open_nursery() as self._lookout:
+            lookout = self._lookout
             lookout.start_soon(self._departures.watch)
             if self._desk.comforter is not None:
                 lookout.start_soon(self._desk.comforter.run)
@@ -210,6 +213,22 @@ class Front:
         """Listen elsewhere; connections that are open stay. Raises OperatorError as Doors do."""
         self._watching.cancel()
         self._doors.move(addresses)
+
+    def adopt(self, settings: Server, max_replays: int) -> None:
+        """Listen and answer by these from now on; while it serves.
+
+        Raises OperatorError if it cannot listen there, and ShuttingDown once it is closed; then
+        everything is as it was.
+        """
+        desk = self._desk
+        if desk.closing:
+            raise ShuttingDown("llamasup is stopping")
+        if settings.listen != desk.settings.listen:
+            self.move(settings.listen)
+        before = desk.comforter
+        desk.adopt(settings, max_replays)
+        if desk.comforter is not None and desk.comforter is not before:
+            self._lookout.start_soon(desk.comforter.run)
 
     def close(self) -> None:
         """Accept no more and end the idle conversations; the others end after their answer."""

@@ -85,7 +85,8 @@ class Request:
     def forwarded(self, target: bytes) -> bytes:
         """The head for a child: hop-by-hop headers gone, the body's length known."""
         named = connection_options(self.headers)
-        lines = [b"%b %b HTTP/1.1\r\nHost: llamasup" % (self.method, target)]
+        host = self.header(b"host") or b"llamasup"
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (self.method, target, host)]
         lines += [
             b"%b: %b" % (name, value)
             for name, value in self.headers

@@ -72,7 +72,7 @@ _ASK = [
     "/props",
 ]
 _LOOK = ["/props", "/metrics", "/slots", "/lora-adapters"]
-_CONTROL = ["/health", "/v1/health", "/models", "/v1/models", "/api/status"]
+_CONTROL = ["/health", "/v1/health", "/models", "/v1/models", "/api/status", "/config"]
 
 _READ: Final = (b"GET", b"HEAD")
 _Methods = dict[bytes, Work | Literal["control"]]
@@ -85,7 +85,7 @@ def _table() -> dict[bytes, _Methods]:
         (_ASK, (b"POST",), Work.ASK),
         (_LOOK, _READ, Work.ASK),
         (_CONTROL, _READ, "control"),
-        (["/api/restart"], (b"POST",), "control"),
+        (["/api/restart", "/config"], (b"POST",), "control"),
     ]
     for paths, methods, goal in rows:
         for path in paths:

@@ -62,6 +62,12 @@ class Gate:
         self._has_usher = False
         self._interest = trio.CancelScope()
 
+    def adopt(self, settings: PoolSettings) -> None:
+        """Go by these settings from now on. Who waits already does so as long as it was told."""
+        self._settings = settings
+        for queue in self._queues.values():
+            queue.size = settings.max_queue
+
     @property
     def waiting(self) -> int:
         """How many wait."""
@@ -177,10 +183,11 @@ class Gate:
             try:
                 return await self.keeper.ready()
             except LlamasupError as error:
-                self._turn_away(error)
+                self.turn_away(error)
         return None
 
-    def _turn_away(self, error: LlamasupError) -> None:
+    def turn_away(self, error: LlamasupError) -> None:
+        """Tell all who wait that they do so in vain."""
         for queue in self._queues.values():
             while queue:
                 visit = queue.pop()

@@ -6,6 +6,7 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,11 +18,13 @@ from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Config
-from llamasup.errors import OutOfMemory
+from llamasup.errors import LlamasupError, ModelNotFound, OutOfMemory
 from llamasup.memory.gauge import Gauge
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.residency import Residency
 from llamasup.pool.work import Work
+
+log = logging.getLogger(__name__)
 
 
 class Pool:
@@ -45,17 +48,53 @@ class Pool:
     def adopt(self, plans: Iterable[Plan]) -> None:
         """From now on these are the models.
 
-        One that is gone, or has another plan, stays as it is until its child is gone, too, and
-        somebody calls this again.
+        A child whose model is gone, or is launched in another way now, goes when it has answered
+        those whom it has let in. With it goes a model that is gone.
         """
         planned = {plan.model: plan for plan in plans}
         for model, gate in list(self._gates.items()):
-            if gate.keeper.idle and planned.get(model) is not gate.keeper.plan:
-                gate.keeper.dismiss()
-                del self._gates[model]
+            if model not in planned and not gate.keeper.dismissed:
+                self._see_off(gate)
         for model, plan in planned.items():
-            if model not in self._gates:
+            if model in self._gates:
+                self._gates[model].keeper.adopt(plan)
+            else:
                 self._gates[model] = self._gate(plan)
+
+    def _see_off(self, gate: Gate) -> None:
+        gate.turn_away(ModelNotFound(f'there is no model "{gate.keeper.model}" any more'))
+        gate.keeper.dismiss()
+        if gate.keeper.idle:
+            del self._gates[gate.keeper.model]
+        else:
+            self._nursery.start_soon(self._until_gone, gate)
+
+    async def _until_gone(self, gate: Gate) -> None:
+        """A model is seen while its child is there. It may have come back meanwhile."""
+        await gate.keeper.until_idle()
+        if gate.keeper.dismissed:
+            self._gates.pop(gate.keeper.model, None)
+
+    def configure(self, config: Config) -> None:
+        """Go by its `[pool]` and `[groups]` from now on."""
+        self._config = config
+        self.residency.adopt(config)
+        for gate in self._gates.values():
+            gate.adopt(config.pool)
+
+    def preload(self, models: Iterable[str]) -> None:
+        """Load these without being asked for them."""
+        for model in models:
+            if model in self._gates:
+                self._nursery.start_soon(self._preload, self._gates[model].keeper)
+            else:
+                log.warning("%s cannot be preloaded: there is no such model", model)
+
+    async def _preload(self, keeper: Keeper) -> None:
+        try:
+            await keeper.ready()
+        except LlamasupError:
+            log.warning("%s could not be preloaded; its next request tries again", keeper.model)
 
     def summary(self) -> str:
         """One line for whoever watches from outside."""

@@ -39,7 +39,7 @@ class FairQueue(Generic[T]):
     """At most `size` items that wait."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._length = 0
         self._turns: dict[int, _Turns[T]] = {}
         """By priority: the keys that have somebody waiting, whose turn is next at the front."""
@@ -49,7 +49,7 @@ class FairQueue(Generic[T]):
 
     def push(self, item: T, key: str, priority: int = 0) -> Ticket[T]:
         """Join the queue. Raises Crowded."""
-        if self._length >= self._size:
+        if self._length >= self.size:
             raise Crowded
         ticket = Ticket(item, key, priority)
         turns = self._turns.setdefault(priority, OrderedDict())

@@ -135,16 +135,19 @@ class Residency:
     def __init__(self, config: Config, gates: Mapping[str, Gate], gauge: Gauge) -> None:
         self.places: dict[str, Place] = {}
         self._config = config
-        self._groups = tuple(
-            Group(frozenset(group.members), group.together, group.exclusive)
-            for group in config.groups.values()
-        )
+        self._groups = _groups(config)
         self._gates = gates
         self._gauge = gauge
         self._requests: dict[str, _Request] = {}
         self._devices: Sequence[Device] = ()
         self._taken: Amounts = {}
         self._nap = trio.CancelScope()
+
+    def adopt(self, config: Config) -> None:
+        """Go by its reserve, numbers and groups from now on."""
+        self._config = config
+        self._groups = _groups(config)
+        self._nap.cancel()
 
     async def run(self) -> None:
         """Unload who has idled for long enough, and see to it when a turn is over."""
@@ -310,6 +313,13 @@ class Residency:
             for device in self._devices
             if device.name != HOST and device.name in place.needed.amounts
         )
+
+
+def _groups(config: Config) -> tuple[Group, ...]:
+    return tuple(
+        Group(frozenset(group.members), group.together, group.exclusive)
+        for group in config.groups.values()
+    )
 
 
 def _held(places: Iterable[Place]) -> dict[str, int]:

@@ -62,9 +62,18 @@ class Roster:
         """
         async with self._looking:
             if trio.current_time() >= self._not_before:
-                look = await trio.to_thread.run_sync(self._shelf.look)
-                self._not_before = trio.current_time() + PAUSE
-                self._adopt(look)
+                shelf = self._shelf
+                look = await trio.to_thread.run_sync(shelf.look)
+                if shelf is self._shelf:
+                    self._not_before = trio.current_time() + PAUSE
+                    self._adopt(look)
+
+    def adopt(self, shelf: Shelf, look: Look, catalog: Catalog) -> None:
+        """Another shelf takes the place of this one; every model is planned anew."""
+        self._shelf = shelf
+        self._catalog = catalog
+        self._plans.clear()
+        self._adopt(look)
 
     def _adopt(self, look: Look) -> None:
         _report(self.look, look)
@@ -73,8 +82,7 @@ class Roster:
             model: self._planned(model, settings) for model, settings in look.models.items()
         }
         self._pool.adopt(self._plans.values())
-        keepers = self._pool.keepers.values()
-        self._catalog.adopt({keeper.model: keeper.plan.settings for keeper in keepers})
+        self._catalog.adopt(look.models)
 
     def _planned(self, model: str, settings: ModelSettings) -> Plan:
         """The same plan as before, as long as nothing has changed."""

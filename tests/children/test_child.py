@@ -361,13 +361,22 @@ async def test_a_retired_child_that_nobody_uses_goes_at_once(
 
 
 async def test_a_retirement_does_not_wait_for_ever(faking: Fake, first_child: FirstChild) -> None:
-    child = await first_child({**faking(), "recovery.retirement": 0.3})
-    async with living(child):
+    async with living(await first_child(faking())) as child:
         child.enter()
         retired = trio.current_time()
-        child.retire(WORN)
+        child.retire(WORN, patience=0.3)
         await eventually(lambda: child.state is ChildState.GONE)
         assert 0.3 <= trio.current_time() - retired < 5
+
+
+async def test_a_retirement_can_be_hurried(faking: Fake, first_child: FirstChild) -> None:
+    async with living(await first_child(faking())) as child:
+        child.enter()
+        child.retire(WORN)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert child.state is ChildState.RETIRING
+        child.retire(WORN, patience=0)
+        await eventually(lambda: child.state is ChildState.GONE, within=5)
 
 
 async def test_a_child_that_still_loads_is_not_retired(run_folder: RunFolder) -> None:

@@ -16,7 +16,13 @@ from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
-from llamasup.errors import LlamasupError, ModelFileMissing, ModelUnavailable, OutOfMemory
+from llamasup.errors import (
+    LlamasupError,
+    ModelFileMissing,
+    ModelNotFound,
+    ModelUnavailable,
+    OutOfMemory,
+)
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.states import ChildState, KeeperState
@@ -487,5 +493,100 @@ async def test_a_keeper_that_was_dismissed_loads_nothing_more(
 ) -> None:
     async with keeping(planning(faking())) as keeper:
         keeper.dismiss()
-        assert "ask for it again" in str(await refusal(keeper))
+        with pytest.raises(ModelNotFound):
+            await keeper.ready()
     assert journal.entries() == []
+
+
+# --- another plan ---
+
+
+async def test_a_plan_that_launches_alike_is_taken_over_silently(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning(faking())) as keeper:
+        child = await keeper.ready()
+        new = planning({**faking(aliases=["x"], idle_unload=7), "pool.turn": 1})
+        keeper.adopt(new)
+        assert keeper.plan is new
+        assert await keeper.ready() is child
+
+
+async def test_a_child_of_another_launch_answers_to_the_end_and_is_followed_by_one_of_the_new(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    hurried = {**faking(), "recovery.retirement": 0}
+    async with keeping(planning(hurried)) as keeper:
+        child = await keeper.ready()
+        child.enter()
+        keeper.adopt(planning({**hurried, **faking(context_size=4096)}))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert child.state is ChildState.RETIRING
+        child.leave()
+        assert await keeper.ready() is not child
+    assert contexts(journal) == ["32768", "4096"]
+
+
+async def test_a_load_that_another_plan_overtakes_serves_nobody(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    slow = faking("--fake-load-seconds", "0.3")
+    async with keeping(planning(slow)) as keeper, trio.open_nursery() as requests:
+        requests.start_soon(keeper.ready)
+        await journal.first("started")
+        keeper.adopt(planning(faking("--fake-load-seconds", "0.3", context_size=4096)))
+        child = await keeper.ready()
+        assert "4096" in child.launch.argv
+    assert contexts(journal) == ["32768", "4096"]
+
+
+async def test_what_was_given_up_is_tried_again_with_another_plan(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning(faking(*HOPELESS))) as keeper:
+        await refusal(keeper)
+        assert keeper.record.given_up
+        keeper.adopt(planning(faking()))
+        assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_those_who_wait_for_a_load_that_fails_get_a_child_of_the_plan_that_came_meanwhile(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    failing = faking("--fake-load-seconds", "0.3", *HOPELESS)
+    children: list[Child] = []
+    async with keeping(planning(failing)) as keeper:
+
+        async def come() -> None:
+            children.append(await keeper.ready())
+
+        async with trio.open_nursery() as requests:
+            requests.start_soon(come)
+            await journal.first("started")
+            keeper.adopt(planning(faking()))
+    assert len(children) == 1
+
+
+async def test_a_preloaded_model_with_another_plan_comes_back_by_itself(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    preload = {"pool.preload": ["fake"]}
+    async with keeping(planning({**faking(), **preload})) as keeper:
+        await keeper.ready()
+        keeper.adopt(planning({**faking(context_size=4096), **preload}))
+        await eventually(lambda: len(journal.entries("ready")) == 2)
+    assert contexts(journal) == ["32768", "4096"]
+
+
+async def test_a_dismissed_keeper_is_idle_after_its_last_answer(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning(faking())) as keeper:
+        child = await keeper.ready()
+        child.enter()
+        keeper.dismiss()
+        assert not keeper.idle
+        child.leave()
+        with trio.fail_after(10):
+            await keeper.until_idle()
+        assert keeper.idle

@@ -164,3 +164,64 @@ async def test_a_child_is_planned_on_the_rung_that_is_wanted(
     assert await plan.rungs() == (Rung(8192), Rung(4096))
     words = list((await plan.child(plan.known_rungs[1])).launch.argv)
     assert words[words.index("--ctx-size") + 1] == "4096"
+
+
+# --- what makes another child ---
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine.args": ["--mlock"]},
+        {"engine.env": {"X": "1"}},
+        {"engine.command": "another"},
+        {"engine.cache_ram": 0},
+        {"models.fake.path": "/another.gguf"},
+        {"models.fake.mmproj": "/eyes.gguf"},
+        {"models.fake.context_size": 4096},
+        {"models.fake.cache_type": "q8_0"},
+        {"models.fake.parallel": 2},
+        {"models.fake.gpu_layers": 1},
+        {"models.fake.threads": 3},
+        {"models.fake.batch_size": 64},
+        {"models.fake.extra_args": []},
+        {"models.fake.ladder": [{"context_size": 4096}]},
+        {"ladder.contexts": [4096]},
+    ],
+    ids=str,
+)
+def test_what_a_child_is_started_with_makes_another_child(
+    faking: Fake, planning: Planning, change: dict[str, object]
+) -> None:
+    before, after = planning(faking()), planning({**faking(), **change})
+    assert not before.launches_like(after)
+    assert not after.launches_like(before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"models.fake.aliases": ["x"]},
+        {"models.fake.idle_unload": 1},
+        {"models.fake.unloadable": False},
+        {"pool.preload": ["fake"]},
+        {"pool.max_loaded_models": 1},
+        {"ladder.climb_interval": 1},
+        {"recovery.patience": 1},
+        {"engine.load_timeout": 1},
+        {"server.default_model": "fake"},
+    ],
+    ids=str,
+)
+def test_what_concerns_us_alone_makes_no_other_child(
+    faking: Fake, planning: Planning, change: dict[str, object]
+) -> None:
+    assert planning(faking()).launches_like(planning({**faking(), **change}))
+
+
+def test_contexts_that_a_models_own_ladder_overrules_make_no_other_child(
+    faking: Fake, planning: Planning
+) -> None:
+    own = faking(ladder=[{"context_size": 4096}])
+    assert planning(own).launches_like(planning({**own, "ladder.contexts": [2048]}))

@@ -169,3 +169,15 @@ async def test_a_client_that_has_left_does_not_disturb_the_others(
             await trio.sleep(3.5 * INTERVAL)
             assert heard(theirs) == ["outlook 0", "outlook 1", "outlook 2"]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_dismissed_comforter_sees_its_clients_through_and_ends(
+    autojump_clock: MockClock,
+) -> None:
+    comforter = Comforter(Seconds(INTERVAL))
+    with client() as (connection, theirs):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(comforter.run)
+            async with comforted(comforter, Lessor(2.5 * INTERVAL), connection):
+                comforter.dismiss()
+                assert len(heard(theirs)) == 2

@@ -49,7 +49,7 @@ ROUTES = [
     *(
         (method, path, CONTROL)
         for method in ("GET", "HEAD")
-        for path in ("/health", "/v1/health", "/models", "/v1/models", "/api/status")
+        for path in ("/health", "/v1/health", "/models", "/v1/models", "/api/status", "/config")
     ),
 ]
 

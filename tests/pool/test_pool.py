@@ -19,12 +19,13 @@ from llamasup.children.needs import Needs
 from llamasup.children.orphans import own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
-from llamasup.errors import ModelUnavailable
+from llamasup.errors import ModelNotFound, ModelUnavailable, QueueFull
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 from llamasup.state import State
+from llamasup.states import ChildState
 from tests.harness import Journal, chat, eventually, running
 
 Fake = Callable[..., Mapping[str, object]]
@@ -270,29 +271,78 @@ async def test_a_model_that_is_still_offered_keeps_its_keeper(faking: Fake) -> N
         assert pool.keepers == before
 
 
-async def test_a_model_that_goes_while_its_child_serves_goes_after_it(faking: Fake) -> None:
+async def test_a_model_that_goes_while_its_child_serves_goes_after_its_answers(
+    faking: Fake,
+) -> None:
     async with pool_of({**faking(), **faking(name="other")}) as pool:
         async with pool.lease("fake", Work.GENERATE) as lease:
             pool.adopt(planned_anew(pool, "other"))
+            pool.adopt(planned_anew(pool, "other"))
             assert pool.keepers.keys() == {"fake", "other"}
             assert await lease.survived()
-        keeper = pool.keepers["fake"]
-        child_of(pool).stop()
-        await eventually(lambda: keeper.idle)
-        pool.adopt(planned_anew(pool, "other"))
-        assert pool.keepers.keys() == {"other"}
-        with pytest.raises(ModelUnavailable, match="ask for it again"):
-            await keeper.ready()
+        await eventually(lambda: pool.keepers.keys() == {"other"})
 
 
-async def test_another_plan_for_a_model_holds_from_its_next_load_on(faking: Fake) -> None:
+async def test_a_model_that_comes_back_before_its_child_is_gone_is_loaded_again(
+    faking: Fake,
+) -> None:
+    async with pool_of({**faking(), **faking(name="other")}) as pool:
+        plans = planned_anew(pool, "fake", "other")
+        async with pool.lease("fake", Work.GENERATE):
+            first = child_of(pool)
+            pool.adopt(plans[1:])
+            pool.adopt(plans)
+        async with pool.lease("fake", Work.GENERATE):
+            assert child_of(pool) is not first
+
+
+async def test_who_waits_for_a_model_that_goes_is_told(faking: Fake) -> None:
+    async with pool_of({**faking(), **faking(name="other")}) as pool:
+        failures = []
+
+        async def wait() -> None:
+            with pytest.raises(ModelNotFound) as failure:
+                async with pool.lease("fake", Work.GENERATE):
+                    pytest.fail("there is nothing to lease")
+            failures.append(failure.value)
+
+        async with pool.lease("fake", Work.GENERATE), trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await eventually(lambda: pool.waiting("fake") == 1)
+            pool.adopt(planned_anew(pool, "other"))
+        assert len(failures) == 1
+
+
+async def test_another_plan_that_launches_alike_keeps_the_child(faking: Fake) -> None:
     async with pool_of(faking()) as pool:
-        old = pool.keepers["fake"]
-        new = replanned(old.plan, "fake")
+        new = replanned(pool.keepers["fake"].plan, "fake")
         async with pool.lease("fake", Work.ASK):
+            child = child_of(pool)
             pool.adopt([new])
-            assert pool.keepers["fake"] is old
-            child_of(pool).stop()
-        await eventually(lambda: old.idle)
-        pool.adopt([new])
-        assert pool.keepers["fake"].plan is new
+            assert pool.keepers["fake"].plan is new
+            assert child.state is ChildState.READY
+
+
+async def test_other_numbers_hold_for_those_who_come_then(faking: Fake) -> None:
+    config = faking()
+    async with pool_of(config) as pool, requests_to(pool) as requests:
+        await requests.come()
+        await requests.come()
+        pool.configure(load(None, {}, {**config, "pool.max_queue": 1}))
+        with pytest.raises(QueueFull):
+            async with pool.lease("fake", Work.GENERATE):
+                pytest.fail("the queue is full")
+        await requests.finish(0)
+        assert requests.leased == [0, 1]
+
+
+async def test_another_number_of_models_holds_for_those_that_are_loaded_then(faking: Fake) -> None:
+    config = {**faking(), **faking(name="other")}
+    async with pool_of(config) as pool:
+        async with pool.lease("fake", Work.ASK), pool.lease("other", Work.ASK):
+            pool.configure(load(None, {}, {**config, "pool.max_loaded_models": 1}))
+        keepers = pool.keepers
+        keepers["other"].unload()
+        await eventually(lambda: keepers["other"].idle)
+        async with pool.lease("other", Work.ASK):
+            assert keepers["fake"].child is None

@@ -26,6 +26,10 @@ from llamasup.pool.roster import PAUSE, Roster
 class FakePlan:
     model: str
     settings: ModelSettings
+    preloaded: bool = False
+
+    def launches_like(self, other: FakePlan) -> bool:
+        return self.settings == other.settings
 
 
 @define

@@ -1,0 +1,39 @@
+"""Where the configuration is written, so that it can be read again when that has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from llamasup.config.load import load
+from llamasup.config.schema import Config
+
+
+class Source:
+    """A file, or none, and what lies over it: the environment and the flags."""
+
+    def __init__(
+        self, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+    ) -> None:
+        self.file = file
+        self.seen: bytes | None = None
+        """The file's digest when it was loaded last."""
+
+        self._environ = environ
+        self._flags = flags
+
+    def load(self) -> Config:
+        """The configuration as it is written now. Raises ConfigError, which says what is wrong."""
+        # Before the file is read: what is written in between shall look like a change.
+        self.seen = self.digest()
+        return load(self.file, self._environ, self._flags)
+
+    def digest(self) -> bytes | None:
+        """Changes with what the file says, not with its time; None if it cannot be read."""
+        if self.file is None:
+            return None
+        try:
+            return hashlib.sha256(self.file.read_bytes()).digest()
+        except OSError:
+            return None

@@ -1,0 +1,153 @@
+"""Follows the configuration while llamasup runs: a hangup, a changed file, an operator's POST.
+
+All that can fail comes first: reading and checking it, finding the engine, looking through the
+folders, and at last listening on the new addresses. The rest happens at once, without a
+checkpoint. So a configuration takes effect as a whole, or nothing changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from llamasup.children.launcher import Launcher
+from llamasup.children.needs import Needs
+from llamasup.children.plan import Plan
+from llamasup.config.schema import Config, ModelSettings, Seconds
+from llamasup.config.source import Source
+from llamasup.errors import LlamasupError
+from llamasup.front.listener import Front
+from llamasup.models.catalog import Catalog
+from llamasup.models.shelf import Look, Shelf
+from llamasup.pool.pool import Pool
+from llamasup.pool.roster import Roster
+from llamasup.state import State
+from llamasup.systemd import Notifier
+
+log = logging.getLogger(__name__)
+
+PAUSE: Final = 2.0
+"""Seconds between two looks at the file. What it says has to stay the same from one look to the
+next: an editor may write it in two steps, or have it gone for a moment."""
+
+
+class Drain(Protocol):
+    """The end of llamasup."""
+
+    drain_timeout: Seconds
+
+
+class Running:
+    """The configuration in effect, and all that it reaches."""
+
+    def __init__(
+        self,
+        config: Config,
+        launcher: Launcher,
+        state: State,
+        needs: Needs,
+        pool: Pool,
+        drain: Drain,
+        prepare: Callable[[Config], Config],
+    ) -> None:
+        self.config = config
+        self.front: Front
+        """Set when there is one: it stands on all the others."""
+
+        self.pool = pool
+        self.roster = Roster(
+            Shelf(config), self._planned, pool, Catalog({}, config.server.default_model)
+        )
+        self._launcher = launcher
+        self._state = state
+        self._needs = needs
+        self._drain = drain
+        self._prepare = prepare
+        self._one_at_a_time = trio.Lock()
+
+    async def adopt(self, config: Config) -> None:
+        """Put it into effect.
+
+        Raises OperatorError, EngineUnusable or ShuttingDown; then everything is as it was, and so
+        it is when this is cancelled.
+        """
+        async with self._one_at_a_time:
+            config = self._prepare(config)
+            shelf = Shelf(config)
+            look = await trio.to_thread.run_sync(shelf.look)
+            self.front.adopt(config.server, config.recovery.max_replays)
+            self._take_effect(config, shelf, look)
+
+    def _take_effect(self, config: Config, shelf: Shelf, look: Look) -> None:
+        before = self.config
+        if config.folders != before.folders:
+            log.warning("[folders] has changed, which takes effect when llamasup is restarted")
+        self.config = config = attrs.evolve(config, folders=before.folders)
+        self._launcher.config = config
+        self._drain.drain_timeout = config.server.drain_timeout
+        if config.log != before.log:
+            logging.getLogger().setLevel(config.log.level.upper())
+        there = self.pool.keepers.keys()
+        self.pool.configure(config)
+        self.roster.adopt(shelf, look, Catalog({}, config.server.default_model))
+        self.pool.preload(
+            model
+            for model in config.pool.preload
+            if model not in before.pool.preload or model not in there
+        )
+
+    def _planned(self, model: str, settings: ModelSettings) -> Plan:
+        return Plan(model, settings, self.config, self._launcher, self._state, self._needs)
+
+
+class Follower:
+    """Sees to it that what is written is what runs."""
+
+    def __init__(self, source: Source, hangups: AsyncIterator[int], notifier: Notifier) -> None:
+        self._source = source
+        self._hangups = hangups
+        self._notifier = notifier
+        self._one_at_a_time = trio.Lock()
+
+    async def follow(self, running: Running) -> None:
+        """Follow until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._heed, running)
+            nursery.start_soon(self._watch, running)
+
+    async def _heed(self, running: Running) -> None:
+        """Load it again at each signal, changed or not."""
+        async for _ in self._hangups:
+            with self._notifier.reloading():
+                async with self._one_at_a_time:
+                    await self._reload(running)
+
+    async def _watch(self, running: Running) -> None:
+        """Load it again when the file says something else than when it was loaded last.
+
+        What was refused then is not tried again, though the reason may be outside of the file,
+        such as an address in use: to try that, old doors may have to be closed for a moment.
+        """
+        if self._source.file is None:
+            return
+        before = self._source.seen
+        while True:
+            await trio.sleep(PAUSE)
+            now = await trio.to_thread.run_sync(self._source.digest, abandon_on_cancel=True)
+            if now == before != self._source.seen:
+                async with self._one_at_a_time:
+                    await self._reload(running)
+            before = now
+
+    async def _reload(self, running: Running) -> None:
+        try:
+            config = await trio.to_thread.run_sync(self._source.load, abandon_on_cancel=True)
+            await running.adopt(config)
+        except LlamasupError as error:
+            log.error("the configuration stays as it was:\n%s", error)
+        else:
+            log.info("the configuration was loaded again and is in effect")

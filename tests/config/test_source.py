@@ -1,0 +1,42 @@
+"""A source is loaded again, and tells whether its file says something else by now."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llamasup.config.source import Source
+
+
+def test_each_load_reads_the_file_again_and_lays_environment_and_flags_over_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "llamasup.toml"
+    environ = {"LLAMASUP_POOL_TURN": "2s"}
+    source = Source(file, environ, {"pool.max_queue": 3})
+    for models in (1, 2):
+        file.write_text(f"[pool]\nmax_loaded_models = {models}\nturn = '9s'\nmax_queue = 9\n")
+        pool = source.load().pool
+        assert (pool.max_loaded_models, pool.turn, pool.max_queue) == (models, 2, 3)
+
+
+def test_the_digest_changes_with_what_the_file_says_and_not_with_its_time(tmp_path: Path) -> None:
+    file = tmp_path / "llamasup.toml"
+    source = Source(file, {}, {})
+    assert source.digest() is None
+    file.write_text("[pool]")
+    source.load()
+    assert source.seen is not None
+    assert source.digest() == source.seen
+    os.utime(file, (1, 1))
+    assert source.digest() == source.seen
+    stamp = file.stat()
+    file.write_text("[logs]")
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert source.digest() != source.seen
+
+
+def test_without_a_file_there_is_nothing_that_could_change() -> None:
+    source = Source(None, {}, {})
+    source.load()
+    assert (source.seen, source.digest()) == (None, None)

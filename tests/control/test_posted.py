@@ -1,0 +1,108 @@
+"""What is shown can be posted back; nothing that decides over programs and files can be changed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llamasup.config.load import load
+from llamasup.config.problems import ConfigError
+from llamasup.config.toml_file import written
+from llamasup.control.posted import out_of_reach, read, shown
+from llamasup.errors import Forbidden
+
+BEFORE: dict[str, object] = {
+    "server.admin_key": "secret",
+    "server.listen": [":1", "unix:/a.sock"],
+    "engine.env": {"TOKEN": "secret"},
+    "models.m.path": "/m.gguf",
+    "models.n.path": "/n.gguf",
+}
+
+
+@pytest.mark.parametrize("form", [json.dumps, written], ids=["json", "toml"])
+def test_what_is_shown_has_no_secrets_and_means_the_same_when_it_is_posted(form: object) -> None:
+    config = load(None, {}, BEFORE)
+    text = form(shown(config))  # type: ignore[operator]
+    assert "secret" not in text
+    kind = b"application/json" if form is json.dumps else b"application/toml; charset=utf-8"
+    assert read(text.encode(), kind, config) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"server.admin_key": "mine"}, "server.admin_key"),
+        ({"server.listen": ["unix:/b.sock"]}, "server.listen"),
+        ({"engine.command": "sh"}, "engine.command"),
+        ({"engine.args": ["x"]}, "engine.args"),
+        ({"engine.env": {"PATH": "x"}}, "engine.env"),
+        ({"models.m.path": "/etc/passwd"}, "models.m.path"),
+        ({"models.m.mmproj": "/etc/passwd"}, "models.m.mmproj"),
+        ({"models.m.extra_args": ["x"]}, "models.m.extra_args"),
+        ({"models.new.path": "/m.gguf"}, "models.new.path"),
+        ({"discover.folders": ["/"]}, "discover.folders"),
+        ({"folders.run": "/x"}, "folders"),
+        ({"log.level": "debug"}, "log"),
+    ],
+    ids=str,
+)
+def test_what_decides_over_programs_files_and_keys_is_out_of_reach(
+    change: dict[str, object], key: str
+) -> None:
+    before, after = load(None, {}, BEFORE), load(None, {}, {**BEFORE, **change})
+    assert key in out_of_reach(before, after)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"server.listen": [":2", "unix:/a.sock"]},
+        {"server.listen": [":2"]},
+        {"server.default_model": "m"},
+        {"models.m.context_size": 5},
+        {"models.m.aliases": ["x"]},
+        {"pool.max_loaded_models": 1},
+        {"engine.load_timeout": 1},
+        {"groups.g.members": ["m"]},
+    ],
+    ids=str,
+)
+def test_everything_else_can_be_changed(change: dict[str, object]) -> None:
+    before, after = load(None, {}, BEFORE), load(None, {}, {**BEFORE, **change})
+    assert out_of_reach(before, after) == []
+
+
+def test_a_model_may_go() -> None:
+    before = load(None, {}, BEFORE)
+    tables = shown(before)
+    del tables["models"]["n"]
+    assert read(json.dumps(tables).encode(), b"", before).models.keys() == {"m"}
+
+
+def test_who_reaches_too_far_is_told_every_key() -> None:
+    tables = {"engine": {"command": "sh"}, "log": {"level": "debug"}}
+    with pytest.raises(Forbidden, match=r"engine\.command, log"):
+        read(json.dumps(tables).encode(), b"", load(None, {}, BEFORE))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", b""),
+        (b"{", b"application/json"),
+        (b"[]", b""),
+        (b"[" * 200_000, b""),
+        (b"\xff", b""),
+        (b"= 1", b"application/toml"),
+        (b"\xff", b"application/toml"),
+        (b'{"server": 1}', b""),
+        (b'{"engine": {"env": 1}}', b""),
+        (b'{"pool": {"turn": NaN}}', b""),
+        (b'{"unknown": {}}', b""),
+    ],
+)
+def test_what_is_no_configuration_is_refused(body: bytes, kind: bytes) -> None:
+    with pytest.raises(ConfigError):
+        read(body, kind, load(None, {}, BEFORE))
