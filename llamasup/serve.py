@@ -63,10 +63,9 @@ async def serve(config: Config, environ: Mapping[str, str], announce: Announce) 
     cache = cache_folder(config)
     locate(config.engine.command, environ, cache)
     config = with_demo(config, cache)
-    base = default_base(environ) if config.folders.run == "auto" else config.folders.run
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
-        own_run_folder(base) as (run_folder, left),
+        own_run_folder(run_base(config, environ)) as (run_folder, left),
         Doors() as doors,
     ):
         doors.move(config.server.listen)
@@ -110,6 +109,11 @@ def cache_folder(config: Config) -> Path:
     return config.folders.cache
 
 
+def run_base(config: Config, environ: Mapping[str, str]) -> Path:
+    """Where each llamasup has a folder of its own for its sockets."""
+    return default_base(environ) if config.folders.run == "auto" else config.folders.run
+
+
 def state_file(config: Config) -> Path:
     """Where what was learned lies."""
     folder = config.folders.state
@@ -137,12 +141,7 @@ async def _serve(
     announce: Announce,
 ) -> None:
     async with trio.open_nursery() as children:
-        gauge = Gauge(ThisMachine())
-        pool = Pool((), config, gauge, children)
-        state = State(state_file(config))
-        needs = Needs(launcher, state, gauge)
-        roster = _roster(config, launcher, state, needs, pool)
-        await roster.refresh()
+        pool, roster = await open_pool(config, launcher, children)
         app = ControlApp(config, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket, config.server.max_head)
         await children.start(control.run)
@@ -161,11 +160,21 @@ async def _serve(
         children.cancel_scope.cancel()
 
 
-def _roster(config: Config, launcher: Launcher, state: State, needs: Needs, pool: Pool) -> Roster:
+async def open_pool(
+    config: Config, launcher: Launcher, nursery: trio.Nursery
+) -> tuple[Pool, Roster]:
+    """The pool of the models that there are now, and who knows them; nothing is loaded."""
+    gauge = Gauge(ThisMachine())
+    pool = Pool((), config, gauge, nursery)
+    state = State(state_file(config))
+    needs = Needs(launcher, state, gauge)
+
     def plan(model: str, settings: ModelSettings) -> Plan:
         return Plan(model, settings, config, launcher, state, needs)
 
-    return Roster(Shelf(config), plan, pool, Catalog({}, config.server.default_model))
+    roster = Roster(Shelf(config), plan, pool, Catalog({}, config.server.default_model))
+    await roster.refresh()
+    return pool, roster
 
 
 async def _look_at_engine(launcher: Launcher) -> None:
