@@ -16,7 +16,7 @@ pool      decides who gets which child; `async with pool.lease(model, work) as l
 lease     one request's permission to use one child
 relay     carries one request and its answer
 front     the public listener
-control   the operator's side: health, model list, status
+control   the operator's side: health, model list, what fits, status
 
 Rooms
 -----
@@ -32,7 +32,8 @@ From the ground up; each imports only from those above it (`tests/test_house.py`
     engine/     where the engine is, how it is called, what its words mean
     children/   processes: child, watchdog, keeper, its footing on the ladder, restarts, slots,
                 what models need, and the marks that survive a kill -9
-    pool/       who may be resident, who waits, leases; the roster of the models there are now
+    pool/       who may be resident, who waits, leases; the roster of the models there are now;
+                what fits
     front/      connections, requests, routes, claims, comfort, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process

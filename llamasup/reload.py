@@ -51,13 +51,8 @@ class Running:
         state: State,
         needs: Needs,
         pool: Pool,
-        drain: Drain,
-        prepare: Callable[[Config], Config],
     ) -> None:
         self.config = config
-        self.front: Front
-        """Set when there is one: it stands on all the others."""
-
         self.pool = pool
         self.roster = Roster(
             Shelf(config), self._planned, pool, Catalog({}, config.server.default_model)
@@ -65,9 +60,17 @@ class Running:
         self._launcher = launcher
         self._state = state
         self._needs = needs
+        self._one_at_a_time = trio.Lock()
+
+        self._front: Front
+        self._drain: Drain
+        self._prepare: Callable[[Config], Config]
+
+    def serve(self, front: Front, drain: Drain, prepare: Callable[[Config], Config]) -> None:
+        """From now on it is served, and can change."""
+        self._front = front
         self._drain = drain
         self._prepare = prepare
-        self._one_at_a_time = trio.Lock()
 
     async def adopt(self, config: Config) -> None:
         """Put it into effect.
@@ -79,7 +82,7 @@ class Running:
             config = self._prepare(config)
             shelf = Shelf(config)
             look = await trio.to_thread.run_sync(shelf.look)
-            self.front.adopt(config.server, config.recovery.max_replays)
+            self._front.adopt(config.server, config.recovery.max_replays)
             self._take_effect(config, shelf, look)
 
     def _take_effect(self, config: Config, shelf: Shelf, look: Look) -> None:

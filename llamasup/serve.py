@@ -70,11 +70,10 @@ async def serve(
         return with_demo(config, cache)
 
     config = prepare(config)
-    base = default_base(environ) if config.folders.run == "auto" else config.folders.run
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
-        own_run_folder(base) as (run_folder, left),
+        own_run_folder(run_base(config, environ)) as (run_folder, left),
         Doors() as doors,
     ):
         doors.move(config.server.listen)
@@ -128,6 +127,11 @@ def cache_folder(config: Config) -> Path:
     return config.folders.cache
 
 
+def run_base(config: Config, environ: Mapping[str, str]) -> Path:
+    """Where each llamasup has a folder of its own for its sockets."""
+    return default_base(environ) if config.folders.run == "auto" else config.folders.run
+
+
 def state_file(config: Config) -> Path:
     """Where what was learned lies."""
     folder = config.folders.state
@@ -157,13 +161,8 @@ async def _serve(
     announce: Announce,
 ) -> None:
     async with trio.open_nursery() as children:
-        gauge = Gauge(ThisMachine())
-        pool = Pool((), config, gauge, children)
-        state = State(state_file(config))
-        needs = Needs(launcher, state, gauge)
-        running = Running(config, launcher, state, needs, pool, stop, prepare)
-        roster = running.roster
-        await roster.refresh()
+        running = await open_pool(config, launcher, children)
+        pool, roster = running.pool, running.roster
         app = ControlApp(running, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket)
         await children.start(control.run)
@@ -171,7 +170,8 @@ async def _serve(
         children.start_soon(notifier.keep_telling, pool.summary)
         pool.preload(config.pool.preload)
         desk = Desk(config.server, config.recovery.max_replays, roster, pool, control)
-        running.front = front = Front(desk, doors)
+        front = Front(desk, doors)
+        running.serve(front, stop, prepare)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)
             notifier.tell("READY=1", f"STATUS={pool.summary()}")
@@ -182,6 +182,16 @@ async def _serve(
                 following.cancel_scope.cancel()
             front.close()
         children.cancel_scope.cancel()
+
+
+async def open_pool(config: Config, launcher: Launcher, nursery: trio.Nursery) -> Running:
+    """The pool of the models that there are now, and who knows them; nothing is loaded."""
+    gauge = Gauge(ThisMachine())
+    state = State(state_file(config))
+    needs = Needs(launcher, state, gauge)
+    running = Running(config, launcher, state, needs, Pool((), config, gauge, nursery))
+    await running.roster.refresh()
+    return running
 
 
 async def _look_at_engine(launcher: Launcher) -> None:

@@ -47,6 +47,7 @@ PURE = (
     "config.units",
     "config.wording",
     "control.guard",
+    "control.model_fits",
     "engine.argv",
     "engine.breakdown",
     "engine.failures",
@@ -93,6 +94,7 @@ UNDOCUMENTED_HELPERS = {
 
 WITHOUT_TESTS = {
     "cli.check": "end_to_end/test_command_line.py runs it as operators do",
+    "cli.models": "end_to_end/test_models.py runs it as operators do",
     "cli.options": "end_to_end/test_command_line.py uses every option",
     "cli.serve": "end_to_end/test_command_line.py runs it as operators do",
     "pool.work": "two words, and nothing that could be wrong with them",

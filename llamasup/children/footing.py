@@ -1,16 +1,53 @@
-"""Where on its ladder a model stands, and what was tried on the way down."""
+"""Where on its ladder a model begins, where it stands, and what was tried on the way down."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from attrs import frozen
+
+from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
 from llamasup.memory.ladder import Learned, Rung, begin
 from llamasup.memory.room import Room, in_words, shortage
 
 log = logging.getLogger(__name__)
+
+
+@frozen
+class Beginning:
+    """The place of the rung that a load begins with, and why not with one above it."""
+
+    place: int
+    passed_over: tuple[str, ...] = ()
+
+
+async def beginning(
+    plan: Plan, rungs: Sequence[Rung], room: Room, need: Callable[[Rung], Awaitable[Needed]]
+) -> Beginning:
+    """Where the last load held, or else where there is room. Raises EngineUnusable.
+
+    The last rung if none fits: whoever admits it, or the engine, may see to that. What the
+    operator wrote is to be tried, even if others have to go for it; what is left to us makes do
+    with what is free, while that is enough for any rung.
+    """
+    free = sum(room.free.values())
+    known = begin(rungs, await plan.learned(), time.time(), free, plan.climb_interval)
+    if known is not None:
+        return Beginning(known)
+    limits = [(room.most, "can be had")]
+    if plan.is_open:
+        limits.insert(0, (room.free, "are free"))
+    for amounts, how in limits:
+        passed_over: tuple[str, ...] = ()
+        for place, rung in enumerate(rungs):
+            needed = (await need(rung)).amounts
+            if not (device := shortage(needed, amounts)):
+                return Beginning(place, passed_over)
+            passed_over += (f"{rung}: needs {in_words(needed, amounts, device)} {how}",)
+    return Beginning(len(rungs) - 1, passed_over[:-1])
 
 
 class Footing:
@@ -39,42 +76,24 @@ class Footing:
     async def take(self, room: Room) -> Rung:
         """The rung for the next incarnation, which may take so much. Raises EngineUnusable.
 
-        A descent goes on where it is; any other load begins where the last one held, or else
-        where there is room.
+        A descent goes on where it is.
         """
         if self._place is None or not self._keeps_place:
-            rungs, free = await self.plan.rungs(), sum(room.free.values())
-            learned = await self.plan.learned()
-            place = begin(rungs, learned, time.time(), free, self.plan.climb_interval)
-            self._tried.clear()
-            if place is None:
-                place = await self._first_that_fits(rungs, room)
-            self._rungs, self._free, self._place = rungs, free, place
+            await self._begin(room)
         self._keeps_place = False
+        assert self._place is not None
         return self._rungs[self._place]
 
-    async def _first_that_fits(self, rungs: Sequence[Rung], room: Room) -> int:
-        """The last rung if none fits: whoever admits it, or the engine, may see to that.
+    async def _begin(self, room: Room) -> None:
+        async def need(rung: Rung) -> Needed:
+            return await self.plan.need(rung, room.free)
 
-        What the operator wrote is to be tried, even if others have to go for it; what is left to
-        us makes do with what is free, while that is enough for any rung.
-        """
-        limits = [(room.most, "can be had")]
-        if self.plan.is_open:
-            limits.insert(0, (room.free, "are free"))
-        for amounts, how in limits:
-            self._tried.clear()
-            for place, rung in enumerate(rungs):
-                needed = (await self.plan.need(rung, room.free)).amounts
-                if not (device := shortage(needed, amounts)):
-                    return place
-                self._pass_over(rung, f"needs {in_words(needed, amounts, device)} {how}")
-        self._tried.pop()
-        return len(rungs) - 1
-
-    def _pass_over(self, rung: Rung, why: str) -> None:
-        log.info("%s: %s %s", self.plan.model, rung, why)
-        self._tried.append(f"{rung}: {why}")
+        rungs = await self.plan.rungs()
+        begins = await beginning(self.plan, rungs, room, need)
+        for passed_over in begins.passed_over:
+            log.info("%s: %s", self.plan.model, passed_over)
+        self._rungs, self._free, self._place = rungs, sum(room.free.values()), begins.place
+        self._tried = list(begins.passed_over)
 
     def stay(self) -> None:
         """The next incarnation takes the same rung."""

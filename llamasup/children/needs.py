@@ -77,6 +77,10 @@ class Needs:
         trained = header and header.own("context_length")
         return trained if isinstance(trained, int) and trained > 0 else None
 
+    async def file_size(self, settings: ModelSettings) -> int:
+        """Bytes of the model's file, all parts together; 0 if it cannot be read."""
+        return (await self._headers.of(settings.path)).size
+
     async def of(self, settings: ModelSettings, rung: Rung, free: Amounts | None = None) -> Needed:
         """What a child on `rung` needs. Raises EngineUnusable.
 

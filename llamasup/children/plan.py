@@ -58,12 +58,21 @@ class Plan:
     async def rungs(self) -> Sequence[Rung]:
         """The rungs, best first. For some it takes a look into the model's file."""
         if self.is_open:
-            trained = await self._needs.trained_context(self.settings)
+            trained = await self.trained_context()
             self.known_rungs = ladder(self.settings, self._contexts, trained)
         return self.known_rungs
 
-    async def need(self, rung: Rung, free: Amounts) -> Needed:
-        """What a child on `rung` takes. Raises EngineUnusable."""
+    async def trained_context(self) -> int | None:
+        """How much context the model was trained on; None if its file does not say."""
+        return await self._needs.trained_context(self.settings)
+
+    async def file_size(self) -> int:
+        """Bytes of the model's file, all parts together; 0 if it cannot be read."""
+        return await self._needs.file_size(self.settings)
+
+    async def need(self, rung: Rung, free: Amounts | None = None) -> Needed:
+        """What a child on `rung` takes; the engine is asked only if so much is `free`, and that
+        makes it worth while. Raises EngineUnusable."""
         return await self._needs.of(self.settings, rung, free)
 
     async def measured(self, rung: Rung, resident: int) -> None:

@@ -1,4 +1,4 @@
-"""What `serve` and `check` have in common: the file, and the flags that override it."""
+"""What the commands have in common: the file, and the flags that override it."""
 
 from __future__ import annotations
 

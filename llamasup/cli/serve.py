@@ -14,7 +14,7 @@ import trio
 
 from llamasup import __version__
 from llamasup.cli import options
-from llamasup.config.addresses import Address, TcpAddress
+from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
 from llamasup.models.shelf import Look
 from llamasup.serve import DEMO, serve
@@ -98,8 +98,5 @@ def how_to_go_on(addresses: list[Address]) -> list[str]:
 
 
 def _url(address: Address) -> str:
-    if not isinstance(address, TcpAddress):
-        return str(address)
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    host = everywhere.get(address.host, address.host)
-    return f"http://{TcpAddress(host, address.port)}"
+    scheme = "http://" if isinstance(address, TcpAddress) else ""
+    return f"{scheme}{from_here(address)}"

@@ -66,6 +66,14 @@ def parse_address(text: str) -> Address:
     return TcpAddress(host, port)
 
 
+def from_here(address: Address) -> Address:
+    """Where clients on this machine find whoever listens there: every interface is no address."""
+    if isinstance(address, UnixAddress):
+        return address
+    loopback = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+    return TcpAddress(loopback.get(address.host, address.host), address.port)
+
+
 def _unix_address(path: str) -> UnixAddress:
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
         raise Unfit(f'"{path}" is not the full path of a socket', 'write "unix:/path/x.sock"')

@@ -64,6 +64,12 @@ def _bytes(text: str) -> int:
     return round(Fraction(number) * unit)
 
 
+def rounded_size(size: int) -> str:
+    """For people: `"1.2 GiB"`, `"64 MiB"`."""
+    mebibytes = size / 1024**2
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1000 else f"{mebibytes:.0f} MiB"
+
+
 def write_size(size: Bytes) -> str | int:
     """In the largest unit that leaves no remainder: `"64MiB"`."""
     for power, prefix in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):

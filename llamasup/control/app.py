@@ -19,10 +19,11 @@ from llamasup import __version__
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config
-from llamasup.control import guard, posted
+from llamasup.control import guard, model_fits, posted
 from llamasup.errors import EngineUnusable, Forbidden, LlamasupError, OperatorError
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.contexts import TrainedContexts
+from llamasup.pool.fits import survey
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
 
@@ -53,7 +54,7 @@ class Configured(Protocol):
 
 @define
 class ControlApp:
-    """`/health`, `/v1/models` and each of them, `/api/status`, `/api/restart`, `/config`."""
+    """`/health`, `/v1/models` and each of them, `/modelFits`, `/api/…`, `/config`."""
 
     running: Configured
     pool: Pool
@@ -76,6 +77,8 @@ class ControlApp:
         match scope["path"].removeprefix("/v1"):
             case "/health":
                 return 200, self.health()
+            case "/modelFits":
+                return 200, await self.model_fits()
             case "/models":
                 return 200, await self.models()
             case str(path) if path.startswith("/models/"):
@@ -104,6 +107,11 @@ class ControlApp:
         model = await self.roster.choose(name)
         [described] = await self._described([self.pool.keepers[model]])
         return described
+
+    async def model_fits(self) -> object:
+        """What every model needs, and what there is room for. Raises EngineUnusable."""
+        await self.roster.refresh()
+        return model_fits.document(await survey(self.pool))
 
     async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
         files = [keeper.plan.settings.path for keeper in keepers]

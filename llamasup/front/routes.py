@@ -72,7 +72,10 @@ _ASK = [
     "/props",
 ]
 _LOOK = ["/props", "/metrics", "/slots", "/lora-adapters"]
-_CONTROL = ["/health", "/v1/health", "/models", "/v1/models", "/api/status", "/config"]
+_CONTROL = [
+    *("/health", "/v1/health", "/models", "/v1/models", "/modelFits", "/v1/modelFits"),
+    *("/api/status", "/config"),
+]
 
 _READ: Final = (b"GET", b"HEAD")
 _Methods = dict[bytes, Work | Literal["control"]]

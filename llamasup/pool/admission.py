@@ -24,7 +24,7 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from llamasup.memory.room import Amounts
 
@@ -221,6 +221,14 @@ def refusal(world: World, claim: Claim) -> Refuse | None:
             return Refuse(503, f"max_loaded_models is {world.max_loaded}, and {they_stay}")
         return Refuse(507, _too_large(claim, device, they_stay))
     return None
+
+
+def forecast(world: World, claim: Claim, now: float) -> Decision:
+    """What it takes to load this model: as if it were not there, nobody else waited, and each of
+    the others had had its turn."""
+    others = {model: other for model, other in world.residents.items() if model != claim.model}
+    alone = evolve(world, residents=others, claims=[claim], patience=-math.inf)
+    return decide(alone, now)[claim.model]
 
 
 def unload_times(residents: Iterable[Resident]) -> dict[str, float]:

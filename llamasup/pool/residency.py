@@ -23,6 +23,7 @@ from llamasup.memory.host import anonymous_memory
 from llamasup.memory.room import Amounts, Room
 from llamasup.pool.admission import (
     Claim,
+    Decision,
     Drain,
     Evict,
     Group,
@@ -33,6 +34,7 @@ from llamasup.pool.admission import (
     Wait,
     World,
     decide,
+    forecast,
     unload_times,
 )
 from llamasup.pool.budgets import budgets, taken_by_others
@@ -156,17 +158,26 @@ class Residency:
                 self.reconsider()
                 self._unload_idle()
                 await trio.sleep_forever()
-            await self._measure()
+            await self.measure()
 
     async def room(self, keeper: Keeper) -> Room:
         """What the keeper's next child may take: what is free, or what could be had for it."""
-        await self._measure()
-        others = [place for model, place in self.places.items() if model != keeper.model]
+        await self.measure()
+        return self.room_beside_others(keeper.model)
+
+    def room_beside_others(self, model: str) -> Room:
+        """The same by the last measurement, for a model that need not have a keeper."""
+        others = [place for other, place in self.places.items() if other != model]
         staying = [place for place in others if place.state is not State.STOPPING]
         pinned = [place for place in staying if place.resident.pinned]
         return Room(
             free=_left(self._budgets, _held(staying)), most=_left(self._budgets, _held(pinned))
         )
+
+    def forecast(self, model: str, needed: Needed) -> Decision:
+        """What it would take to load this model, by the last measurement."""
+        now = trio.current_time()
+        return forecast(self._world([]), Claim(model, needed.amounts, now, needed.defect), now)
 
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
         """A place for the keeper's next child, waited for. Raises NotAdmitted.
@@ -282,7 +293,7 @@ class Residency:
         if moment < self._nap.deadline:
             self._nap.deadline = moment
 
-    async def _measure(self) -> None:
+    async def measure(self) -> None:
         """What others hold, as far as it can be told at the moment."""
         self._devices = await self._gauge.devices()
         places = self.places.values()

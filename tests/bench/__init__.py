@@ -9,6 +9,8 @@ Run `python -m tests.bench` from the repository's root; README.md says what the 
     placing.py    which CPU they run on while latency is measured
     measures.py   the measurements, one function each
     cold.py       the cold start, beside the same engine started by hand
+    swap.py       one model for another, beside the same done by hand
+    decisions.py  the time of the pool's decisions, in this very process
     report.py     figures, targets, the table and the JSON
     __main__.py   the command line
 """

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.bench import clients, cold, measures
+from tests.bench import clients, cold, decisions, measures, swap
 from tests.bench.measures import CLIENT_PROCESSES, FULL, QUICK, Bench, Measure
 from tests.bench.proxies import Llamasup, Way, nginx, reference_engine
 from tests.bench.report import Figure, table, write_json
@@ -29,7 +29,11 @@ MEASURES: dict[str, Measure] = {
     "idle": measures.idle,
     "listening": measures.listening,
     "cold": lambda bench: cold.cold_start(bench, "canned engine", bench.llamasup),
+    "swap": lambda bench: swap.swap(bench, "canned engine", bench.llamasup),
+    "decisions": decisions.decisions,
 }
+REAL = {"cold": cold.cold_start, "swap": swap.swap}
+"""Those that are worth measuring with a real engine, too."""
 
 
 def main() -> int:
@@ -38,9 +42,10 @@ def main() -> int:
     _raise_file_limit()
     with _bench(options) as bench:
         figures = [figure for name in options.only for figure in _measured(bench, name)]
-        if options.engine and "cold" in options.only:
+        if options.engine:
             real = Llamasup(bench.llamasup.command, options.engine, options.model, parallel=1)
-            figures += cold.cold_start(bench, "real engine", real)
+            for name in filter(REAL.__contains__, options.only):
+                figures += REAL[name](bench, "real engine", real)
     print(table(figures))
     for problem in bench.problems:
         print(f"\nPROBLEM: {problem}")
@@ -56,7 +61,9 @@ def _options() -> argparse.Namespace:
         "--only", type=_measure_names, default=list(MEASURES), help=",".join(MEASURES)
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round there")
-    parser.add_argument("--engine", help="a real llama-server for the cold start; with --model")
+    parser.add_argument(
+        "--engine", help="a real llama-server for cold start and swap; with --model"
+    )
     parser.add_argument("--model", type=lambda text: Path(text).absolute(), metavar="GGUF")
     parser.add_argument(
         "--llamasup-command", type=shlex.split, default=[sys.executable, "-m", "llamasup"]

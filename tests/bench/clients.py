@@ -114,13 +114,20 @@ def connect(address: Address) -> socket.socket:
     return sock
 
 
-def wait_for_data(sock: socket.socket) -> None:
-    """Reads until the first SSE event of an answer begins."""
+def wait_for_data(sock: socket.socket) -> bytes:
+    """Reads until the first SSE event of an answer begins: all that was read."""
     received = b""
     while b"data:" not in received:
         received += _receive(sock)
         if b"\r\n" in received:
             _check_status(received)
+    return received
+
+
+def wait_for_end(sock: socket.socket, received: bytes) -> None:
+    """Reads a streamed answer, of which this was read, to its proper end."""
+    while not received.endswith(b"\r\n0\r\n\r\n"):
+        received += _receive(sock)
 
 
 def one_client(address: Address, seconds: float) -> array[int]:

@@ -6,10 +6,12 @@ started, is started by hand, and asked as soon as it says that it listens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,18 +71,26 @@ def _start_by_hand_and_ask(command: EngineCommand) -> float:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = Path(folder) / "engine.sock"
         start = time.monotonic()
-        process = subprocess.Popen(
-            command.listening_on(path),
-            env=command.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            _wait_until_it_listens(process)
+        with started_by_hand(command, path):
             _ask(os.fspath(path))
             return time.monotonic() - start
-        finally:
+
+
+@contextlib.contextmanager
+def started_by_hand(command: EngineCommand, path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The engine, from when it listens on `path`; stopped with the block."""
+    process = subprocess.Popen(
+        command.listening_on(path),
+        env=command.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        _wait_until_it_listens(process)
+        yield process
+    finally:
+        if process.poll() is None:
             stop(process)
             process.communicate()
 

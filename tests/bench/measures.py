@@ -40,7 +40,10 @@ class Pace:
     rounds: int
     thousand_rounds: int
     cold_rounds: int
+    swap_rounds: int
     listening_rounds: int
+    decision_rounds: int
+    decision_requests: int
     latency_seconds: float
     busy_seconds: float
     chunk_seconds: float
@@ -49,8 +52,8 @@ class Pace:
     idle_seconds: float
 
 
-FULL = Pace(5, 3, 9, 5, 1.0, 2.0, 3.0, 1.5, 3.0, 5.0)
-QUICK = Pace(3, 1, 3, 3, 0.3, 0.3, 0.4, 0.6, 0.8, 1.0)
+FULL = Pace(5, 3, 9, 9, 5, 3, 10_000, 1.0, 2.0, 3.0, 1.5, 3.0, 5.0)
+QUICK = Pace(3, 1, 3, 3, 3, 1, 1_000, 0.3, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass

@@ -47,12 +47,17 @@ LLAMASUP_CONFIG = """
 listen = "{host}:{port}"
 [engine]
 command = "{engine}"
-[models.canned]
-path = "{model}"
-parallel = {parallel}
+[pool]
+max_loaded_models = {max_loaded}
 [folders]
 cache = "{folder}/cache"
 run = "{folder}/run"
+state = "{folder}/state"
+"""
+MODEL_CONFIG = """
+[models.{name}]
+path = "{path}"
+parallel = {parallel}
 """
 
 
@@ -112,21 +117,22 @@ class Llamasup:
     engine: str = CANNED_ENGINE
     model: Path | None = None
     parallel: int = 2000
+    models: Sequence[str] = ("canned",)
+    """Names for the one model file."""
+
+    max_loaded: int = 0
 
     @contextlib.contextmanager
     def serving(self, folder: Path) -> Iterator[Way]:
         address = host, port = _free_address()
         config = folder / "llamasup.toml"
-        config.write_text(
-            LLAMASUP_CONFIG.format(
-                host=host,
-                port=port,
-                engine=self.engine,
-                model=self.model or _empty_gguf(folder),
-                parallel=self.parallel,
-                folder=folder,
-            )
+        whole = LLAMASUP_CONFIG.format(
+            host=host, port=port, engine=self.engine, max_loaded=self.max_loaded, folder=folder
         )
+        path = self.model or _empty_gguf(folder)
+        for name in self.models:
+            whole += MODEL_CONFIG.format(name=name, path=path, parallel=self.parallel)
+        config.write_text(whole)
         spawning = time.monotonic()
         with _running("llamasup", [*self.command, "serve", str(config)], folder) as process:
             seconds = _wait_to_connect(address, process) - spawning

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
+from llamasup.config.addresses import (
+    Address,
+    TcpAddress,
+    UnixAddress,
+    from_here,
+    parse_address,
+)
 from llamasup.config.problems import Unfit
 
 hosts = st.one_of(
@@ -66,6 +72,20 @@ def test_anything_else_is_refused_with_a_word_on_what_would_be_right(text: str, 
         parse_address(text)
     assert caught.value.what == what
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("listens", "found"),
+    [
+        (":80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("[::]:80", "[::1]:80"),
+        ("192.0.2.1:80", "192.0.2.1:80"),
+        ("unix:/x.sock", "unix:/x.sock"),
+    ],
+)
+def test_who_listens_everywhere_is_found_on_this_machine(listens: str, found: str) -> None:
+    assert str(from_here(parse_address(listens))) == found
 
 
 @given(st.one_of(tcp_addresses, unix_addresses))

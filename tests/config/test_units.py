@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llamasup.config.problems import Unfit
 from llamasup.config.schema import Bytes, Seconds
-from llamasup.config.units import read_duration, read_size, write_duration, write_size
+from llamasup.config.units import read_duration, read_size, rounded_size, write_duration, write_size
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,11 @@ def test_what_is_written_reads_back_as_the_same_size(size: int) -> None:
 @given(st.floats(0, 2**62) | st.integers(0, 2**62).map(float))
 def test_what_is_written_reads_back_as_the_same_duration(seconds: float) -> None:
     assert read_duration(write_duration(Seconds(seconds))) == seconds
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 MiB"), (64 << 20, "64 MiB"), (999 << 20, "999 MiB"), (5 << 28, "1.2 GiB")],
+)
+def test_a_size_is_rounded_for_people(size: int, text: str) -> None:
+    assert rounded_size(size) == text

@@ -49,7 +49,10 @@ ROUTES = [
     *(
         (method, path, CONTROL)
         for method in ("GET", "HEAD")
-        for path in ("/health", "/v1/health", "/models", "/v1/models", "/api/status", "/config")
+        for path in (
+            *("/health", "/v1/health", "/models", "/v1/models", "/modelFits", "/v1/modelFits"),
+            *("/api/status", "/config"),
+        )
     ),
 ]
 

@@ -26,6 +26,7 @@ from llamasup.pool.admission import (
     Wait,
     World,
     decide,
+    forecast,
     refusal,
     unload_times,
 )
@@ -394,6 +395,33 @@ def test_among_many_candidates_no_victim_is_needless(facts: list[tuple[int, int,
 
         assert frees(victims)
         assert not any(frees([v for v in victims if v is not spared]) for spared in victims)
+
+
+# Forecasts
+
+
+@pytest.mark.parametrize(
+    ("residents", "outcome"),
+    [
+        ([resident("a")], Load()),
+        ([resident("a", 8)], Evict(("a",))),
+        ([busy("a", 8, ready_at=NOW)], Drain(("a",))),
+        ([resident("a", 8, state=State.LOADING)], Wait()),
+        ([resident("a", 8, state=State.STOPPING)], Wait()),
+        ([resident("new", 8), resident("a", 5)], Load()),
+    ],
+)
+def test_a_forecast_waits_for_no_turn_and_counts_nothing_that_is_its_own(
+    residents: list[Resident], outcome: Decision
+) -> None:
+    there = world(residents, [claim("older", 10, since=NOW - 5)])
+    assert forecast(there, claim("new", 5), NOW) == outcome
+
+
+def test_a_forecast_tells_why_not() -> None:
+    assert forecast(world([], []), claim("new", 11), NOW) == refusal(
+        world([], []), claim("new", 11)
+    )
 
 
 def lines_run_in_admission(call: Callable[[], object]) -> int:

@@ -1,0 +1,180 @@
+"""`llamasup models`: what every model needs, and how much of it fits into memory now.
+
+A llamasup that serves already knows best, for it knows what is loaded. Without one, the models are
+looked at as `serve` would, and none is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import trio
+
+from llamasup.children.launcher import Launcher
+from llamasup.children.orphans import own_run_folder, sweep
+from llamasup.cli import options
+from llamasup.config.addresses import Address, UnixAddress, from_here, parse_address
+from llamasup.config.schema import Config
+from llamasup.control.model_fits import document
+from llamasup.engine.locate import locate
+from llamasup.pool.fits import TIME_TO_ASK, survey
+from llamasup.serve import cache_folder, open_pool, run_base, with_demo
+
+_PATIENCE = TIME_TO_ASK + 15
+_INTERRUPTED = 130
+_HEADINGS = ("MODEL", "FILE", "SIZE", "TRAINED", "NEEDS", "SOURCE", "FITS NOW", "")
+
+Fits = dict[str, Any]
+"""What `/modelFits` says."""
+
+
+def add_to(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("models", help="show what every model needs, and what fits now")
+    options.add_to(parser)
+    parser.add_argument("--json", action="store_true", help="as `/modelFits` says it")
+    parser.set_defaults(run=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print one line for each model. Returns 0, whether or not they fit."""
+    source = options.source(parsed)
+    config, file = source.load(), source.file
+    address, fits = asked(config)
+    if fits is None:
+        fits = trio.run(looked_at, config, os.environ)
+    if fits is None:
+        return _INTERRUPTED
+    if parsed.json:
+        print(json.dumps({"served_by": address and str(address), **fits}, indent=1))
+        return 0
+    whence = f"as the llamasup on {address} says" if address else f"by {file or 'the defaults'}"
+    print(f"{_free(fits)} for models, {whence}{'' if address else '; nothing is loaded'}\n")
+    print("\n".join(table([_HEADINGS, *map(row, fits["models"])])))
+    return 0
+
+
+def asked(config: Config) -> tuple[Address, Fits] | tuple[None, None]:
+    """The answer of a llamasup at one of the configured addresses, if there is one."""
+    for address in map(from_here, map(parse_address, config.server.listen)):
+        with closing(_connection(address)) as connection:
+            try:
+                connection.request("GET", "/modelFits")
+                reply = connection.getresponse()
+                fits = json.load(reply)
+            except (OSError, http.client.HTTPException, ValueError):
+                continue
+        if reply.status == http.HTTPStatus.OK and isinstance(fits, dict) and "models" in fits:
+            return address, fits
+    return None, None
+
+
+def _connection(address: Address) -> http.client.HTTPConnection:
+    if isinstance(address, UnixAddress):
+        return _UnixConnection(address)
+    return http.client.HTTPConnection(address.host, address.port, timeout=_PATIENCE)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, which Python's own library does not offer."""
+
+    def __init__(self, address: UnixAddress) -> None:
+        super().__init__("localhost", timeout=_PATIENCE)
+        self._path = address.path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
+    """What fits while nothing is loaded. Raises EngineUnusable and OperatorError.
+
+    None if the operator does not want to know any more; no engine is left then.
+    """
+    cache = cache_folder(config)
+    locate(config.engine.command, environ, cache)
+    config = with_demo(config, cache)
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        own_run_folder(run_base(config, environ)) as (run_folder, left),
+    ):
+        fits = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_give_up, signals, nursery.cancel_scope)
+            await sweep(left)
+            launcher = Launcher(config, environ, cache, run_folder)
+            running = await open_pool(config, launcher, nursery)
+            fits = document(await survey(running.pool))
+            nursery.cancel_scope.cancel()
+    return fits
+
+
+async def _give_up(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+def row(model: Fits) -> tuple[str, ...]:
+    """A model's cells, as the headings have them."""
+    begins, fits = model["begins"], model["fits"]
+    return (
+        model["name"],
+        model["path"].rpartition(os.sep)[2],
+        model["size_text"] if model["size"] else "",
+        str(model["max_context"] or ""),
+        begins["needs_text"],
+        begins["source"] or "",
+        _context(fits) if fits else "",
+        "; ".join(_remarks(model)),
+    )
+
+
+def _remarks(model: Fits) -> Iterator[str]:
+    """Whatever the numbers alone do not say."""
+    if model["state"] != "unloaded":
+        yield model["state"]
+    if model["defect"]:
+        yield model["defect"]
+        return
+    begins, best = model["begins"], model["best"]
+    yield from _price(begins, "")
+    if begins["rung"] != best["rung"]:
+        yield f"needed with {begins['rung']}"
+        yield from _price(best, f"{best['rung']}: ")
+
+
+def _price(prospect: Fits, rung: str) -> Iterator[str]:
+    if prospect["refused"]:
+        yield f"{rung}{prospect['refused']}"
+    elif prospect["evicts"]:
+        when = " when it has answered" if prospect["waits"] else ""
+        yield f"{rung}{', '.join(prospect['evicts'])} would go for it{when}"
+    elif prospect["waits"]:
+        yield f"{rung}others that load or stop come first"
+
+
+def _context(rung: Fits) -> str:
+    return str(rung["context"] or rung["rung"])
+
+
+def _free(fits: Fits) -> str:
+    return f"{fits['free_text']} free" if fits["free"] else "nobody knows how much memory is free"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, each column as wide as it needs to be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in rows
+    ]

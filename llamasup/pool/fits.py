@@ -1,0 +1,116 @@
+"""What fits: of every model, what it needs, how much of it there is room for, and who would go.
+
+Nothing is loaded for that, and nobody goes. But engines are asked what they would take, each at
+most once for each rung; for those that have not answered in time, the formula stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+from attrs import frozen
+
+from llamasup.children.footing import beginning
+from llamasup.children.keeper import Keeper
+from llamasup.children.needs import Needed
+from llamasup.memory.ladder import Rung
+from llamasup.memory.room import Amounts, shortage
+from llamasup.pool.admission import Decision, Load
+from llamasup.pool.pool import Pool
+from llamasup.pool.residency import Residency
+from llamasup.states import KeeperState
+
+TIME_TO_ASK: Final = 5.0
+"""Seconds for the engines' answers about all models together. Who comes again gets more of them."""
+
+_UNKNOWN: Final[Amounts] = {}
+"""So much is free, if any answer of an engine is to make a difference."""
+
+
+@frozen
+class Prospect:
+    """What becomes of a model on one rung."""
+
+    rung: Rung
+    needed: Needed
+    outcome: Decision
+    """What it takes to load it so: Load if it is loaded so already."""
+
+
+@frozen
+class Fit:
+    """One model."""
+
+    model: str
+    state: KeeperState
+    path: Path
+    size: int
+    trained_context: int | None
+    begins: Prospect
+    """On the rung that it is on, or would begin with if it were asked for now."""
+
+    best: Prospect
+    """On its first rung."""
+
+    largest: Rung | None
+    """The first one that fits beside the others that are loaded."""
+
+
+@frozen
+class Survey:
+    """All models, and what is free for them now."""
+
+    free: Amounts
+    fits: Sequence[Fit]
+
+
+async def survey(pool: Pool) -> Survey:
+    """Look at every model. Raises EngineUnusable. Cancelled, no engine is left."""
+    residency = pool.residency
+    await residency.measure()
+    until = trio.current_time() + TIME_TO_ASK
+    fits = [await _fit(keeper, residency, until) for keeper in pool.keepers.values()]
+    return Survey(residency.room_beside_others("").free, fits)
+
+
+async def _fit(keeper: Keeper, residency: Residency, until: float) -> Fit:
+    model, plan = keeper.model, keeper.plan
+    rungs = await plan.rungs()
+    room = residency.room_beside_others(model)
+
+    async def need(rung: Rung, free: Amounts = room.free) -> Needed:
+        with trio.move_on_at(until):
+            return await plan.need(rung, free)
+        return await plan.need(rung)
+
+    async def prospect(rung: Rung) -> Prospect:
+        needed = await need(rung, _UNKNOWN)
+        return Prospect(rung, needed, residency.forecast(model, needed))
+
+    best = await prospect(rungs[0])
+    if keeper.rung is not None and model in residency.places:
+        begins = Prospect(keeper.rung, await need(keeper.rung, _UNKNOWN), Load())
+    else:
+        begins = await prospect(rungs[(await beginning(plan, rungs, room, need)).place])
+    return Fit(
+        model,
+        keeper.state,
+        plan.settings.path,
+        await plan.file_size(),
+        await plan.trained_context(),
+        begins,
+        best,
+        None if best.needed.defect else await _first_that_fits(rungs, room.free, need),
+    )
+
+
+async def _first_that_fits(
+    rungs: Sequence[Rung], free: Amounts, need: Callable[[Rung], Awaitable[Needed]]
+) -> Rung | None:
+    for rung in rungs:
+        if not shortage((await need(rung)).amounts, free):
+            return rung
+    return None
