@@ -109,6 +109,7 @@ class Keeper:
         self._wish = trio.CancelScope()
         self._load: _Load | None = None
         self._starting: Child | None = None
+        self._waits_for_room = False
         self._footing = Footing(plan)
         self._given_up_in: object = None
         self.dismissed = False
@@ -137,9 +138,9 @@ class Keeper:
     @property
     def outlook(self) -> str:
         """What somebody who wants a child is waiting for."""
-        if self._starting is None:
+        if self._waits_for_room:
             return f"waiting for room for {self.model}"
-        progress = self._starting.load_progress
+        progress = self._starting and self._starting.load_progress
         return f"loading {self.model}" + ("" if progress is None else f", {progress:.0%}")
 
     async def ready(self) -> Child:
@@ -313,7 +314,11 @@ class Keeper:
         needed = await self.plan.need(rung, room.free)
         with trio.CancelScope() as self._wish:
             self._lose_interest()  # everybody may have left meanwhile
-            place = await self._landlord.place(self, needed)
+            self._waits_for_room = True
+            try:
+                place = await self._landlord.place(self, needed)
+            finally:
+                self._waits_for_room = False
         if self._wish.cancelled_caught:
             return None
         async with place:
