@@ -50,12 +50,14 @@ Who owns whom
     ├─ signals
     ├─ children's nursery (outer: outlives the front)
     │   ├─ control: Hypercorn on a private Unix socket, restarted if it falls
-    │   └─ keeper, one task per resident model
+    │   ├─ the residency's clock: turns that end, models that idle
+    │   ├─ usher, one task per model that somebody waits for, until its child goes
+    │   └─ keeper, one task per resident model; and one more for each that is preloaded or seen off
     │       └─ incarnation nursery: the process · a pump for each output · the wait for
     │          readiness, then the watchdog · the retirement
     └─ front nursery (inner: drained first)
         ├─ the follower of the configuration, until llamasup is told to stop
-        ├─ the lookout for clients that leave
+        ├─ the lookout for clients that leave, and the comforter of those that wait
         └─ a conversation, one task per connection
 
 No task has an owner that is not named here. A client that leaves cancels its conversation; that

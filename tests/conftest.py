@@ -28,7 +28,12 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
+    curl = [] if shutil.which("curl") else ["NOT RUN: the greeting's own command, which needs curl"]
+    return [_engines(), *curl]
+
+
+def _engines() -> str:
     if LLAMA_SERVER:
         return f"real engines: embedded, {LLAMA_SERVER}"
     return (

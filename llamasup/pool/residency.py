@@ -299,11 +299,11 @@ class Residency:
         places = self.places.values()
         of_host = sum(place.anonymous_memory for place in places)
         taken = taken_by_others(self._devices, _held(places), of_host)
-        if any(place.state in (State.LOADING, State.STOPPING) for place in places):
-            taken = {device: self._taken.get(device, now) for device, now in taken.items()} | {
-                device: now for device, now in taken.items() if device == HOST
-            }
-        self._taken = taken
+        unsettled = any(place.state in (State.LOADING, State.STOPPING) for place in places)
+        self._taken = {
+            device: self._taken.get(device, now) if unsettled and device != HOST else now
+            for device, now in taken.items()
+        }
 
     async def _until_returned(self, place: Place) -> None:
         """The system takes a process's memory back as it ends; a GPU's driver some time later."""

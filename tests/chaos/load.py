@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import Enum
 from itertools import accumulate
@@ -235,18 +236,18 @@ async def connected(address: TcpAddress) -> trio.SocketStream:
     return await trio.open_tcp_stream(address.host, address.port)
 
 
-class _Answer:
+class _Answer(ABC):
     """An answer that grows, and is judged at its proper end. Raises Unsound."""
 
     status = 200
 
+    @abstractmethod
     def feed(self, data: bytes) -> int:
         """Take what came; returns how many tokens have come altogether."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judged(self) -> Outcome:
         """The framing says that this was all."""
-        raise NotImplementedError
 
 
 class _Refusal(_Answer):
