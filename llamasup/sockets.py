@@ -14,7 +14,9 @@ import trio
 
 from llamasup.config.addresses import Address, UnixAddress
 
-READ_SIZE = 64 << 10
+_BUFFER = memoryview(bytearray(64 << 10))
+"""Everything comes in here first, and is copied at once. Were each read given a buffer of its own,
+which is cut down to the little that came, the heap would be in shreds after some hours."""
 
 _CROWDED_RETRY = 0.001
 _CROWDED_PATIENCE = 5.0
@@ -86,6 +88,11 @@ async def receive(sock: socket.socket) -> bytes:
     while True:
         await trio.lowlevel.wait_readable(sock)
         try:
-            return sock.recv(READ_SIZE)
+            return read(sock)
         except (BlockingIOError, InterruptedError):
             continue
+
+
+def read(sock: socket.socket) -> bytes:
+    """What has come, b"" at the end. Raises BlockingIOError if nothing has, and other OSErrors."""
+    return bytes(_BUFFER[: sock.recv_into(_BUFFER)])

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import trio
 
+from llamasup import sockets
 from llamasup.config.schema import Seconds
 
-_READ_SIZE = 64 << 10
 _LINGER = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -44,7 +44,7 @@ class Connection:
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                data = self._sock.recv(_READ_SIZE)
+                data = sockets.read(self._sock)
             except (BlockingIOError, InterruptedError):
                 continue
             except OSError as error:
