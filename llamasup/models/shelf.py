@@ -36,6 +36,7 @@ class Shelf:
     def __init__(self, config: Config) -> None:
         self._configured = config.models
         self._folders = config.discover.folders
+        self._found: dict[Path, list[Found]] = {}
 
     def look(self) -> Look:
         """Look through the folders, which takes as long as the disks do: meant for a thread."""
@@ -44,9 +45,13 @@ class Shelf:
         seen: set[tuple[int, int]] = set()
         for folder in self._folders:
             try:
-                files += scan(folder, seen)
+                self._found[folder] = scan(folder, seen)
             except OSError as error:
                 unreadable[folder] = error.strerror or str(error)
+                if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                    self._found.pop(folder, None)
+            # A disk that fails for a moment, or is asked over a network, takes no model away.
+            files += self._found.get(folder, [])
         discovered = models_in(files, names_and_aliases(self._configured))
         return Look(
             models={**self._configured, **self._offered(discovered)},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -76,6 +79,31 @@ def test_a_folder_that_cannot_be_read_leaves_the_others_as_they_are(tmp_path: Pa
         tmp_path / "gone": "No such file or directory",
         tmp_path / "file.gguf": "Not a directory",
     }
+
+
+def test_a_disk_that_fails_takes_no_model_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, "here/x.gguf")
+    shelf = Shelf(Config(discover=Discover((tmp_path / "here",))))
+    before = shelf.look()
+
+    with monkeypatch.context() as disks:
+        disks.setattr("os.scandir", failing(errno.EIO))
+        failed = shelf.look()
+    assert failed.models == before.models
+    assert failed.unreadable == {tmp_path / "here": os.strerror(errno.EIO)}
+
+    assert shelf.look() == before
+    shutil.rmtree(tmp_path / "here")
+    assert not shelf.look().models
+
+
+def failing(number: int) -> Callable[[Path], NoReturn]:
+    def fail(_: Path) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 def test_folders_that_overlap_offer_nothing_twice(tmp_path: Path) -> None:
