@@ -17,7 +17,6 @@ import logging
 import math
 import random
 from contextlib import suppress
-from types import TracebackType
 from typing import Protocol
 
 import trio
@@ -53,12 +52,7 @@ class Place(Protocol):
 
     async def __aenter__(self) -> Place: ...
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, *error: object) -> None: ...
 
     def occupy(self, child: Child) -> None:
         """It is for this child."""
@@ -259,10 +253,10 @@ class Keeper:
 
     async def _keep(self, load: _Load, wait: float) -> None:
         """One load: down the ladder until a child is ready, then until it is gone."""
-        died = False
+        missed = False
         try:
             await trio.sleep(wait)
-            died = await self._serve(load)
+            missed = await self._serve(load)
         except NotAdmitted as error:
             # No verdict on the model: there may be room when it is asked for another time.
             self.last_failure = load.failure = error
@@ -273,6 +267,7 @@ class Keeper:
             cause = Cause(Kind.ENGINE_UNUSABLE if unusable else Kind.UNKNOWN, str(error))
             self._note_failed_start(cause)
             self._fail(load, cause)
+            missed = True
         finally:
             self.child = self._load = None
             failed = load.failure is not None and not load.outdated
@@ -281,9 +276,7 @@ class Keeper:
             self.state = moved(self.state, KeeperState.FAILED if failed else KeeperState.UNLOADED)
             load.settled.set()
             load.over.set()
-        died = died or load.outdated
-        refused = isinstance(load.failure, NotAdmitted)
-        if self.plan.preloaded and (died or failed) and not (refused or self.record.given_up):
+        if self.plan.preloaded and (missed or load.outdated) and not self.record.given_up:
             await self._restart()
 
     async def _restart(self) -> None:
@@ -294,7 +287,10 @@ class Keeper:
                 self._begin()
 
     async def _serve(self, load: _Load) -> bool:
-        """Children, until one was ready and is gone, or nobody wants one. Did it die?"""
+        """Children, until one was ready and is gone, or there can be none, or nobody wants one.
+
+        Is it missed? That is: did it die, or could it not be started?
+        """
         while True:
             child = await self._incarnate(load)
             if child is None:
@@ -305,7 +301,7 @@ class Keeper:
             assert child.cause is not None  # it never got ready
             if not self._steps_down(child.cause) and not await self._tries_again(load, child.cause):
                 self._fail(load, child.cause)
-                return False
+                return True
 
     async def _incarnate(self, load: _Load) -> Child | None:
         """One child in a place of its own; None if it was not wanted any more."""

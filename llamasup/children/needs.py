@@ -74,8 +74,7 @@ class Needs:
     async def trained_context(self, settings: ModelSettings) -> int | None:
         """How much context the model was trained on; None if its file does not say."""
         header = (await self._headers.of(settings.path)).header
-        trained = header and header.own("context_length")
-        return trained if isinstance(trained, int) and trained > 0 else None
+        return header.trained_context if header else None
 
     async def file_size(self, settings: ModelSettings) -> int:
         """Bytes of the model's file, all parts together; 0 if it cannot be read."""

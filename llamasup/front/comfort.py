@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import suppress
-from types import TracebackType
 
 import trio
 
@@ -86,10 +85,5 @@ class Comforted:
         finally:
             self._comforter.end(self)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._lease.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *error: object) -> None:
+        await self._lease.__aexit__(*error)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from llamasup.models.gguf import BadModelFile, header_of
+from llamasup.models.headers import stamp
 
 
 class TrainedContexts:
@@ -33,21 +34,16 @@ class TrainedContexts:
         return known
 
     def _context(self, file: Path, may_read: bool) -> int | None:
-        try:
-            status = file.stat()
-            stamp = status.st_ino, status.st_size, status.st_mtime_ns
-            before, context = self._read.get(file, (None, None))
-            if stamp != before and may_read:
-                context = _trained_context(file)
-                self._read[file] = stamp, context
-        except OSError:
-            return None
+        now = stamp([file])
+        then, context = self._read.get(file, (None, None))
+        if now != then and may_read:
+            context = _trained_context(file)
+            self._read[file] = now, context
         return context
 
 
 def _trained_context(file: Path) -> int | None:
     try:
-        context = header_of(file).own("context_length")
-    except BadModelFile:
+        return header_of(file).trained_context
+    except (BadModelFile, OSError):
         return None
-    return context if isinstance(context, int) and context > 0 else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -121,6 +122,12 @@ class Header:
         """A value of the model's own architecture: `own("block_count")`."""
         return self.metadata.get(f"{self.architecture}.{key}")
 
+    @property
+    def trained_context(self) -> int | None:
+        """How much context the model was trained on, if the file says so."""
+        context = self.own("context_length")
+        return context if type(context) is int and context > 0 else None
+
 
 def header_of(path: Path) -> Header:
     """The header of a file. Raises BadModelFile, or OSError where it cannot be read."""
@@ -210,7 +217,8 @@ def _tensor(reader: _Reader) -> tuple[Tensor, int]:
     if rank and shape[0] % kind.elements:
         raise reader.bad(f"rows of {shape[0]} in {name} are no whole blocks of {kind.name}")
     size = math.prod(shape) // kind.elements * kind.size
-    return Tensor(name, shape, kind, size), offset
+    # Most models call their tensors alike, and the headers of many may be remembered.
+    return Tensor(sys.intern(name), shape, kind, size), offset
 
 
 def _alignment(reader: _Reader, metadata: Mapping[str, Value]) -> int:

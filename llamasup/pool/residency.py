@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 
 import trio
 
@@ -63,12 +62,7 @@ class Place:
     async def __aenter__(self) -> Place:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._residency.take_back(self)
 
     def occupy(self, child: Child) -> None:

@@ -39,7 +39,7 @@ def test_what_is_no_model_is_left_out_and_not_read_again(tmp_path: Path, read: l
     file.write_bytes(b"GGUF, not really")
     trained = TrainedContexts()
     assert [trained.known([file, tmp_path / "gone"], 10) for _ in range(2)] == [{}, {}]
-    assert read == ["x.gguf"]
+    assert read == ["x.gguf", "gone"]
 
 
 def test_without_time_only_what_is_known_is_told(tmp_path: Path, read: list[str]) -> None:
