@@ -99,7 +99,7 @@ class ControlApp:
     async def models(self) -> object:
         """The OpenAI listing of the models that there are now."""
         await self.roster.refresh()
-        keepers = [keeper for keeper in self.pool.keepers.values() if not keeper.dismissed]
+        keepers = [self.pool.keepers[model] for model in self.roster.look.models]
         return {"object": "list", "data": await self._described(keepers)}
 
     async def model(self, name: str) -> object:

@@ -240,6 +240,14 @@ def unload_times(residents: Iterable[Resident]) -> dict[str, float]:
     }
 
 
+def surplus(world: World, now: float) -> tuple[str, ...]:
+    """The idle ones that go because more are there than may be, since that number was lowered."""
+    staying = [r for r in world.residents.values() if r.state is not State.STOPPING]
+    too_many = max(len(staying) - world.max_loaded, 0) if world.max_loaded else 0
+    movable = [resident for resident in staying if resident.idle and not resident.pinned]
+    return _names(sorted(movable, key=lambda resident: resident.price(now))[:too_many])
+
+
 class _Outlook:
     """Who holds what, from now until each claim considered so far has got what it was promised."""
 

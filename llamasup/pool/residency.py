@@ -34,6 +34,7 @@ from llamasup.pool.admission import (
     World,
     decide,
     forecast,
+    surplus,
     unload_times,
 )
 from llamasup.pool.budgets import budgets, taken_by_others
@@ -208,7 +209,7 @@ class Residency:
 
     def idle(self, gate: Gate) -> None:
         """Nobody uses this model any more, for now."""
-        if self._requests:
+        if self._requests or 0 < self._config.pool.max_loaded_models < len(self.places):
             self.reconsider()
         elif idle_unload := gate.keeper.plan.idle_unload:
             self._wake_at(trio.current_time() + idle_unload)
@@ -217,7 +218,9 @@ class Residency:
         """Something has changed: ask admission, and carry out what it says."""
         claims = self._claims()
         held: set[str] = set()
-        if claims:
+        if not claims:
+            self._unload_surplus()
+        else:
             for model, decision in decide(self._world(claims), trio.current_time()).items():
                 match decision:
                     case Load():
@@ -272,6 +275,11 @@ class Residency:
         if request := self._requests.pop(model, None):
             request.refused = refused
             request.decided.set()
+
+    def _unload_surplus(self) -> None:
+        for model in surplus(self._world([]), trio.current_time()):
+            log.info("%s is unloaded: there are more than max_loaded_models", model)
+            self._gates[model].keeper.unload()
 
     def _unload_idle(self) -> None:
         now = trio.current_time()

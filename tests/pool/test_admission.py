@@ -28,6 +28,7 @@ from llamasup.pool.admission import (
     decide,
     forecast,
     refusal,
+    surplus,
     unload_times,
 )
 
@@ -323,6 +324,24 @@ def test_idle_models_are_unloaded_after_their_own_time_counted_from_the_last_req
         resident("loading", last_used=100.0, idle_unload=60.0, state=State.LOADING),
     ]
     assert unload_times(residents) == {"a": 160.0}
+
+
+def test_of_more_models_than_there_may_be_the_cheapest_idle_ones_go() -> None:
+    there = [
+        resident("old", last_used=1.0),
+        resident("pinned", last_used=0.0, pinned=True),
+        busy("busy"),
+        resident("loading", state=State.LOADING),
+        resident("stopping", state=State.STOPPING),
+        resident("new", last_used=2.0),
+    ]
+    assert [surplus(world(there, [], max_loaded=most), NOW) for most in (0, 5, 4, 3, 1)] == [
+        (),
+        (),
+        ("old",),
+        ("old", "new"),
+        ("old", "new"),
+    ]
 
 
 # Properties

@@ -336,13 +336,29 @@ async def test_other_numbers_hold_for_those_who_come_then(faking: Fake) -> None:
         assert requests.leased == [0, 1]
 
 
-async def test_another_number_of_models_holds_for_those_that_are_loaded_then(faking: Fake) -> None:
+async def test_a_lower_number_of_models_holds_for_those_that_are_loaded_once_they_idle(
+    faking: Fake,
+) -> None:
     config = {**faking(), **faking(name="other")}
     async with pool_of(config) as pool:
-        async with pool.lease("fake", Work.ASK), pool.lease("other", Work.ASK):
-            pool.configure(load(None, {}, {**config, "pool.max_loaded_models": 1}))
         keepers = pool.keepers
-        keepers["other"].unload()
-        await eventually(lambda: keepers["other"].idle)
+        async with pool.lease("fake", Work.ASK):
+            async with pool.lease("other", Work.ASK):
+                pool.configure(load(None, {}, {**config, "pool.max_loaded_models": 1}))
+                assert keepers["fake"].child
+                assert keepers["other"].child
+            await eventually(lambda: keepers["other"].idle)
+        assert keepers["fake"].child
         async with pool.lease("other", Work.ASK):
             assert keepers["fake"].child is None
+
+
+async def test_a_lower_number_of_models_holds_at_once_for_those_that_idle(faking: Fake) -> None:
+    config = {**faking(), **faking(name="other")}
+    async with pool_of(config) as pool:
+        for model in ("fake", "other"):
+            async with pool.lease(model, Work.ASK):
+                pass
+        pool.configure(load(None, {}, {**config, "pool.max_loaded_models": 1}))
+        await eventually(lambda: pool.keepers["fake"].idle)
+        assert pool.keepers["other"].child
