@@ -19,6 +19,9 @@ if reply.status != 200:
     sys.exit(reply.read().decode())
 for line in reply:
     if line.startswith(b"data: {"):
-        delta = json.loads(line.removeprefix(b"data: "))["choices"][0]["delta"]
-        print(delta.get("content") or "", end="", flush=True)
+        event = json.loads(line.removeprefix(b"data: "))
+        if "error" in event:
+            sys.exit(f"\n{event['error']['message']}")
+        for choice in event["choices"]:
+            print(choice["delta"].get("content") or "", end="", flush=True)
 print()

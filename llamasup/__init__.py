@@ -8,11 +8,15 @@ Words
 model     a name that clients ask for
 engine    the llama-server program: found on PATH, or embedded (from PyPI)
 shelf     which models there are: those of the configuration, and those in its folders
+roster    the same as the pool knows them, looked up on the shelf when it matters
 rung      one way to launch a model (context, KV type, GPU layers)
 ladder    a model's rungs, best first
 child     one running llama-server, one incarnation
 keeper    owns one model's children over time
+footing   where a keeper stands on its model's ladder
 pool      decides who gets which child; `async with pool.lease(model, work) as lease`
+gate      where the requests for one model wait; its usher has a child loaded meanwhile
+residency who has a place in memory, and who goes for whom
 lease     one request's permission to use one child
 relay     carries one request and its answer
 front     the public listener
@@ -20,7 +24,7 @@ control   the operator's side: health, model list, what fits, status
 
 Rooms
 -----
-From the ground up; each imports only from those above it (`tests/test_house.py` checks that):
+Foundations first; each imports only from those before it (`tests/test_house.py` checks that):
 
     errors      every error that a client or an operator can meet
     states      the states of children and keepers, and what may follow what
@@ -80,14 +84,20 @@ The way of a request
 
 Control is one more upstream of the same relay: one port, one code path.
 
-The way to the first rung
--------------------------
-Where a rung has held before, the next load begins there. Else `children.footing` begins on the
-best rung whose need fits into what is free less `pool.memory_reserve`, if the context is "auto";
-a context that the operator wrote is passed over only if it cannot fit at all. `children.needs`
-says what a rung needs: as measured when a child went that had worked; or in the engine's words
-(`children.rehearsal` starts it and hears them before it loads anything), where they can make a
-difference; or by the formula of `memory.estimate`, from the header of the model's file.
+The way of a model into memory
+------------------------------
+A keeper asks the residency how much room there is, and its footing chooses the rung. Where one has
+held before, the load begins there. Else, if the context is "auto", it begins on the best rung whose
+need fits into what is free less `pool.memory_reserve`; a context that the operator wrote is passed
+over only if it cannot fit at all. `children.needs` says what a rung needs: as measured when a child
+went that had worked; or in the engine's words (`children.rehearsal` starts it and hears them before
+it loads anything), where they can make a difference; or by the formula of `memory.estimate`, from
+the header of the model's file.
+
+Then the keeper asks for a place. `pool.admission` decides about all who wait for one, and again
+after every change: who loads, which idle ones go for it, which busy ones admit nobody any more
+since their turn is over, who is refused. A place is given back when the memory really is. Requests
+wait at their model's gate, for the load as for a slot: by priority, and in turns between clients.
 
 The way of an OOM
 -----------------
@@ -103,23 +113,12 @@ The way of a death
 ------------------
 `children.restarts` decides when a successor may start: at once, then after 1, 2, 4 … 60 s, until
 ten healthy minutes have passed. What cannot succeed (wrong flags, a broken file, five failed
-starts) is given up until the model's file or the engine changes, or `POST /api/restart?model=…`.
-A request waits for that within `recovery.patience`, or gets a 503 with `Retry-After`. Only
-preloaded models come back unasked.
+starts) is given up until the model's file, its configuration or the engine changes, or until a
+`POST /api/restart?model=…`. A request waits for a start within `recovery.patience`, or gets a 503
+with `Retry-After`. Only preloaded models come back unasked.
 
 `children.watchdog` takes progress for life: tokens, the steps of a prefill, the slots' counters.
 `/health` stays green while slots are wedged, so it is believed only of an idle child.
-
-The way of a model into memory
-------------------------------
-A keeper asks the pool how much room there is (`pool.residency`), and its footing chooses the rung:
-the one that held, or the best that fits now (`children.needs`: what a child really took, else the
-engine's own word, else `memory.estimate`). Then it asks for a place, and waits for it.
-
-`pool.admission` decides about all who wait for a place at once, and again after every change: who
-loads, which idle ones go for it, which busy ones admit nobody any more since their turn is over,
-who is refused. A place is given back when the memory really is. Requests wait at their model's
-gate (`pool.gate`), for the load as for a slot: by priority, and in turns between clients.
 
 The way of a new configuration
 ------------------------------
