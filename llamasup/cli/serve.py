@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import logging
 import os
@@ -18,6 +19,8 @@ from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
 from llamasup.models.shelf import Look
 from llamasup.serve import DEMO, serve
+
+_M_ARENA_MAX = -8
 
 
 def add_to(commands: Any) -> None:
@@ -45,13 +48,22 @@ def run(parsed: argparse.Namespace) -> int:
         with suppress(OSError):
             print("\n".join(lines), file=sys.stderr)
 
-    # What was imported stays for ever. Frozen, it does not count when the collector weighs whether
-    # its garbage is worth a round; so that is collected sooner, and memory stays flat.
-    gc.collect()
-    gc.freeze()
+    _keep_memory_flat()
     trio.run(serve, config, source, os.environ, announce)
     _let_go_of_a_broken_log()
     return 0
+
+
+def _keep_memory_flat() -> None:
+    """What the allocators of a process that lives for months should know."""
+    # What was imported stays for ever. Frozen, it does not count when the collector weighs whether
+    # its garbage is worth a round; so that is collected sooner.
+    gc.collect()
+    gc.freeze()
+    # glibc gives threads heaps of their own, and keeps those when the threads have ended. (Other
+    # libraries know no mallopt, or do nothing.)
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _let_go_of_a_broken_log() -> None:
