@@ -54,8 +54,9 @@ class Running:
     ) -> None:
         self.config = config
         self.pool = pool
+        self._shelf = Shelf(config)
         self.roster = Roster(
-            Shelf(config), self._planned, pool, Catalog({}, config.server.default_model)
+            self._shelf, self._planned, pool, Catalog({}, config.server.default_model)
         )
         self._launcher = launcher
         self._state = state
@@ -72,15 +73,15 @@ class Running:
         self._drain = drain
         self._prepare = prepare
 
-    async def adopt(self, config: Config) -> None:
-        """Put it into effect.
+    async def adopt(self, made: Callable[[Config], Config]) -> None:
+        """Put into effect what is `made` of the configuration that is in effect then.
 
-        Raises OperatorError, EngineUnusable or ShuttingDown; then everything is as it was, and so
-        it is when this is cancelled.
+        Raises OperatorError, EngineUnusable or ShuttingDown, and what `made` raises; then
+        everything is as it was, and so it is when this is cancelled.
         """
         async with self._one_at_a_time:
-            config = self._prepare(config)
-            shelf = Shelf(config)
+            config = self._prepare(made(self.config))
+            shelf = self._shelf.of(config)
             look = await trio.to_thread.run_sync(shelf.look)
             self._front.adopt(config.server, config.recovery.max_replays)
             self._take_effect(config, shelf, look)
@@ -91,6 +92,7 @@ class Running:
             log.warning("[folders] has changed, which takes effect when llamasup is restarted")
         self.config = config = attrs.evolve(config, folders=before.folders)
         self._launcher.config = config
+        self._shelf = shelf
         self._drain.drain_timeout = config.server.drain_timeout
         if config.log != before.log:
             logging.getLogger().setLevel(config.log.level.upper())
@@ -149,8 +151,11 @@ class Follower:
     async def _reload(self, running: Running) -> None:
         try:
             config = await trio.to_thread.run_sync(self._source.load, abandon_on_cancel=True)
-            await running.adopt(config)
+            await running.adopt(lambda _: config)
         except LlamasupError as error:
             log.error("the configuration stays as it was:\n%s", error)
+        except Exception:
+            # A mistake of ours is no reason to end what runs.
+            log.exception("the configuration stays as it was")
         else:
             log.info("the configuration was loaded again and is in effect")

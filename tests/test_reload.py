@@ -5,7 +5,7 @@ How a configuration takes effect is in end_to_end/test_reload.py.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -28,11 +28,14 @@ class Adopter:
 
     adopted: list[int] = field(factory=list)
     refuses: bool = False
+    fails: bool = False
 
-    async def adopt(self, config: Config) -> None:
+    async def adopt(self, made: Callable[[Config], Config]) -> None:
         if self.refuses:
             raise OperatorError("the address is in use")
-        self.adopted.append(config.pool.max_queue)
+        if self.fails:
+            raise RuntimeError("nobody thought of this")
+        self.adopted.append(made(Config()).pool.max_queue)
 
 
 @define
@@ -139,3 +142,17 @@ async def test_a_hangup_loads_it_changed_or_not_and_tells_again_what_is_wrong(
             while caplog.text.count("the address is in use") < expected:
                 await wait_all_tasks_blocked(0.01)
     assert stage.adopter.adopted == [1, 1]
+
+
+async def test_a_mistake_of_ours_is_logged_and_the_next_change_is_followed(
+    tmp_path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(tmp_path, mock_clock) as stage:
+        stage.adopter.fails = True
+        stage.write(2)
+        await stage.look(3)
+        assert "nobody thought of this" in caplog.text
+        stage.adopter.fails = False
+        stage.write(3)
+        await stage.look(3)
+        assert stage.adopter.adopted == [3]

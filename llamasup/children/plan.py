@@ -11,7 +11,7 @@ from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.errors import EngineUnusable
+from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
 from llamasup.state import State
@@ -77,7 +77,7 @@ class Plan:
 
     async def measured(self, rung: Rung, resident: int) -> None:
         """Remember what a child on `rung` took of the host's memory."""
-        with suppress(EngineUnusable):
+        with suppress(ModelUnavailable):
             await self._needs.measured(self.settings, rung, resident)
 
     async def child(self, rung: Rung) -> Child:
@@ -96,8 +96,8 @@ class Plan:
         return self._state.learned(await self._launcher.key(self.settings))
 
     async def learn(self, learned: Learned) -> None:
-        """Remember it, unless the engine was replaced meanwhile by one that is unusable."""
-        with suppress(EngineUnusable):
+        """Remember it, unless the engine was replaced meanwhile by one that gives no answer."""
+        with suppress(ModelUnavailable):
             await self._state.learn(await self._launcher.key(self.settings), learned)
 
 

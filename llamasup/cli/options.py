@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from llamasup.config.load import find
+from llamasup.config.load import current_folder, find
 from llamasup.config.source import Source
 
 
@@ -54,7 +54,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def source(options: argparse.Namespace) -> Source:
     """Where the configuration is that the options mean."""
-    file = options.file or find(os.environ, Path.cwd())
+    file = options.file or find(os.environ, current_folder())
     return Source(file, os.environ, _flags(options))
 
 

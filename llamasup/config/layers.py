@@ -18,8 +18,8 @@ _SERVICE_NAME = re.compile(r"\w+_(SERVICE_(HOST|PORT(_\w+)?)|PORT_[0-9]+_(TCP|UD
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
-def lay_environment(tree: Tree, environ: Mapping[str, str]) -> None:
-    """Lay `LLAMASUP_<SECTION>_<KEY>` over the tree.
+def lay_environment(tree: Tree, environ: Mapping[str, str], here: Path) -> None:
+    """Lay `LLAMASUP_<SECTION>_<KEY>` over the tree; relative paths start `here`.
 
     One that sets no key of its section is a problem; variables of other names are not ours.
     """
@@ -29,7 +29,7 @@ def lay_environment(tree: Tree, environ: Mapping[str, str]) -> None:
         place = f"environment variable {name}"
         if name in variables:
             key, kind = variables[name]
-            tree.put(key, _read(text, kind), Origin(place, Path.cwd()))
+            tree.put(key, _read(text, kind), Origin(place, here))
         elif not _is_of_a_service(name, text):
             for section in filter(name.startswith, sections):
                 known = [variable for variable in variables if variable.startswith(section)]
@@ -68,9 +68,9 @@ def _read(text: str, kind: Any) -> object:
     return text
 
 
-def lay_flags(tree: Tree, flags: Mapping[str, object]) -> None:
+def lay_flags(tree: Tree, flags: Mapping[str, object], here: Path) -> None:
     """Lay dotted keys over the tree. What stands in `models.NAME.key` for NAME may have dots."""
-    origin = Origin("flag", Path.cwd())
+    origin = Origin("flag", here)
     for dotted, value in flags.items():
         section, _, rest = dotted.partition(".")
         if section == "models":

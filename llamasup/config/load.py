@@ -41,19 +41,30 @@ def load(
     file: Path | None,
     environ: Mapping[str, str] = {},
     flags: Mapping[str, object] = {},
+    here: Path | None = None,
 ) -> Config:
     """The configuration in effect, its paths absolute; ConfigError says all that is wrong.
 
-    Relative paths start at the file's folder, those of environment and flags at the current one.
+    Relative paths start at the file's folder, those of environment and flags `here`, or else at the
+    current folder.
     A flag's key is dotted: `server.listen`, `models.NAME.path`, where NAME may hold dots too.
     """
+    here = here or current_folder()
     if file is None:
-        tree = Tree({}, Origin("defaults", Path.cwd()))
+        tree = Tree({}, Origin("defaults", here))
     else:
-        tree = Tree(toml_file.read(file), Origin(str(file), file.absolute().parent))
-    lay_environment(tree, environ)
-    lay_flags(tree, flags)
+        tree = Tree(toml_file.read(file), Origin(str(file), (here / file).parent))
+    lay_environment(tree, environ, here)
+    lay_flags(tree, flags, here)
     return _fitted(tree)
+
+
+def current_folder() -> Path:
+    """The root, where it has been removed: absolute paths still lead where they should."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
 
 
 def meant(
@@ -63,7 +74,7 @@ def meant(
 
     `left_out` are values for keys that they may leave out. Raises ConfigError as `load` does.
     """
-    origin = Origin(place, Path.cwd())
+    origin = Origin(place, current_folder())
     tree = Tree(tables, origin)
     for key, value in left_out.items():
         if tree.get(*key) is None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from llamasup.config.load import load
+from llamasup.config.load import current_folder, load
 from llamasup.config.schema import Config
 
 
@@ -22,12 +22,13 @@ class Source:
 
         self._environ = environ
         self._flags = flags
+        self._here = current_folder()
 
     def load(self) -> Config:
         """The configuration as it is written now. Raises ConfigError, which says what is wrong."""
         # Before the file is read: what is written in between shall look like a change.
         self.seen = self.digest()
-        return load(self.file, self._environ, self._flags)
+        return load(self.file, self._environ, self._flags, self._here)
 
     def digest(self) -> bytes | None:
         """Changes with what the file says, not with its time; None if it cannot be read."""

@@ -48,8 +48,9 @@ class Configured(Protocol):
 
     config: Config
 
-    async def adopt(self, config: Config) -> None:
-        """Put it into effect. Raises OperatorError or EngineUnusable, and changes nothing."""
+    async def adopt(self, made: Callable[[Config], Config]) -> None:
+        """Put into effect what is `made` of the one that is. Raises OperatorError, EngineUnusable
+        and what `made` raises, and changes nothing then."""
 
 
 @define
@@ -99,8 +100,9 @@ class ControlApp:
     async def models(self) -> object:
         """The OpenAI listing of the models that there are now."""
         await self.roster.refresh()
-        keepers = [self.pool.keepers[model] for model in self.roster.look.models]
-        return {"object": "list", "data": await self._described(keepers)}
+        keepers = self.pool.keepers
+        there = [keepers[model] for model in self.roster.look.models]
+        return {"object": "list", "data": await self._described(there)}
 
     async def model(self, name: str) -> object:
         """One model's entry in the listing. Raises ModelNotFound."""
@@ -154,17 +156,24 @@ class ControlApp:
         Raises Forbidden and Unauthorized.
         """
         body = await _body(receive)
-        headers, server = scope["headers"], self.running.config.server
+        headers = scope["headers"]
         guard.refuse_web_pages(headers)
-        guard.refuse_foreign_hosts(headers, server.listen)
-        guard.demand_key(headers, server.admin_key)
+
+        def guarded(running: Config) -> Config:
+            guard.refuse_foreign_hosts(headers, running.server.listen)
+            guard.demand_key(headers, running.server.admin_key)
+            return running
+
+        def changed(running: Config) -> Config:
+            """Asked when no other change is under way: the key may be another one by then."""
+            if not guarded(running).server.admin_key:
+                raise Forbidden("this takes an operator's key; write one as server.admin_key")
+            return posted.read(body, guard.header(headers, b"content-type"), running)
+
         if scope["method"] != "POST":
-            return 200, posted.shown(self.running.config)
-        if not server.admin_key:
-            raise Forbidden("this takes an operator's key; write one as server.admin_key")
+            return 200, posted.shown(guarded(self.running.config))
         try:
-            config = posted.read(body, guard.header(headers, b"content-type"), self.running.config)
-            await self.running.adopt(config)
+            await self.running.adopt(changed)
         except (OperatorError, EngineUnusable) as error:
             return 400, _error("invalid_configuration", str(error))
         log.info("an operator has changed the configuration over HTTP")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import shutil
@@ -86,11 +87,11 @@ def _embedded() -> Program:
 
 def _named(command: str, environ: Mapping[str, str]) -> Program:
     """A path, which may hold blanks, or a command line."""
-    whole = Path(command).expanduser()
-    words = [str(whole)] if whole.is_file() else _split(command)
-    found = shutil.which(str(Path(words[0]).expanduser()), path=environ.get("PATH", ""))
+    whole = os.path.expanduser(command)
+    words = [whole] if os.path.isfile(whole) else _split(command)
+    found = shutil.which(os.path.expanduser(words[0]), path=environ.get("PATH", ""))
     if found is None:
-        there = "cannot be executed" if Path(words[0]).exists() else "does not exist"
+        there = "cannot be executed" if os.path.exists(words[0]) else "does not exist"
         raise EngineUnusable(f"engine.command: {words[0]} {there}")
     return _program(found, *words[1:])
 

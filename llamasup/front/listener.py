@@ -67,11 +67,19 @@ class Doors:
             try:
                 opened = _opened(new)
             except OperatorError:
-                self._open |= _opened(old)
+                self._reopen(old)
                 raise
         else:
             self._close(old)
         self._open |= opened
+
+    def _reopen(self, addresses: Iterable[str]) -> None:
+        """As many of them as can be: somebody may have taken one in between."""
+        for address in addresses:
+            try:
+                self._open |= _opened([address])
+            except OperatorError as error:
+                log.error("%s", error)
 
     def _close(self, addresses: Iterable[str]) -> None:
         for address in addresses:
@@ -87,9 +95,10 @@ def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
             address = parse_address(text)
             try:
                 opened[text] = _bind(address)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:  # the latter is of hosts that cannot be
+                why = error.strerror if isinstance(error, OSError) else error
                 raise OperatorError(
-                    f"cannot listen on {address}: {error.strerror}; choose another address with"
+                    f"cannot listen on {address}: {why}; choose another address with"
                     " --listen or server.listen"
                 ) from error
     except OperatorError:

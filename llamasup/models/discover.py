@@ -11,6 +11,7 @@ have one name, or one that is taken already, each is called by its path.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import Counter, defaultdict
@@ -29,6 +30,7 @@ _QUANTIZED = re.compile(
 _PART = re.compile(r"(?P<whole>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _MMPROJ = re.compile(r"(?:^|[-_.])mmproj(?=$|[-_.])", re.IGNORECASE)
 _SAYS_NOTHING = {"", "model", "ggml-model", "ggml", "gguf"}
+_NOT_FOR_US = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP}
 _NO_MODELS = re.compile(r"imatrix", re.IGNORECASE)
 
 
@@ -244,7 +246,8 @@ def _rank(projector: Found) -> tuple[bool, int, PurePosixPath]:
 def scan(folder: Path, seen: set[tuple[int, int]] | None = None) -> list[Found]:
     """Every GGUF file below `folder`, through links too, each folder once.
 
-    What cannot be read below it is passed over. Raises OSError where `folder` itself cannot be.
+    What may not be read below it, or is gone by then, is passed over. Raises OSError where `folder`
+    itself cannot be read, and where a disk fails.
     Scans that share `seen` pass over what another one has been through: folders may overlap.
     """
     with os.scandir(folder):
@@ -253,7 +256,7 @@ def scan(folder: Path, seen: set[tuple[int, int]] | None = None) -> list[Found]:
     seen = set() if seen is None else seen
     if not _is_new(folder, seen):
         return found
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=_pass_over, followlinks=True):
         folders[:] = sorted(name for name in folders if _is_new(Path(here, name), seen))
         for name in sorted(files):
             if name.lower().endswith(".gguf") and (status := _status(Path(here, name))):
@@ -274,5 +277,12 @@ def _status(path: Path) -> os.stat_result | None:
     """None for a link that leads nowhere, or in circles."""
     try:
         return path.stat()
-    except OSError:
+    except OSError as error:
+        _pass_over(error)
         return None
+
+
+def _pass_over(error: OSError) -> None:
+    """It is not there, or not for us; everything else is a failure, of which nothing follows."""
+    if error.errno not in _NOT_FOR_US:
+        raise error

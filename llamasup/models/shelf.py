@@ -38,6 +38,12 @@ class Shelf:
         self._folders = config.discover.folders
         self._found: dict[Path, list[Found]] = {}
 
+    def of(self, config: Config) -> Shelf:
+        """Another configuration's, which remembers what was found in the folders of both."""
+        shelf = Shelf(config)
+        shelf._found = dict(self._found)
+        return shelf
+
     def look(self) -> Look:
         """Look through the folders, which takes as long as the disks do: meant for a thread."""
         files: list[Found] = []

@@ -61,6 +61,23 @@ async def test_what_was_learned_of_another_engine_does_not_count(
     assert await plan.learned() is None
 
 
+async def test_an_engine_that_gives_no_answer_by_then_costs_what_was_learned_and_nothing_else(
+    config: dict[str, object],
+    planning: Planning,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = planning(config)
+    assert await plan.learned() is None
+    monkeypatch.setattr("llamasup.engine.locate._PATIENCE", 0.2)
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    silent.replace(tmp_path / "llama-server")
+    await plan.learn(LEARNED)
+    await plan.measured(LEARNED.rung, 1 << 20)
+
+
 @pytest.mark.parametrize(
     "change",
     [

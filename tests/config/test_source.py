@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from llamasup.config.source import Source
 
 
@@ -40,3 +42,18 @@ def test_without_a_file_there_is_nothing_that_could_change() -> None:
     source = Source(None, {}, {})
     source.load()
     assert (source.seen, source.digest()) == (None, None)
+
+
+def test_a_folder_that_is_removed_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "llamasup.toml"
+    file.write_text("[pool]\nmax_queue = 9\n")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    source = Source(file, {"LLAMASUP_FOLDERS_STATE": "state"}, {"models.x.path": "x.gguf"})
+    before = source.load()
+    here.rmdir()
+    assert source.load() == before
+    assert before.models["x"].path == here / "x.gguf"

@@ -6,10 +6,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from llamasup import __version__
+from llamasup.config.schema import Config, Server
+from llamasup.control.app import ControlApp
 from tests.harness import (
     FAKE,
     Journal,
@@ -246,3 +249,29 @@ async def test_a_look_at_the_head_has_no_body(faking: Fake, path: str) -> None:
     assert (head.status, whole.status) == (200, 200)
     assert head.headers["content-type"] == "application/json"
     assert whole.json()
+
+
+class Rotating:
+    """A configuration whose key changes just before it is the posted one's turn."""
+
+    config = Config(server=Server(admin_key="old"))
+
+    async def adopt(self, made: Callable[[Config], Config]) -> None:
+        made(Config(server=Server(admin_key="new")))
+
+
+async def test_a_key_that_is_changed_meanwhile_changes_nothing_any_more() -> None:
+    app = ControlApp(Rotating(), *cast(Any, (None, None, None)), started=0.0)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"authorization", b"Bearer old")]
+    await app(
+        {"type": "http", "method": "POST", "path": "/config", "headers": headers}, receive, send
+    )
+    assert sent[0]["status"] == 401

@@ -99,6 +99,14 @@ def test_a_path_may_hold_blanks_and_begin_at_home(
     assert found("~/my engines/llama-server", tmp_path) == (str(engine),)
 
 
+@pytest.mark.parametrize("command", ["~nobody.knows/llama-server", f"/{'x' * 300}/llama-server"])
+def test_a_path_that_cannot_be_is_refused_like_one_that_is_not(
+    command: str, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineUnusable, match="does not exist"):
+        found(command, tmp_path)
+
+
 def test_libraries_lie_beside_the_program_that_a_link_leads_to(tmp_path: Path) -> None:
     engine = executable(tmp_path / "opt" / "llama-server")
     (tmp_path / "bin").mkdir()

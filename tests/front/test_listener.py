@@ -65,6 +65,12 @@ def test_a_host_that_is_not_ours_is_an_error() -> None:
         pass
 
 
+@pytest.mark.parametrize("host", ["my..host", ".local", f"{'x' * 64}.local"])
+def test_a_host_that_cannot_be_is_an_error(host: str) -> None:
+    with pytest.raises(OperatorError, match="cannot listen on"), listening([f"{host}:8080"]):
+        pass
+
+
 def test_where_one_address_cannot_be_bound_none_stays_bound(tmp_path: Path) -> None:
     bound = tmp_path / "x.sock"
     with socket.create_server(("127.0.0.1", 0)) as other:

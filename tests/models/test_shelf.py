@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -97,6 +97,32 @@ def test_a_disk_that_fails_takes_no_model_away(
     assert shelf.look() == before
     shutil.rmtree(tmp_path / "here")
     assert not shelf.look().models
+
+
+def test_a_disk_that_fails_below_a_folder_takes_no_model_away_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, "here/x.gguf", "here/below/y.gguf")
+    config = Config(discover=Discover((tmp_path / "here",)))
+    shelf = Shelf(config)
+    before = shelf.look()
+    assert before.models.keys() == {"x", "y"}
+    for name in ("scandir", "stat"):
+        with monkeypatch.context() as disks:
+            disks.setattr(f"os.{name}", failing_below(tmp_path / "here/below", name))
+            assert shelf.look().models == before.models
+            assert shelf.of(config).look().models == before.models
+
+
+def failing_below(folder: Path, name: str) -> Callable[..., Any]:
+    call = getattr(os, name)
+
+    def fail(path: Path | str, **more: Any) -> Any:
+        if Path(path).is_relative_to(folder):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return call(path, **more)
+
+    return fail
 
 
 def failing(number: int) -> Callable[[Path], NoReturn]:
