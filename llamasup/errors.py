@@ -7,7 +7,8 @@ A client sees `status` and the JSON of `body()`; an operator sees `str(error)`. 
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 
 class LlamasupError(Exception):
@@ -18,6 +19,10 @@ class LlamasupError(Exception):
     code: ClassVar[str] = "internal_error"
     retry_after: float | None = None
     """Seconds after which it may go better, where that is known."""
+
+    def again(self) -> Self:
+        """The same, for one more who meets it: what is raised holds on to all that it came by."""
+        return copy(self).with_traceback(None)
 
     def body(self) -> bytes:
         """The error as clients of the OpenAI API expect it."""

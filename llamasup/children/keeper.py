@@ -247,7 +247,7 @@ class Keeper:
 
     def _not_yet(self, wait: float) -> LlamasupError:
         known = self.last_failure or ModelUnavailable(f'model "{self.model}" keeps dying')
-        failure = type(known)(str(known))
+        failure = known.again()
         failure.retry_after = None if math.isinf(wait) else wait
         return failure
 
@@ -350,10 +350,10 @@ class Keeper:
         self.last_failure = None
         load.settled.set()
         log.info("%s is ready after %.2f s (%s)", child, seconds, self.rung)
-        place.ready()
         if load.outdated:
             child.retire(Cause(Kind.FINISHED, "its configuration changed while it was loaded"))
         else:
+            place.ready()
             await self._footing.held()
 
     def _mourn(self, child: Child) -> None:

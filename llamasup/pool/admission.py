@@ -282,14 +282,24 @@ class _Outlook:
             return Wait()
         if refused := refusal(self._world, claim):
             return refused
-        if own is not None or self._comes_behind(claim):
+        if self._comes_behind(claim):
             return self._close(claim)
+        if own is not None:
+            return self._after_its_end(claim)
         foes = self._world.foes(claim.model)
         if not foes and not _shortage(claim, self._peak, self._limits):
             _add(self._peak, claim.takes)
             self._promise(claim, [])
             return Load()
         return self._make_room(claim, foes)
+
+    def _after_its_end(self, claim: Claim) -> Wait:
+        """Its own predecessor has to go first, which may take as long as its answers do. For so
+        long as a turn, its place is kept for it; it comes first anyhow when it can be loaded."""
+        kept_until = claim.since + self._world.patience
+        if self._now < kept_until and not _shortage(claim, self._finally, self._limits):
+            self._promise(claim, [])
+        return Wait(until=kept_until if self._now < kept_until else math.inf)
 
     def _comes_behind(self, claim: Claim) -> bool:
         """Would it get in the way of an older claim, whatever it did?"""

@@ -42,8 +42,11 @@ def budgets(
     devices: Iterable[Device], taken: Amounts, wished_reserve: int | Literal["auto"]
 ) -> Amounts:
     """What there is for models on each device."""
+    # A GPU that was not there when others were measured last is all theirs, but for what is free.
     rooms: Mapping[str, int] = {
-        device.name: device.total - taken[device.name] - reserve_of(device, wished_reserve)
+        device.name: device.total
+        - taken.get(device.name, device.total - device.free)
+        - reserve_of(device, wished_reserve)
         for device in devices
         if not device.unified
     }

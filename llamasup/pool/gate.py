@@ -65,8 +65,6 @@ class Gate:
     def adopt(self, settings: PoolSettings) -> None:
         """Go by these settings from now on. Who waits already does so as long as it was told."""
         self._settings = settings
-        for queue in self._queues.values():
-            queue.size = settings.max_queue
 
     @property
     def waiting(self) -> int:
@@ -101,7 +99,7 @@ class Gate:
         if visit.work is Work.GENERATE:
             child.slots.give_back()
         if any(self._queues.values()):
-            self._admit()
+            self.admit()
         if not child.users:
             self._is_idle(self)
 
@@ -109,7 +107,7 @@ class Gate:
         """Let nobody in for now, or let them in again."""
         if held is not self.held:
             self.held = held
-            self._admit()
+            self.admit()
 
     def outlook(self, visit: Visit) -> str:
         """For a client that waits: for what, and for how many others before it."""
@@ -119,7 +117,7 @@ class Gate:
         whose_turn = f"{before} before you" if before else "you are next"
         return f"waiting for a slot of {self.keeper.model}, {whose_turn}"
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         """Let in as many of those who wait as there is room for."""
         if child := self._open_to():
             for work, queue in self._queues.items():
@@ -137,6 +135,8 @@ class Gate:
 
     def _join(self, visit: Visit) -> None:
         queue = self._queues[visit.work]
+        # Where nobody may wait for a slot, somebody has to wait for the load all the same.
+        queue.size = self._settings.max_queue or (0 if self._open_to() else 1)
         try:
             visit.ticket = queue.push(visit, visit.key(), visit.priority)
         except Crowded:
@@ -173,7 +173,7 @@ class Gate:
         """As long as somebody waits, have a child loaded; and again when that one is going."""
         while self.waiting:
             if child := await self._fetched():
-                self._admit()
+                self.admit()
                 await child.slots.closed.wait()
                 self._take_note()
         self._has_usher = False
@@ -191,7 +191,7 @@ class Gate:
         for queue in self._queues.values():
             while queue:
                 visit = queue.pop()
-                visit.failure = error
+                visit.failure = error.again()
                 _answer(visit)
         self._take_note()
 

@@ -71,8 +71,9 @@ class Pool:
     async def _until_gone(self, gate: Gate) -> None:
         """A model is seen while its child is there. It may have come back meanwhile."""
         await gate.keeper.until_idle()
-        if gate.keeper.dismissed:
-            self._gates.pop(gate.keeper.model, None)
+        model = gate.keeper.model
+        if gate.keeper.dismissed and self._gates.get(model) is gate:
+            del self._gates[model]
 
     def configure(self, config: Config) -> None:
         """Go by its `[pool]` and `[groups]` from now on."""

@@ -71,9 +71,14 @@ class Place:
         self._child = child
 
     def ready(self) -> None:
-        """The child is ready; so from now on it may have to go for another one's sake."""
+        """The child is ready: those who wait for it enter, before anybody else may have its place.
+
+        It idles from now on if nobody does.
+        """
         self._load_seconds = trio.current_time() - self._given_at
+        self.gate.admit()
         self._residency.reconsider()
+        self._residency.idle(self.gate)
 
     @property
     def resident(self) -> Resident:
@@ -179,6 +184,7 @@ class Residency:
 
         Cancelled, the keeper holds nothing, and nobody has to go for its sake any more.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()  # nobody goes for the sake of nobody
         model = keeper.model
         self._requests[model] = request = _Request(self._gates[model], needed)
         self.reconsider()
@@ -211,7 +217,7 @@ class Residency:
         """Nobody uses this model any more, for now."""
         if self._requests or 0 < self._config.pool.max_loaded_models < len(self.places):
             self.reconsider()
-        elif idle_unload := gate.keeper.plan.idle_unload:
+        if idle_unload := gate.keeper.plan.idle_unload:
             self._wake_at(trio.current_time() + idle_unload)
 
     def reconsider(self) -> None:

@@ -125,7 +125,7 @@ def test_a_model_that_loads_already_is_not_loaded_twice() -> None:
 
 
 def test_a_model_that_stops_is_loaded_again_only_after_that() -> None:
-    assert one([resident("a", 1, state=State.STOPPING)], claim("a", 1)) == Wait()
+    assert one([resident("a", 1, state=State.STOPPING)], claim("a", 1)) == Wait(NOW + PATIENCE)
 
 
 def test_max_loaded_models_counts_them_whatever_they_weigh() -> None:
@@ -177,6 +177,21 @@ def test_whoever_gets_idle_saves_the_busy_ones() -> None:
 def test_a_drain_goes_on_although_another_victim_would_be_cheaper_by_now() -> None:
     begun = busy("a", state=State.DRAINING, load_seconds=50.0)
     assert one([begun, busy("b")], claim("c", since=NOW - PATIENCE)) == Drain(("a",))
+
+
+def test_who_waits_for_its_own_predecessor_to_end_is_in_nobodys_way() -> None:
+    ending = resident("a", host=4, state=State.STOPPING)
+    older, younger = claim("a", host=5, since=1.0), claim("b", host=6, since=2.0)
+
+    def decided(now: float, host: int) -> dict[str, Decision]:
+        return decide(world([ending], [older, younger], host=host), now)
+
+    assert decided(now=2.0, host=11) == {"a": Wait(until=31.0), "b": Load()}
+    # Its place is kept for it, but not for longer than a turn.
+    assert decided(now=30.0, host=10) == {"a": Wait(until=31.0), "b": Wait()}
+    assert decided(now=31.0, host=10) == {"a": Wait(), "b": Load()}
+    # And then it still comes first.
+    assert one([resident("b", host=6)], older) == Evict(("b",))
 
 
 def test_what_loads_gets_its_turn_too() -> None:
@@ -304,7 +319,7 @@ def test_a_refused_claim_is_in_nobodys_way() -> None:
 
 def test_a_pinned_model_may_come_back_to_its_own_place() -> None:
     stopping = resident("p", 7, state=State.STOPPING, pinned=True)
-    assert one([stopping], claim("p", 7)) == Wait()
+    assert one([stopping], claim("p", 7)) == Wait(NOW + PATIENCE)
     assert one([], claim("p", 7)) == Load()
 
 

@@ -62,3 +62,7 @@ def test_a_budget_is_never_negative_and_never_more_than_there_is(
     devices = [host(total, min(free, total))]
     taken = taken_by_others(devices, {}, held * GIB)
     assert 0 <= budgets(devices, taken, reserve * GIB)[HOST] <= total * GIB
+
+
+def test_of_a_gpu_that_has_come_back_only_what_is_free_is_there() -> None:
+    assert budgets([gpu(24, 20)], {HOST: 0}, GIB) == {"CUDA0": 19 * GIB}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -14,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.children.keeper import Keeper
 from llamasup.children.slots import Slots
 from llamasup.config.schema import PoolSettings
-from llamasup.errors import ModelUnavailable, QueueFull, QueueTimeout
+from llamasup.errors import LlamasupError, ModelUnavailable, QueueFull, QueueTimeout
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
@@ -290,6 +292,47 @@ async def test_a_full_queue_may_be_told_as_exhausted_slots() -> None:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a")
         assert stage.crowd.told == {1: '503 all slots of "stub" are busy, and 0 requests wait'}
+
+
+async def test_where_nobody_may_wait_for_a_slot_somebody_waits_for_the_load() -> None:
+    async with scene(max_queue=0) as stage:
+        await stage.crowd_of("a", "b")
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("c")
+        assert stage.crowd.served == [0]
+        assert stage.crowd.told.keys() == {1, 2}
+
+
+async def test_a_failed_load_is_remembered_without_those_who_waited_for_it() -> None:
+    failure = ModelUnavailable("it is broken")
+    failure.retry_after = 3.0
+    async with scene() as stage, trio.open_nursery() as nursery:
+        told: list[LlamasupError] = []
+        bodies = weakref.WeakSet[Body]()
+
+        async def visit(body: Body) -> None:
+            try:
+                await stage.gate.enter(Visit(Work.GENERATE, str, 0))
+            except ModelUnavailable as error:
+                told.append(error)
+
+        for _ in range(3):
+            nursery.start_soon(visit, body := Body())
+            bodies.add(body)
+        del body
+        await wait_all_tasks_blocked()
+        stage.gate.turn_away(failure)
+        await wait_all_tasks_blocked()
+        assert {(type(error), str(error), error.retry_after) for error in told} == {
+            (ModelUnavailable, "it is broken", 3.0)
+        }
+        told.clear()
+        gc.collect()
+        assert not bodies
+
+
+class Body:
+    """Of a request; it may be large."""
 
 
 async def test_nobody_waits_longer_than_may_be_waited(autojump_clock: MockClock) -> None:

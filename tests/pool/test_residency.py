@@ -65,6 +65,11 @@ class StubGate:
         )
         self.keeper = SimpleNamespace(model=model, plan=plan, unload=self.unload)
         self.unloaded = trio.Event()
+        self.waiting = 0
+
+    def admit(self) -> None:
+        self.child.users += self.waiting
+        self.waiting = 0
 
     def hold(self, held: bool) -> None:
         self.held = held
@@ -246,4 +251,43 @@ async def test_what_is_pinned_never_idles_away(autojump_clock: MockClock) -> Non
         there.residency.idle(cast(Gate, gate))
         await trio.sleep(1000)
         assert not gate.unloaded.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_that_nobody_ever_uses_idles_away_too(autojump_clock: MockClock) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gate("a", idle_unload=60)
+        gate = await nursery.start(there.lives, "a")
+        await trio.sleep(59)
+        assert not gate.unloaded.is_set()
+        await trio.sleep(2)
+        assert gate.unloaded.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_those_who_waited_for_a_model_enter_before_it_can_go_for_another_one() -> None:
+    async with house(max_loaded_models=1) as there, trio.open_nursery() as nursery:
+        gate = there.gate("a")
+        gate.waiting = 2
+        gate.child.state = ChildState.STARTING
+        needed = Needed({HOST: GIB}, Source.HEADER)
+        async with await there.residency.place(cast(Keeper, gate.keeper), needed) as place:
+            place.occupy(cast(Child, gate.child))
+            nursery.start_soon(there.lives, "b")
+            await wait_all_tasks_blocked()
+            gate.child.state = ChildState.READY
+            place.ready()
+            assert not gate.unloaded.is_set()
+            nursery.cancel_scope.cancel()
+
+
+async def test_nobody_goes_for_a_load_that_nobody_wants_any_more() -> None:
+    async with house(max_loaded_models=1) as there, trio.open_nursery() as nursery:
+        idle = await nursery.start(there.lives, "a")
+        keeper = cast(Keeper, there.gate("b").keeper)
+        with trio.CancelScope() as wish:
+            wish.cancel()
+            await there.residency.place(keeper, Needed({HOST: GIB}, Source.HEADER))
+        assert wish.cancelled_caught
+        assert not idle.unloaded.is_set()
         nursery.cancel_scope.cancel()
