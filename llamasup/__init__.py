@@ -102,12 +102,13 @@ wait at their model's gate, for the load as for a slot: by priority, and in turn
 The way of an OOM
 -----------------
 `engine.failures` finds the cause in the log, the exit status, the reply, or the kernel's counter
-of kills. While a model loads, the keeper takes the next rung at once. In a reply or a stream, the
-child is retired: it admits nobody, the others on it may finish (`recovery.retirement`), then its
-successor starts one rung lower. Many requests that suffer it at once are one step. The rung that
-held is remembered in `state`, and is where the next load begins; one higher is tried when more
-memory is free than was then, and not before `ladder.climb_interval`. If the last rung fails, the
-client gets a 503 that lists what was tried, and the next attempt waits.
+of kills. While a model loads, the keeper takes the next rung at once. In a reply or a stream, where
+only the message of the engine's error counts (`engine.error_messages`: all else may be anybody's
+words), the child is retired: it admits nobody, the others on it may finish (`recovery.retirement`),
+then its successor starts one rung lower. Many requests that suffer it at once are one step. The
+rung that held is remembered in `state`, and is where the next load begins; one higher is tried when
+more memory is free than was then, and not before `ladder.climb_interval`. If the last rung fails,
+the client gets a 503 that lists what was tried, and the next attempt waits.
 
 The way of a death
 ------------------

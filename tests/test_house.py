@@ -50,6 +50,7 @@ PURE = (
     "control.model_fits",
     "engine.argv",
     "engine.breakdown",
+    "engine.error_messages",
     "engine.failures",
     "engine.loglines",
     "engine.memory_args",

@@ -52,6 +52,10 @@ class ControlServer:
         """Nor in that."""
         return nullcontext()
 
+    def means_out_of_memory(self, status: int, message: str) -> bool:
+        """It may tell of an engine whose memory ran out; its own did not."""
+        return False
+
     def out_of_memory(self, words: str) -> bool:
         """It is this process: there is no smaller one."""
         return False

@@ -309,27 +309,38 @@ def _is_error(level: Level | None, message: str) -> bool:
 _FOREGONE = re.compile(r"exiting due to|failed to (?:load model|create[_ ](?:llama_)?context)")
 
 
-def reply_is_out_of_memory(status: int, body: bytes) -> bool:
-    """Whether an engine's error reply means that its memory ran out, and a smaller rung may hold.
+def reply_is_out_of_memory(status: int, message: str) -> bool:
+    """Whether an engine's error with this message means that its memory ran out.
 
-    A prompt too long for the context is the client's affair and never one.
+    If so, a smaller rung may hold. What the message quotes does not count, and a prompt too long
+    for the context is the client's affair.
     """
-    text = body.lower()
-    if any(sign in text for sign in _CONTEXT_FULL):
-        return False
     if status == 400:
-        return b"bad_alloc" in text
-    return 500 <= status <= 599 and any(sign in text for sign in _REPLY_SIGNS)
+        return message == _TOO_LARGE_A_BODY  # any other one may quote what it refuses
+    words = _QUOTING.split(message, maxsplit=1)[0].lower()
+    if status < 500 or _CONTEXT_FULL in words:
+        return False
+    return any(sign in words for sign in _REPLY_SIGNS)
 
 
-_CONTEXT_FULL = (b"exceed_context_size_error", b"context size has been exceeded")
+_TOO_LARGE_A_BODY = "std::bad_alloc"
+_CONTEXT_FULL = "context size has been exceeded"
 _REPLY_SIGNS = (
-    b"out of memory",
-    b"outofdevicememory",
-    b"insufficient memory",
-    b"cuda",
-    b"failed to allocate",
-    b"failed to create context",
-    b"failed to initialize the context",
-    b"std::bad_alloc",
+    "out of memory",
+    "outofdevicememory",
+    "insufficient memory",
+    "cuda",
+    "failed to allocate",
+    "failed to create context",
+    "failed to initialize the context",
+    "std::bad_alloc",
+)
+
+# After these words, a 5xx of llama-server quotes what it could not read or use.
+_QUOTING = re.compile(
+    r"Failed to parse "  # input: the model's; messages, tools, tool call arguments: the client's
+    r"|Invalid diff: "  # the model's words, as read before and after one more token
+    r"|after accepting piece: "  # the model's token that a grammar does not allow
+    r"|While executing "  # the chat template, and its complaint about a message
+    r"|last read: "  # any JSON
 )

@@ -195,6 +195,7 @@ class Conversation:
                     await relay(self._connection, request, lease, goal.target, opening)
                     return
                 except RanOutOfMemory as error:
+                    # Sent again or not: whoever comes next shall find a child that needs less.
                     steps_down = lease.out_of_memory(str(error))
                     if not steps_down or not replays:
                         raise lease.exhausted(str(error)) from error

@@ -8,14 +8,13 @@ untouched; framing only counts them, so that a cut answer is never taken for a w
 from __future__ import annotations
 
 import logging
-import re
 import socket
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from llamasup import sockets
 from llamasup.config.addresses import Address
-from llamasup.engine.failures import reply_is_out_of_memory
+from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError
 from llamasup.front.apologies import apology
 from llamasup.front.connection import Connection
@@ -57,6 +56,9 @@ class Upstream(Protocol):
     def held_up(self) -> AbstractContextManager[None]:
         """For as long as the client takes nothing more: that it stands still is not its fault."""
 
+    def means_out_of_memory(self, status: int, message: str) -> bool:
+        """Does an error of its with this message mean that its memory ran out?"""
+
     def out_of_memory(self, words: str) -> bool:
         """It says so. True if it makes room for one that needs less."""
 
@@ -81,12 +83,12 @@ async def relay(
         await _send_request(sock, request.forwarded(target), request.body)
         head, data = await _receive_head(sock)
         if head.status >= 400:
-            data = await _read_verdict(sock, head, request, data)
+            data = await _read_verdict(sock, upstream, head, request, data)
         elif head.is_event_stream and not data and not head.framing(request).done:
             # llama-server sends it before it has read the prompt: it promises nothing yet.
             data = await _receive(sock)
         if not opening.suits(head):
-            raise _refusal(head, data)
+            raise _refusal(head, request, data)
         await _pass_on(connection, request, upstream, sock, head, data, opening)
     finally:
         sock.close()
@@ -140,7 +142,7 @@ async def _receive_head(sock: socket.socket) -> tuple[ReplyHead, bytes]:
 
 
 async def _read_verdict(
-    sock: socket.socket, head: ReplyHead, request: Request, data: bytes
+    sock: socket.socket, upstream: Upstream, head: ReplyHead, request: Request, data: bytes
 ) -> bytes:
     """Read a bad answer whole (within reason) before anybody sees it: it may be worth a retry."""
     body = head.framing(request)
@@ -153,25 +155,27 @@ async def _read_verdict(
             data += more
     except (FramingError, OSError) as error:
         raise ChildLost(f"the engine broke off: {error}") from error
-    if reply_is_out_of_memory(head.status, data):
-        raise RanOutOfMemory(_message(data))
+    message = _message(head, request, data)
+    if upstream.means_out_of_memory(head.status, message):
+        raise RanOutOfMemory(message)
     return data
 
 
-_MESSAGE = re.compile(rb'"message"\s*:\s*"((?:[^"\\]|\\.)*)"')
+def _message(head: ReplyHead, request: Request, data: bytes) -> str:
+    """The upstream's own words in a bad answer."""
+    body = head.framing(request)
+    if isinstance(body, Chunked):
+        body.payload = bytearray()
+        body.feed(data)
+        return message_of_reply(bytes(body.payload))
+    return message_of_reply(data[: body.feed(data)])
 
 
-def _message(data: bytes) -> str:
-    """The engine's own words in an error document."""
-    found = _MESSAGE.search(data)
-    return (found[1] if found else data[:200]).decode(errors="replace")
-
-
-def _refusal(head: ReplyHead, data: bytes) -> LlamasupError:
+def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
     """The engine's answer as an error, for a client that expects the events of a stream."""
     if head.status < 400:
         return EngineFailed("the engine did not answer with a stream")
-    words = _message(data) or f"the engine answered with status {head.status}"
+    words = _message(head, request, data) or f"the engine answered with status {head.status}"
     return ClientError(words) if head.status < 500 else EngineFailed(words)
 
 
@@ -214,8 +218,6 @@ class _Streamed(_AsItCame):
         # A comment, llama-server's ping, is no progress.
         if b"data:" in data:
             self._upstream.progressed()
-            if b'"error"' in data and reply_is_out_of_memory(500, data):
-                self._upstream.out_of_memory(_message(data))
         data = super().dress(data)
         edge = self.body.edge
         if edge == len(data) and not self._held:
@@ -225,7 +227,14 @@ class _Streamed(_AsItCame):
             self._held = data[edge:] if edge else self._held + data
         if whole:
             self._between_events = whole.endswith(b"\n\n\r\n")
+            if b"error" in whole:
+                self._heed_errors(whole)
         return whole
+
+    def _heed_errors(self, events: bytes) -> None:
+        for message in messages_in_events(events):
+            if self._upstream.means_out_of_memory(500, message):
+                self._upstream.out_of_memory(message)
 
     def apology(self, event: bytes) -> bytes:
         if not self._between_events:

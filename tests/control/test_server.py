@@ -122,3 +122,16 @@ async def test_control_does_not_wait_longer_for_a_fall_long_after_the_last_one(
         nursery.cancel_scope.cancel()
     pauses = [start - end for start, end in zip(began[1:], ended, strict=True)]
     assert pauses == pytest.approx([0.2, 0.4, 0.8, 0.2, 0.4])
+
+
+async def test_what_control_says_of_engines_is_not_taken_for_an_engines_own_words(
+    faking: Fake, tmp_path: Path
+) -> None:
+    words = "error while loading shared libraries: libcudart.so.12"
+    engine = tmp_path / "llama-server"
+    engine.write_text(f"#!/bin/sh\necho 'llama-server: {words}' >&2\nexit 127\n")
+    engine.chmod(0o755)
+    async with running({**faking(), "engine.command": str(engine)}) as llamasup:
+        reply = await llamasup.ask("GET", "/modelFits")
+    assert (reply.status, reply.error["code"]) == (503, "engine_unusable")
+    assert words in reply.error["message"]

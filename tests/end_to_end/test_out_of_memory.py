@@ -129,6 +129,28 @@ async def test_a_prompt_that_is_too_long_is_the_clients_affair(
         assert contexts_tried(journal) == [16384]
 
 
+async def test_a_model_named_cuda_that_says_error_stays_on_its_rung(
+    faking: Fake, journal: Journal
+) -> None:
+    config = faking("--fake-words", "out of memory error", name="cuda-coder")
+    async with running({**config, **LADDER}) as llamasup:
+        for _ in range(2):
+            reply = await llamasup.ask("POST", "/v1/chat/completions", chat(4))
+            assert reply.text() == "outofmemoryerror"
+        assert contexts_tried(journal) == [16384]
+
+
+async def test_an_error_that_quotes_the_clients_words_costs_no_rung(
+    faking: Fake, journal: Journal
+) -> None:
+    words = "500 Failed to parse messages: Missing 'role' in message: out of memory"
+    async with running({**faking("--fake-error", words), **LADDER}) as llamasup:
+        for _ in range(2):
+            reply = await llamasup.ask("POST", "/v1/chat/completions", chat(5))
+            assert reply.status == 500
+        assert contexts_tried(journal) == [16384]
+
+
 async def test_on_the_last_rung_a_child_that_runs_out_is_left_running(
     faking: Fake, journal: Journal
 ) -> None:

@@ -79,6 +79,7 @@ class Script:
     fake_ignore_stdin: bool = False
     fake_grandchild_holds_pipes: bool = False
 
+    fake_words: str = ""  # say these, a token each, instead of counting
     fake_echo: bool = False  # answer with the request as JSON
     fake_error: str = ""  # answer with this error, like "500 decode() failed: std::bad_alloc"
     fake_error_if: str = ""  # …only to requests that hold this text
@@ -193,12 +194,12 @@ def data(value: object, event: str = "") -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def chat_events(tokens: list[str]) -> Iterator[bytes]:
+def chat_events(tokens: list[str], model: str) -> Iterator[bytes]:
     deltas = [{"role": "assistant", "content": None}, *({"content": token} for token in tokens), {}]
     for delta in deltas:
         finish = None if delta else "length"
         choice = {"finish_reason": finish, "index": 0, "delta": delta}
-        yield data({"choices": [choice], "object": "chat.completion.chunk"})
+        yield data({"choices": [choice], "model": model, "object": "chat.completion.chunk"})
     yield DONE
 
 
@@ -208,10 +209,10 @@ def chat_reply(tokens: list[str]) -> object:
     return {"choices": [choice], "object": "chat.completion"}
 
 
-def completion_events(tokens: list[str]) -> Iterator[bytes]:
+def completion_events(tokens: list[str], model: str) -> Iterator[bytes]:
     for token in (*tokens, ""):
         choice = {"text": token, "index": 0, "finish_reason": None if token else "length"}
-        yield data({"choices": [choice], "object": "text_completion"})
+        yield data({"choices": [choice], "model": model, "object": "text_completion"})
     yield DONE
 
 
@@ -220,17 +221,18 @@ def completion_reply(tokens: list[str]) -> object:
     return {"choices": [choice], "object": "text_completion"}
 
 
-def native_events(tokens: list[str]) -> Iterator[bytes]:
-    for token in (*tokens, ""):
-        yield data({"index": 0, "content": token, "stop": not token})
+def native_events(tokens: list[str], model: str) -> Iterator[bytes]:
+    for token in tokens:
+        yield data({"index": 0, "content": token, "stop": False})
+    yield data({"index": 0, "content": "", "stop": True, "model": model})
 
 
 def native_reply(tokens: list[str]) -> object:
     return {"index": 0, "content": "".join(tokens), "stop": True}
 
 
-def messages_events(tokens: list[str]) -> Iterator[bytes]:
-    message = {"type": "message", "role": "assistant", "content": [], "stop_reason": None}
+def messages_events(tokens: list[str], model: str) -> Iterator[bytes]:
+    message = {"type": "message", "role": "assistant", "content": [], "model": model}
     block = {"type": "text", "text": ""}
     events = [
         {"type": "message_start", "message": message},
@@ -251,11 +253,11 @@ def messages_reply(tokens: list[str]) -> object:
     return {"type": "message", "role": "assistant", "content": content}
 
 
-def responses_events(tokens: list[str]) -> Iterator[bytes]:
+def responses_events(tokens: list[str], model: str) -> Iterator[bytes]:
     events = [
         {"type": "response.created", "response": {"status": "in_progress"}},
         *({"type": "response.output_text.delta", "delta": token} for token in tokens),
-        {"type": "response.completed", "response": {"status": "completed"}},
+        {"type": "response.completed", "response": {"status": "completed", "model": model}},
     ]
     return (data(event, event["type"]) for event in events)
 
@@ -265,7 +267,7 @@ def responses_reply(tokens: list[str]) -> object:
     return {"status": "completed", "output": [{"role": "assistant", "content": content}]}
 
 
-Events = Callable[[list[str]], Iterator[bytes]]
+Events = Callable[[list[str], str], Iterator[bytes]]
 Reply = Callable[[list[str]], object]
 
 GENERATION: dict[str, tuple[Events, Reply]] = {
@@ -355,6 +357,7 @@ class Handler(BaseHTTPRequestHandler):
         events, reply = GENERATION[path]
         self.server.log.flood(script.fake_flood)
         self.pause(script.fake_first_byte_delay)
+        tokens = script.fake_words.split() or count(request)
         if script.fake_error and script.fake_error_if in json.dumps(request):
             status, _, message = script.fake_error.partition(" ")
             self.reply_error(int(status), "server_error", message)
@@ -362,12 +365,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_head(
                 200, "text/event-stream", "Transfer-Encoding: chunked", "Connection: close"
             )
-            for event in events(count(request)):
+            for event in events(tokens, script.alias or script.model):
                 self.pause(script.fake_token_delay)
                 self.send_chunk(event)
             self.send_chunk(b"")
         else:
-            self.reply(reply(count(request)))
+            self.reply(reply(tokens))
 
     # --- reading ---
 

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 import trio
-from attrs import define
+from attrs import Factory, define
 from trio.testing import wait_all_tasks_blocked
 
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
+from llamasup.engine.failures import reply_is_out_of_memory
 from llamasup.errors import ChildLost
 from llamasup.front.connection import Connection
+from llamasup.front.framing import LAST_CHUNK, chunk
 from llamasup.front.openings import Opening
-from llamasup.front.relay import ReplyCut, relay
+from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.front.requests import Request
 from tests.harness import PATIENCE, Journal, chat, eventually, request, running
 
@@ -32,12 +34,23 @@ class Engine:
 
     address: Address
     well: bool = True
+    ran_out: list[str] = Factory(list)
 
     async def survived(self) -> bool:
         return self.well
 
+    def progressed(self) -> None:
+        pass
+
     def held_up(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def means_out_of_memory(self, status: int, message: str) -> bool:
+        return reply_is_out_of_memory(status, message)
+
+    def out_of_memory(self, words: str) -> bool:
+        self.ran_out.append(words)
+        return True
 
 
 @asynccontextmanager
@@ -307,6 +320,60 @@ async def test_an_engine_that_refuses_a_body_unread_is_heard(tmp_path: Path) -> 
     reply = await relayed(tmp_path, refuse, asked(b"POST", body=bytes(10 << 20)))
     assert reply.startswith(b"HTTP/1.1 413 ")
     assert content(reply) == b"no"
+
+
+# --- memory runs out ---
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+DELTA = b'data: {"choices":[{"delta":{"content":"error"}}],"model":"cuda-coder"}\n\n'
+ERROR = b'{"error":{"code":500,"message":"CUDA error: out of memory","type":"server_error"}}'
+
+
+async def ran_out(folder: Path, play: Part) -> list[str]:
+    """What an engine said of that in a stream, all of which the client got."""
+    async with engine(folder, play) as upstream, client() as (connection, theirs):
+        with trio.fail_after(PATIENCE):
+            await relay(connection, asked(), upstream, b"/", Opening(asked(), []))
+        connection.close()
+        assert (await rest(theirs)).endswith(LAST_CHUNK)
+        return upstream.ran_out
+
+
+async def test_a_stream_that_ends_in_an_error_tells_that_memory_ran_out(tmp_path: Path) -> None:
+    stream = STREAM + chunk(DELTA) + chunk(b"data: " + ERROR + b"\n\n") + LAST_CHUNK
+    assert await ran_out(tmp_path, saying(stream)) == ["CUDA error: out of memory"]
+
+
+async def test_an_error_that_comes_in_pieces_is_told_once(tmp_path: Path) -> None:
+    stream = STREAM + chunk(DELTA) + chunk(b"data: " + ERROR + b"\n\n") + LAST_CHUNK
+    pieces = [stream[at : at + 23] for at in range(0, len(stream), 23)]
+    assert await ran_out(tmp_path, saying(*pieces)) == ["CUDA error: out of memory"]
+
+
+async def test_a_model_that_speaks_of_errors_and_memory_has_enough_of_it(tmp_path: Path) -> None:
+    full = b'data: {"error":{"message":"Context size has been exceeded."}}\n\n'
+    stream = STREAM + chunk(DELTA) * 3 + chunk(DELTA + DELTA) + chunk(full) + LAST_CHUNK
+    assert await ran_out(tmp_path, saying(stream)) == []
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_bad_answer_that_memory_ran_out_is_kept_from_the_client(
+    tmp_path: Path, chunked: bool
+) -> None:
+    length = b"Content-Length: %d\r\n\r\n" % len(ERROR) + ERROR
+    chunks = chunk(ERROR[:30]) + chunk(ERROR[30:]) + LAST_CHUNK
+    body = b"Transfer-Encoding: chunked\r\n\r\n" + chunks if chunked else length
+    play = saying(b"HTTP/1.1 500 Internal Server Error\r\n" + body)
+    reply, failure = await outcome(tmp_path, play, asked())
+    assert isinstance(failure, RanOutOfMemory)
+    assert str(failure) == "CUDA error: out of memory"
+    assert reply == b""
+
+
+async def test_a_bad_answer_that_only_quotes_such_words_is_the_clients(tmp_path: Path) -> None:
+    error = b'{"error":{"message":"Failed to parse input at pos 12: cudaMalloc"},"model":"cuda"}'
+    head = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: %d\r\n\r\n" % len(error)
+    assert content(await relayed(tmp_path, saying(head + error), asked())) == error
 
 
 # --- through a running llamasup: the engine's process breaks off ---
