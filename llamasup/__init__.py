@@ -28,8 +28,10 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
 
     errors      every error that a client or an operator can meet
     states      the states of children and keepers, and what may follow what
+    shortages   what a system may run short of, and as many descriptors as may be had
     config/     llamasup.toml, environment and flags become a `Config`
     sockets     raw non-blocking sockets: dial, send, receive
+    programs    programs that are asked something, and may hang in a driver for ever
     models/     what GGUF files hold, which models folders hold, their names; the demo model
     memory/     the ladder; what a rung needs, by the formula; what memory there is
     state       what survives llamasup itself: the rungs that held, and what models took on them

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -23,18 +24,24 @@ async def reap_orphans() -> None:
             before = zombies()
             await trio.sleep(_OWNERS_TURN)
             for pid in zombies() & before:
-                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222  it never waits for a zombie
+                with suppress(ChildProcessError):  # somebody came at last
+                    os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222  it never waits for a zombie
 
 
 def zombies() -> set[int]:
-    """Our children that have ended and were not waited for."""
-    listed = Path(f"/proc/self/task/{os.getpid()}/children")
-    children = listed.read_text().split() if listed.exists() else []
+    """Our children that have ended and were not waited for, as far as that can be seen."""
+    children = _text(Path(f"/proc/self/task/{os.getpid()}/children")).split()
     return {int(child) for child in children if _is_zombie(child)}
 
 
 def _is_zombie(pid: str) -> bool:
+    # The name before the last ")" may hold anything.
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["Z"]
+
+
+def _text(file: Path) -> str:
+    """Nothing of a process that is gone, or where we lack a descriptor to look."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return file.read_text(errors="replace")
     except OSError:
-        return False
+        return ""

@@ -40,7 +40,7 @@ async def _dial_unix(path: str) -> socket.socket:
             except BlockingIOError:
                 # The listener's queue is full, and nothing tells us when it is not.
                 if trio.current_time() > deadline:
-                    raise
+                    raise TimeoutError(errno.ETIMEDOUT, "its queue stays full") from None
                 await trio.sleep(_CROWDED_RETRY)
             else:
                 return sock

@@ -28,12 +28,13 @@ class Notifier:
             return
         # "@" stands for the abstract namespace.
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            try:
-                sock.sendto("\n".join(lines).encode(), address)
-            except OSError as error:
-                log.debug("systemd cannot be told: %s", error)
+        message = "\n".join(lines).encode(errors="replace")
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.sendto(message, address)
+        except OSError as error:
+            log.debug("systemd cannot be told: %s", error)
 
     @contextmanager
     def reloading(self) -> Iterator[None]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shlex
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ FAKE_PROGRAM = Path(__file__).parent / "fakes" / "llama_server.py"
 FAKE = shlex.join([sys.executable, str(FAKE_PROGRAM)])
 PATIENCE = 20.0
 """How long anything may take that should take a moment: reached only by a failing test."""
+
+
+@contextmanager
+def out_of_descriptors() -> Iterator[None]:
+    """This process can open nothing more; what is open stays so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def counting_model(path: Path, *, up_to: int = 3000, context: int = 32768) -> Path:
@@ -402,6 +414,23 @@ class Journal:
         """The first entry of `event`, waiting for it."""
         await eventually(lambda: self.entries(event))
         return self.entries(event)[0]
+
+
+@contextmanager
+def oddly_named() -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose name the kernel has cut in the middle of a letter."""
+    cut = "é".encode()[:1]
+    name = f"import ctypes, sys; ctypes.CDLL(None).prctl(15, {cut!r}); print(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{name}; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert cut in Path(f"/proc/{process.pid}/stat").read_bytes()
+        yield process
+        process.kill()
 
 
 def is_alive(pid: int) -> bool:

@@ -5,8 +5,12 @@ Run in a process of its own that is a "subreaper": orphans end up with it as wit
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+from llamasup.pid1 import zombies
+from tests.harness import oddly_named, out_of_descriptors
 
 SCRIPT = """
 import ctypes, os, subprocess, sys
@@ -39,3 +43,16 @@ def test_an_orphan_is_reaped_and_own_children_keep_their_exit_status() -> None:
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.stdout == "all reaped\n", done.stderr
+
+
+def test_a_zombie_may_have_a_name_that_is_no_text() -> None:
+    with oddly_named() as process:
+        assert process.pid not in zombies()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process.pid in zombies()
+
+
+def test_without_descriptors_no_zombie_is_seen() -> None:
+    with out_of_descriptors():
+        assert zombies() == set()

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from llamasup.systemd import Notifier
-from tests.harness import running
+from tests.harness import out_of_descriptors, running
 
 PATIENCE = 5.0
 
@@ -65,4 +65,19 @@ def test_a_reload_is_told_with_its_time_and_its_end_however_it_ends(systemd: soc
     reloading, stamp = systemd.recv(999).decode().split("\n")
     assert reloading == "RELOADING=1"
     assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+    assert systemd.recv(999) == b"READY=1"
+
+
+def test_a_status_may_name_a_model_whose_file_has_a_name_that_is_no_text(
+    systemd: socket.socket,
+) -> None:
+    Notifier({"NOTIFY_SOCKET": systemd.getsockname()}).tell("STATUS=caf\udce9")
+    assert systemd.recv(999) == b"STATUS=caf?"
+
+
+def test_that_there_is_no_descriptor_to_tell_it_with_is_no_failure(systemd: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": systemd.getsockname()})
+    with out_of_descriptors():
+        notifier.tell("WATCHDOG=1")
+    notifier.tell("READY=1")
     assert systemd.recv(999) == b"READY=1"

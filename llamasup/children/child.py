@@ -7,7 +7,6 @@ why the child is gone.
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
@@ -39,6 +38,8 @@ from llamasup.engine.loglines import (
 )
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.host import forget_peak, most_resident, oom_kills
+from llamasup.programs import signal_group
+from llamasup.shortages import is_shortage
 from llamasup.states import ChildState, moved
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ _KILL_PATIENCE = 30.0
 _GRACE_OF_THE_DEAF = 0.5
 _SURVIVAL = 0.05
 _READ_SIZE = 8 << 10
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 @frozen
@@ -196,7 +196,7 @@ class Child:
             await self._exited.wait()
         if self._exited.is_set():
             return False
-        if await self._is_healthy():
+        if await self._is_healthy() is not False:
             return True
         self.stop(Cause(Kind.HANG, "it closes connections without an answer"))
         await self._exited.wait()
@@ -222,9 +222,8 @@ class Child:
             )
         except OSError as error:
             words = f"{self.launch.argv[0]} cannot be run: {error.strerror}"
-            # A shortage passes, and says nothing about the program.
-            short = error.errno in _SHORTAGES
-            self.cause = Cause(Kind.UNKNOWN if short else Kind.ENGINE_UNUSABLE, words)
+            kind = Kind.UNKNOWN if is_shortage(error) else Kind.ENGINE_UNUSABLE
+            self.cause = Cause(kind, words)
             return None
         self.pid = process.pid
         self._oom_kills = oom_kills()
@@ -280,7 +279,7 @@ class Child:
         if self.cause is not None and self.cause.kind is Kind.HANG:
             grace = min(grace, _GRACE_OF_THE_DEAF)
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_PATIENCE)):
-            _signal_group(process, number)
+            signal_group(process, number)
             # In child mode llama-server heeds TERM only if its stdin ends, too: 7 ms, or never.
             if process.stdin is not None:
                 await process.stdin.aclose()
@@ -297,7 +296,7 @@ class Child:
         with trio.move_on_after(_PIPE_PATIENCE):
             await self._pipes_empty.wait()
             return
-        _signal_group(process, signal.SIGKILL)
+        signal_group(process, signal.SIGKILL)
         for pump in self._pumps:
             pump.cancel()
 
@@ -325,21 +324,28 @@ class Child:
                 await self._gone.wait()
                 return False
             # An answer is no proof once the process has ended: a stranger may have its port.
-            if await self._is_healthy() and self.state is ChildState.STARTING:
+            healthy = await self._is_healthy()
+            if healthy and self.state is ChildState.STARTING:
                 return True
             silence = trio.current_time() - self.last_progress
-            if silence > self.launch.load_timeout:
+            if silence > self.launch.load_timeout and healthy is False:
                 words = f"nothing was heard of it for {silence:.0f} s of loading"
                 self.cause = Cause(Kind.HANG, words)
                 return False
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _is_healthy(self) -> bool:
-        """Does it answer, and with more than "still loading"? (Some forks know no /health.)"""
-        with trio.move_on_after(_PROBE_PATIENCE), suppress(probe.NoAnswer):
-            status, _ = await probe.ask(self.address, "/health")
-            return status < 500
-        return False
+    async def _is_healthy(self) -> bool | None:
+        """Does it answer, and with more than "still loading"? (Some forks know no /health.)
+
+        None if it could not be asked, for a shortage of ours: it may be well.
+        """
+        try:
+            with trio.move_on_after(_PROBE_PATIENCE), suppress(probe.NoAnswer):
+                status, _ = await probe.ask(self.address, "/health")
+                return status < 500
+            return False
+        except probe.NotAsked:
+            return None
 
     async def _pump(self, pipe: trio.abc.ReceiveStream) -> None:
         """Read one output to its end, through cancellation too: an unread pipe blocks a stop."""
@@ -372,8 +378,3 @@ class Child:
 
     def __str__(self) -> str:
         return f"{self.launch.model}[{self.pid}]"
-
-
-def _signal_group(process: trio.Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

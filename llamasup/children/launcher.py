@@ -28,6 +28,7 @@ from llamasup.memory.host import free_memory
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.models.headers import stamp
+from llamasup.shortages import is_shortage
 from llamasup.states import ChildState
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Launcher:
     async def breakdown(self, settings: ModelSettings, rung: Rung) -> Amounts | None:
         """The engine's own word on what a child on `rung` would take, under its names of devices.
 
-        None if it cannot be asked, or gives no answer. Raises EngineUnusable.
+        None if it cannot be asked, or has no answer. Raises Unheard, and EngineUnusable.
         """
         engine = await self.engine()
         args = [*self.config.engine.args, *settings.extra_args]
@@ -190,12 +191,13 @@ def _free_port(candidates: Iterable[int]) -> int:
     """The first port that nobody uses now. Somebody may still come first: then the load fails
     with "address in use", and the next one looks again."""
     for port in candidates:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 trial.bind((_LOOPBACK, port))
-            except OSError:
-                continue
-            bound: int = trial.getsockname()[1]
-            return bound
+                bound: int = trial.getsockname()[1]
+                return bound
+        except OSError as error:
+            if is_shortage(error):
+                raise ModelUnavailable(f"no port can be looked for: {error.strerror}") from error
     raise ModelUnavailable("no port is free from engine.port_range_start upwards")

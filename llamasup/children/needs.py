@@ -11,6 +11,8 @@ without GPUs, and longer with them.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -20,6 +22,7 @@ import trio
 from attrs import evolve, frozen
 
 from llamasup.children.launcher import Launcher
+from llamasup.children.rehearsal import Unheard
 from llamasup.config.schema import ModelSettings
 from llamasup.engine import memory_args
 from llamasup.engine.locate import Engine
@@ -31,6 +34,11 @@ from llamasup.memory.room import Amounts
 from llamasup.models.gguf import BadModelFile, Header
 from llamasup.models.headers import Headers
 from llamasup.state import Footprint, State
+
+log = logging.getLogger(__name__)
+
+_REST = 60.0
+"""Seconds for which an engine that was not heard is not asked again: its silence takes ten."""
 
 _MATTERS = 0.5
 """A need that is a smaller part of what is free fits, whatever the formula overlooks."""
@@ -69,6 +77,7 @@ class Needs:
         self._headers = Headers()
         self._asking = trio.Lock()
         self._unanswered: set[str] = set()
+        self._rests_until = -math.inf
         self._engine_gpus: tuple[Engine, list[Device]] | None = None
 
     async def trained_context(self, settings: ModelSettings) -> int | None:
@@ -99,9 +108,16 @@ class Needs:
         """
         name = await self._name(settings, rung)
         async with self._asking:  # one after the other: who wants the same finds the answer
-            if (known := self._known(name)) or name in self._unanswered:
+            known = self._known(name)
+            if known or name in self._unanswered or trio.current_time() < self._rests_until:
                 return known
-            answer = await self._launcher.breakdown(settings, await self._whole(settings, rung))
+            try:
+                whole = await self._whole(settings, rung)
+                answer = await self._launcher.breakdown(settings, whole)
+            except Unheard as error:
+                log.warning("the engine was not heard on %s: %s", settings.path.name, error)
+                self._rests_until = trio.current_time() + _REST
+                return None
             if answer is None:
                 self._unanswered.add(name)
                 return None

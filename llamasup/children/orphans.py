@@ -91,16 +91,16 @@ class Process:
         """Signal it and its group; a process that is gone is no error."""
         if self.alive():
             for send in (os.killpg, os.kill):
-                try:
+                # macOS says of a zombie that it may not be signalled.
+                with suppress(ProcessLookupError, PermissionError):
                     send(self.pid, number)
-                except ProcessLookupError:
-                    continue
 
 
 def _start_time(pid: int) -> str:
     if Path("/proc/self/stat").exists():
         # The name before the last ")" may hold anything; state is field 3, start time field 22.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        fields = text.rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]
     listing = subprocess.run(
         ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=True
@@ -114,6 +114,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._sockets = 0
+        self._marks: dict[int, Path] = {}
 
     def next_socket(self) -> Path:
         """A path for a child's socket that nobody has used."""
@@ -129,7 +130,8 @@ class RunFolder:
         """A child lives: leave a mark for whoever comes after us. Raises ModelUnavailable."""
         try:
             if process := Process.of(pid):
-                self._mark_of(process).touch()
+                mark = self._marks[pid] = self._mark_of(process)
+                mark.touch()
         except OSError as error:
             raise ModelUnavailable(f"{self.path} cannot be used: {error.strerror}") from error
 
@@ -139,9 +141,10 @@ class RunFolder:
             self._mark_of(process).touch()
 
     def unmark(self, pid: int) -> None:
-        """It is gone."""
-        for mark in self.path.glob(f"{_MARK}{pid}-*"):
-            mark.unlink(missing_ok=True)
+        """It is gone. (To look for its mark would take a descriptor, and there may be none.)"""
+        if mark := self._marks.pop(pid, None):
+            with suppress(OSError):
+                mark.unlink()
 
     def _mark_of(self, process: Process) -> Path:
         return self.path / f"{_MARK}{process.pid}-{process.started}"

@@ -11,7 +11,7 @@ from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.errors import EngineUnusable, ModelUnavailable
+from llamasup.errors import ModelUnavailable
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
 from llamasup.state import State
@@ -88,7 +88,7 @@ class Plan:
         """Changes when a model that was given up deserves another try."""
         try:
             return self._launcher.circumstances(self.settings)
-        except EngineUnusable:
+        except ModelUnavailable:
             return None
 
     async def learned(self) -> Learned | None:

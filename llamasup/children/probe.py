@@ -8,6 +8,7 @@ import h11
 
 from llamasup import sockets
 from llamasup.config.addresses import Address
+from llamasup.shortages import is_shortage
 
 _LONGEST_ANSWER = 4 << 20
 
@@ -16,23 +17,27 @@ class NoAnswer(Exception):
     """The child does not listen, broke off, or did not speak HTTP."""
 
 
+class NotAsked(Exception):
+    """We had no descriptor to ask with, or the like: that says nothing about the child."""
+
+
 async def ask(address: Address, target: str) -> tuple[int, bytes]:
-    """GET `target`: the status and the body. Raises NoAnswer; the caller bounds the time."""
+    """GET `target`: the status and the body. Raises NoAnswer and NotAsked.
+
+    The caller bounds the time.
+    """
     client = h11.Connection(h11.CLIENT)
     request = h11.Request(
         method="GET", target=target, headers=[("Host", "llamasup"), ("Connection", "close")]
     )
     try:
-        sock = await sockets.dial(address)
+        with await sockets.dial(address) as sock:
+            await sockets.send(sock, client.send(request) or b"")
+            return await _answer(sock, client)
+    except h11.ProtocolError as error:
+        raise NoAnswer(str(error)) from error
     except OSError as error:
-        raise NoAnswer(str(error)) from error
-    try:
-        await sockets.send(sock, client.send(request) or b"")
-        return await _answer(sock, client)
-    except (OSError, h11.ProtocolError) as error:
-        raise NoAnswer(str(error)) from error
-    finally:
-        sock.close()
+        raise (NotAsked if is_shortage(error) else NoAnswer)(str(error)) from error
 
 
 async def _answer(sock: socket.socket, client: h11.Connection) -> tuple[int, bytes]:

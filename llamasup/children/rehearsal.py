@@ -19,6 +19,8 @@ from llamasup.config.addresses import Address, UnixAddress
 from llamasup.engine.breakdown import breakdown
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.room import Amounts
+from llamasup.programs import signal_group
+from llamasup.shortages import is_shortage
 
 _PATIENCE = 10.0
 _KILL_PATIENCE = 30.0
@@ -33,10 +35,15 @@ class Rehearsal:
     address: Address
 
 
-async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | None:
-    """What the engine says; None if it says nothing within ten seconds.
+class Unheard(Exception):
+    """It could not be started for want of something, or was silent: no verdict on what it knows."""
 
-    Cancelled or not, its process is gone when this returns.
+
+async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | None:
+    """What the engine says; None if it cannot be run, or ends without a word of it.
+
+    Raises Unheard, also after ten seconds of silence. Cancelled or not, its process is gone when
+    this returns.
     """
     try:
         process = await trio.lowlevel.open_process(
@@ -47,13 +54,17 @@ async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | Non
             env=rehearsal.environment,
             start_new_session=True,
         )
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise Unheard(error.strerror) from error
         return None
     try:
-        with suppress(ModelUnavailable), trio.move_on_after(_PATIENCE):
+        with trio.move_on_after(_PATIENCE):
             run_folder.mark(process.pid)
             return await _answer(process)
-        return None
+        raise Unheard(f"it said nothing for {_PATIENCE:.0f} s")
+    except ModelUnavailable as error:
+        raise Unheard(str(error)) from error
     finally:
         await _end(process)
         run_folder.unmark(process.pid)
@@ -75,8 +86,7 @@ async def _answer(process: trio.Process) -> Amounts | None:
 
 async def _end(process: trio.Process) -> None:
     """At once: it has nothing to lose."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    signal_group(process, signal.SIGKILL)
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_PATIENCE):
         await process.wait()
     assert process.stdout is not None

@@ -21,6 +21,7 @@ from llamasup.memory.host import anonymous_memory
 log = logging.getLogger(__name__)
 
 _LONGEST_PATIENCE = 5.0
+_PAUSE_WITHOUT_MEANS = 1.0
 _DEAF = 2
 """So many health checks in a row without an answer are enough."""
 
@@ -92,12 +93,16 @@ async def _until_stalled(child: Watched, limits: Watch) -> None:
 
 
 async def _answer(child: Watched, target: str, patience: float) -> bytes | None:
-    with trio.move_on_after(min(patience, _LONGEST_PATIENCE)):
+    """What it answers, None if nothing; asked for as long as we lack the means to ask."""
+    while True:
         try:
-            return (await probe.ask(child.address, target))[1]
+            with trio.move_on_after(min(patience, _LONGEST_PATIENCE)):
+                return (await probe.ask(child.address, target))[1]
+            return None
         except probe.NoAnswer:
             return None
-    return None
+        except probe.NotAsked:
+            await trio.sleep(_PAUSE_WITHOUT_MEANS)
 
 
 def _check_memory(child: Watched, limits: Watch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (serve, check, models):
         command.add_to(commands)
     parsed = parser.parse_args(arguments)
+    # The names of files may be no text. (stderr escapes what it cannot write by itself.)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = parsed.run(parsed)
     except LlamasupError as error:

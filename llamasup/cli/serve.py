@@ -19,6 +19,7 @@ from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
 from llamasup.models.shelf import Look
 from llamasup.serve import DEMO, serve
+from llamasup.shortages import have_descriptors
 
 _M_ARENA_MAX = -8
 
@@ -49,6 +50,7 @@ def run(parsed: argparse.Namespace) -> int:
             print("\n".join(lines), file=sys.stderr)
 
     _keep_memory_flat()
+    have_descriptors(config.server.max_connections)
     trio.run(serve, config, source, os.environ, announce)
     _let_go_of_a_broken_log()
     return 0

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,8 +14,10 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
+from llamasup import programs
 from llamasup.engine.failures import explain
 from llamasup.errors import EngineUnusable, ModelUnavailable
+from llamasup.shortages import is_shortage
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _SAYS_UNIX_SOCKETS = re.compile(r"unix\s+socket", re.IGNORECASE)
@@ -52,8 +53,15 @@ EMBEDDED = Program((sys.executable, "-m", "llamasup.engine.embedded"), None)
 def locate(command: str, environ: Mapping[str, str], cache: Path) -> Program:
     """The program that `engine.command` means. Looks, runs nothing.
 
-    Raises EngineUnusable with what was looked for.
+    Raises EngineUnusable with what was looked for, and ModelUnavailable for a shortage.
     """
+    try:
+        return _located(command, environ, cache)
+    except OSError as error:
+        raise _verdict(error)(f"the engine cannot be looked for: {error.strerror}") from error
+
+
+def _located(command: str, environ: Mapping[str, str], cache: Path) -> Program:
     if command == "embedded":
         return _embedded()
     if command != "auto":
@@ -73,10 +81,22 @@ def _candidates(environ: Mapping[str, str], cache: Path) -> Iterator[Program]:
         yield _program(found)
     if found := shutil.which("llama", path=path):
         yield _program(found, "serve")
-    for cached in sorted(cache.glob("engines/*/llama-server"), reverse=True):
+    for cached in _newest_first(cache / "engines"):
         yield _program(str(cached))
     if importlib.util.find_spec("xllamacpp"):
         yield EMBEDDED
+
+
+def _newest_first(engines: Path) -> Iterator[Path]:
+    try:
+        folders = sorted(engines.iterdir(), reverse=True)
+    except OSError as error:
+        if is_shortage(error):
+            raise  # there may well be one
+        return
+    for folder in folders:
+        if (program := folder / "llama-server").exists():
+            yield program
 
 
 def _embedded() -> Program:
@@ -111,14 +131,18 @@ def _program(path: str, *arguments: str) -> Program:
 
 
 async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
-    """Run `--help` and `--version`. Raises EngineUnusable with the program's own words."""
+    """Run `--help` and `--version`. Raises EngineUnusable with the program's own words.
+
+    And ModelUnavailable where that is no verdict on it: it was silent, or could not be started
+    for want of something.
+    """
     outputs: dict[str, str] = {}
-    failures: list[EngineUnusable] = []
+    failures: list[ModelUnavailable] = []
 
     async def run(flag: str, nursery: trio.Nursery) -> None:
         try:
             outputs[flag] = await _output(program, flag, environment)
-        except EngineUnusable as error:
+        except ModelUnavailable as error:
             failures.append(error)
             nursery.cancel_scope.cancel()
 
@@ -129,29 +153,28 @@ async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
     if failures:
         raise failures[0]
     if patience.cancelled_caught:
-        # No verdict on the program: the machine may be busy. The next load asks again.
+        # The machine may be busy. The next load asks again.
         raise ModelUnavailable(f"{program} --help gave no answer within {_PATIENCE:.0f} s")
     return described(program, outputs["--help"], outputs["--version"])
 
 
 async def _output(program: Program, flag: str, environment: Mapping[str, str]) -> str:
     try:
-        done = await trio.run_process(
-            [*program.command, flag],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in our terminal is not for it
-        )
+        done = await programs.run([*program.command, flag], environment)
+    except programs.StillRunning as error:
+        raise ModelUnavailable(str(error)) from error
     except OSError as error:
-        raise EngineUnusable(f"{program} cannot be run: {error.strerror}") from error
+        raise _verdict(error)(f"{program} cannot be run: {error.strerror}") from error
     said = (done.stdout + done.stderr).decode(errors="replace").strip()
-    if done.returncode:
-        cause = explain(done.returncode, said.splitlines())
+    if done.status:
+        cause = explain(done.status, said.splitlines())
         raise EngineUnusable(f"{program} cannot be run: {cause.words}")
     return said
+
+
+def _verdict(error: OSError) -> type[ModelUnavailable]:
+    """A shortage passes, and is none on the engine."""
+    return ModelUnavailable if is_shortage(error) else EngineUnusable
 
 
 def described(program: Program, help_text: str, version_text: str) -> Engine:

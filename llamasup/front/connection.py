@@ -119,7 +119,8 @@ class Connection:
 
     def reset(self) -> None:
         """Close so that the client sees a broken connection, never a clean end."""
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        with suppress(OSError):  # macOS: the client has reset it already
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._sock.close()
 
     def close(self) -> None:

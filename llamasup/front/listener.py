@@ -19,13 +19,13 @@ from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk, converse
 from llamasup.front.departures import Departures
 from llamasup.front.replies import error_reply
+from llamasup.shortages import is_shortage
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
 _ONE_REQUEST = 64 << 10
 _PAUSE_WITHOUT_DESCRIPTORS = 0.1
-_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class TooManyConnections(LlamasupError):
@@ -252,15 +252,18 @@ class Front:
             await trio.lowlevel.wait_readable(listener)
             try:
                 sock, _ = listener.accept()
+            except BlockingIOError:
+                continue
             except OSError as error:
-                if error.errno in _OUT_OF_DESCRIPTORS:
+                if is_shortage(error):
                     log.error("cannot accept a connection: %s", error.strerror)
                     await trio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
                 # Anything else is about the one client that left before it was accepted.
                 continue
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with suppress(OSError):  # macOS: the client has reset it already
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if len(self._open) >= self._desk.settings.max_connections:
                 _turn_away(sock)
             else:

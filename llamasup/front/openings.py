@@ -42,7 +42,9 @@ class Opening:
 
     def comment(self, words: str) -> bytes:
         """A comment, which clients of streams pass over; the first one opens the answer."""
-        comment = self._framed(f": {' '.join(words.split())}\n\n".encode())
+        # Models are named after files, and those may be named by bytes that are no text.
+        line = " ".join(words.split()).encode(errors="replace")
+        comment = self._framed(b": %b\n\n" % line)
         if self.early:
             return comment
         head = self.head(_EVENT_STREAM, self._framing_line)

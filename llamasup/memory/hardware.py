@@ -19,11 +19,12 @@ from functools import lru_cache
 from glob import glob
 from importlib import import_module
 from pathlib import PurePosixPath
-from subprocess import DEVNULL
 from typing import Any, Final, Protocol
 
 import trio
 from attrs import evolve, frozen
+
+from llamasup import programs
 
 HOST: Final = "host"
 """The name of the host's own memory."""
@@ -81,10 +82,13 @@ class Device:
 
 
 class Machine(Protocol):
-    """Whom to ask. Cancelled, it leaves nothing behind."""
+    """Whom to ask. Who is silent now, for his driver hangs, is taken at his last word.
+
+    Cancelled, it leaves nothing behind but what cannot be ended.
+    """
 
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
-        """What the command prints, however it ends; nothing if it does not run, or does not end."""
+        """What the command prints, however it ends; nothing if it never ran to an end."""
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
         """By path, the files that match and can be read."""
@@ -328,21 +332,21 @@ class ThisMachine:
         self._patience = patience
         """A tool answers within a second, or never if a GPU has fallen off the bus."""
 
+        self._said: dict[tuple[str, ...], str] = {}
+        self._gpus: list[Device] = []
+        self._at_nvml = trio.CapacityLimiter(1)
+        """A thread that hangs in the driver is never had back: one is enough to lose."""
+
+        self._nvml_hangs = False
+
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """See Machine."""
         if shutil.which(command[0]) is None:
             return ""  # to find that out by starting it would take a hundred times as long
-        with trio.move_on_after(self._patience), suppress(OSError):
-            ended = await trio.run_process(
-                command,
-                stdin=DEVNULL,
-                stderr=DEVNULL,
-                capture_stdout=True,
-                check=False,
-                env=environment,
-            )
-            return ended.stdout.decode(errors="replace")
-        return ""
+        with trio.move_on_after(self._patience), suppress(OSError, programs.StillRunning):
+            ended = await programs.run(command, environment)
+            self._said[command] = ended.stdout.decode(errors="replace")
+        return self._said.get(command, "")
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
         """See Machine."""
@@ -350,9 +354,14 @@ class ThisMachine:
 
     async def nvml(self) -> list[Device]:
         """See Machine."""
-        with trio.move_on_after(self._patience):
-            return await trio.to_thread.run_sync(_ask_nvml, abandon_on_cancel=True)
-        return []
+        if self._nvml_hangs and not self._at_nvml.available_tokens:
+            return self._gpus
+        with trio.move_on_after(self._patience) as patience:
+            self._gpus = await trio.to_thread.run_sync(
+                _ask_nvml, abandon_on_cancel=True, limiter=self._at_nvml
+            )
+        self._nvml_hangs = patience.cancelled_caught
+        return self._gpus
 
 
 def read_files(patterns: Sequence[str]) -> dict[str, str]:
@@ -360,7 +369,7 @@ def read_files(patterns: Sequence[str]) -> dict[str, str]:
     files = {}
     for pattern in patterns:
         for path in glob(pattern) if "*" in pattern else (pattern,):
-            with suppress(OSError), open(path) as file:
+            with suppress(OSError), open(path, errors="replace") as file:
                 files[path] = file.read()
     return files
 

@@ -68,6 +68,7 @@ def _number_after(file: Path, label: str) -> int:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text()
+        # The kernel cuts a process's name at 15 bytes, in the middle of a letter too.
+        return file.read_text(errors="replace")
     except OSError:
         return ""

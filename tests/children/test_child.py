@@ -26,7 +26,7 @@ from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Kind
 from llamasup.states import ChildState
-from tests.harness import Journal, eventually, is_alive, running
+from tests.harness import Journal, eventually, is_alive, out_of_descriptors, running
 
 Fake = Callable[..., Mapping[str, object]]
 FirstChild = Callable[[Mapping[str, object]], Awaitable[Child]]
@@ -232,6 +232,21 @@ async def test_a_silent_load_is_ended_and_the_message_says_why(
     child = await first_child({**faking("--fake-never-ready"), "engine.load_timeout": 1})
     assert await cause_of_failure(child) == "nothing was heard of it for 1 s of loading"
     assert not is_alive(journal.entries("started")[0]["pid"])
+
+
+async def test_a_load_is_no_failure_while_we_have_no_descriptor_to_ask_how_it_goes(
+    faking: Fake, first_child: FirstChild, journal: Journal
+) -> None:
+    child = await first_child({**faking("--fake-load-seconds", "1"), "engine.load_timeout": 1})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child.run)
+        await journal.first("started")
+        with out_of_descriptors():
+            await eventually(lambda: trio.current_time() - child.last_progress > 1.5)
+            assert (child.state, child.cause) == (ChildState.STARTING, None)
+        await child.settled.wait()
+        assert child.state is ChildState.READY
+        child.stop()
 
 
 async def test_a_load_that_is_stopped_is_over_and_has_no_cause(
@@ -462,6 +477,27 @@ async def test_a_child_that_exits_by_itself_is_gone(
 async def test_a_child_that_lives_has_survived(faking: Fake, first_child: FirstChild) -> None:
     async with living(await first_child(faking())) as child:
         assert await child.survived()
+
+
+async def test_a_child_that_we_have_no_descriptor_to_ask_has_survived_for_all_we_know(
+    faking: Fake, first_child: FirstChild
+) -> None:
+    async with living(await first_child(faking())) as child:
+        with out_of_descriptors():
+            assert await child.survived()
+        assert child.state is ChildState.READY
+
+
+async def test_a_child_that_ends_while_there_are_no_descriptors_is_cleared_away(
+    faking: Fake, first_child: FirstChild, run_folder: RunFolder
+) -> None:
+    child = await first_child(faking())
+    async with trio.open_nursery() as nursery:
+        await started(child, nursery)
+        with out_of_descriptors():
+            exit_by_itself(child)
+            await eventually(lambda: child.state is ChildState.GONE)
+    assert left_in(run_folder) == []
 
 
 async def test_the_last_words_of_a_child_that_is_stopped_are_heard(

@@ -19,7 +19,7 @@ from llamasup.config.load import load
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState
-from tests.harness import FAKE, Journal, running
+from tests.harness import FAKE, Journal, out_of_descriptors, running
 
 Fake = Callable[..., Mapping[str, object]]
 Launching = Callable[[Mapping[str, object]], Launcher]
@@ -125,6 +125,15 @@ async def test_a_range_without_a_free_port_fails_the_load(
         launcher = launching({**faking(), "engine.port_range_start": 65535})
         with pytest.raises(ModelUnavailable, match=r"engine\.port_range_start"):
             await child_of(launcher, "fake")
+
+
+async def test_without_a_descriptor_to_look_for_a_port_the_load_fails_and_nothing_else(
+    faking: Fake, launching: Launching, first_port: int
+) -> None:
+    launcher = launching({**faking(), "engine.port_range_start": first_port})
+    await launcher.engine()
+    with out_of_descriptors(), pytest.raises(ModelUnavailable, match="no port can be looked for"):
+        await child_of(launcher, "fake")
 
 
 async def test_real_engines_serve_on_ports_too(

@@ -15,6 +15,7 @@ from attrs import define, evolve, field
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs, Source
 from llamasup.children.orphans import RunFolder
+from llamasup.children.rehearsal import Unheard
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
 from llamasup.memory.estimate import estimate
@@ -175,6 +176,26 @@ async def test_an_engine_without_an_answer_is_not_asked_again(housing: Housing) 
     assert await needs.ask_engine(house.settings, RUNG) is None
     assert (await needs.of(house.settings, RUNG, LITTLE)).source is Source.HEADER
     assert len(house.questions) == 1
+
+
+async def test_an_engine_that_was_not_heard_is_asked_again_later(
+    housing: Housing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = housing(qwen3())
+    needs = house.needs()
+    heard = Launcher.breakdown
+
+    async def unheard(*_: object) -> None:
+        raise Unheard("it was silent")
+
+    monkeypatch.setattr(Launcher, "breakdown", unheard)
+    assert (await needs.of(house.settings, RUNG, LITTLE)).source is Source.HEADER
+    monkeypatch.setattr(Launcher, "breakdown", heard)
+    assert (await needs.of(house.settings, RUNG, LITTLE)).source is Source.HEADER
+    assert house.questions == []
+    now = trio.current_time()
+    monkeypatch.setattr(trio, "current_time", lambda: now + 61)
+    assert (await needs.of(house.settings, RUNG, LITTLE)).source is Source.ENGINE
 
 
 async def test_an_engine_that_does_not_know_the_question_is_not_asked(housing: Housing) -> None:

@@ -20,7 +20,17 @@ import trio
 from llamasup.children.orphans import Process, default_base, own_run_folder, sweep
 from llamasup.config.addresses import TcpAddress
 from llamasup.errors import OperatorError
-from tests.harness import Client, Journal, chat, eventually, is_alive, request, running
+from tests.harness import (
+    Client,
+    Journal,
+    chat,
+    eventually,
+    is_alive,
+    oddly_named,
+    out_of_descriptors,
+    request,
+    running,
+)
 
 Fake = Callable[..., Mapping[str, object]]
 CHAT = "/v1/chat/completions"
@@ -250,6 +260,39 @@ def test_orphans_are_known_to_the_next_one_also_if_they_were_not_ended_yet(
         assert [mark.name for mark in killed_at_once.path.glob("child-*")] == [
             f"child-{orphan.pid}-{orphan.started}"
         ]
+
+
+def test_the_mark_of_one_that_is_gone_is_removed_without_any_descriptor(
+    base: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    with own_run_folder(base) as (folder, _):
+        folder.mark(sleeper.pid)
+        assert len(list(folder.path.iterdir())) == 1
+        with out_of_descriptors():
+            folder.unmark(sleeper.pid)
+            folder.unmark(sleeper.pid)
+        assert list(folder.path.iterdir()) == []
+
+
+def test_a_process_may_have_a_name_that_is_no_text() -> None:
+    with oddly_named() as process:
+        assert (found := Process.of(process.pid)) is not None
+        assert found.alive()
+
+
+def test_a_process_that_may_not_be_signalled_any_more_is_as_good_as_gone(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    process = Process.of(sleeper.pid)
+    assert process is not None
+    with monkeypatch.context() as macos:
+        macos.setattr(os, "killpg", refuse)
+        macos.setattr(os, "kill", refuse)
+        process.signal(signal.SIGTERM)
+    assert process.alive()
 
 
 def test_a_process_is_another_one_with_another_start_time(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import MockClock
 
+from llamasup import sockets
 from llamasup.children import probe
 from llamasup.config.addresses import TcpAddress, UnixAddress
+from tests.harness import out_of_descriptors
 
 
 @asynccontextmanager
@@ -86,3 +90,18 @@ async def test_a_probe_that_is_given_up_closes_its_connection() -> None:
         with trio.fail_after(5):
             await closed.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_shortage_of_ours_says_nothing_about_the_child() -> None:
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (address, _):
+        with out_of_descriptors(), pytest.raises(probe.NotAsked):
+            await probe.ask(address, "/health")
+
+
+async def test_a_child_whose_queue_stays_full_does_not_answer(autojump_clock: MockClock) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as crowded:
+        address = UnixAddress(f"{folder}/x.sock")
+        crowded.bind(address.path)
+        crowded.listen(0)
+        with await sockets.dial(address), pytest.raises(probe.NoAnswer):
+            await probe.ask(address, "/health")

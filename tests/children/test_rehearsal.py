@@ -11,9 +11,10 @@ import pytest
 import trio
 
 from llamasup.children.orphans import RunFolder
-from llamasup.children.rehearsal import Rehearsal, rehearse
+from llamasup.children.rehearsal import Rehearsal, Unheard, rehearse
 from llamasup.config.addresses import UnixAddress
-from tests.harness import eventually, is_alive
+from llamasup.errors import ModelUnavailable
+from tests.harness import eventually, is_alive, out_of_descriptors
 
 ROW = (
     '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":'
@@ -54,12 +55,33 @@ async def test_an_engine_that_ends_without_a_word_has_no_answer(
     assert nothing_is_left(run_folder, tmp_path)
 
 
-async def test_an_engine_that_is_silent_is_given_up(
+async def test_an_engine_that_is_silent_is_given_up_for_this_time(
     saying: Saying, run_folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llamasup.children.rehearsal._PATIENCE", 0.3)
-    assert await rehearse(saying("sleep 600"), run_folder) is None
+    with pytest.raises(Unheard, match="it said nothing for"):
+        await rehearse(saying("sleep 600"), run_folder)
     assert nothing_is_left(run_folder, tmp_path)
+
+
+async def test_an_engine_that_cannot_be_started_for_want_of_something_is_not_heard(
+    saying: Saying, run_folder: RunFolder
+) -> None:
+    rehearsal = saying("echo words")
+    with out_of_descriptors(), pytest.raises(Unheard, match="Too many open files"):
+        await rehearse(rehearsal, run_folder)
+
+
+async def test_an_engine_that_cannot_be_marked_is_not_heard_and_leaves_nothing_behind(
+    saying: Saying, run_folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(pid: int) -> None:
+        raise ModelUnavailable("the disk is full")
+
+    monkeypatch.setattr(run_folder, "mark", is_full)
+    with trio.fail_after(5), pytest.raises(Unheard, match="the disk is full"):
+        await rehearse(saying("sleep 600"), run_folder)
+    assert list(run_folder.path.iterdir()) == []
 
 
 async def test_a_program_that_is_not_there_has_no_answer(run_folder: RunFolder) -> None:

@@ -49,6 +49,9 @@ class StubChild:
         self.answers: Iterator[bytes | None] = iter(lambda: b"always the same", b"")
         """To each question; None is silence."""
 
+        self.unaskable = False
+        """For a shortage of ours."""
+
         self.asked: list[str] = []
         self.stopped: Cause | None = None
         self.retired: Cause | None = None
@@ -57,6 +60,8 @@ class StubChild:
     async def ask(self, address: Address, target: str) -> tuple[int, bytes]:
         await trio.lowlevel.checkpoint()
         assert address == self.address
+        if self.unaskable:
+            raise probe.NotAsked("Too many open files")
         self.asked.append(target)
         answer = next(self.answers)
         if answer is None:
@@ -115,6 +120,25 @@ async def test_a_child_that_refuses_to_be_asked_is_as_good_as_deaf(
 
     monkeypatch.setattr(probe, "ask", refuse)
     assert await child.watched() == 60
+    assert child.stopped is not None
+
+
+@pytest.mark.parametrize("users", [0, 1])
+async def test_a_child_that_we_have_no_means_to_ask_is_asked_when_we_have(
+    autojump_clock: MockClock, child: StubChild, users: int
+) -> None:
+    child.users = users
+    child.unaskable = True
+    child.answers = iter([b"some tokens", None, None])
+
+    async def end_the_shortage() -> None:
+        await trio.sleep(HOUR / 2)
+        assert (child.asked, child.stopped) == ([], None)
+        child.unaskable = False
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_the_shortage)
+        assert HOUR / 2 < await child.watched() < HOUR
     assert child.stopped is not None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import socket
@@ -16,6 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
 import trio
 from attrs import frozen
@@ -121,6 +123,28 @@ async def test_the_configuration_of_the_repository_is_served_as_it_stands(home: 
         llamasup = await home.listens(program)
         assert str(REPOSITORY / "llamasup.toml") in program.said
         assert (await llamasup.ask("POST", CHAT, chat(1000))).text() == DEMO_TEXT
+
+
+async def test_it_opens_as_many_files_as_the_system_grants_and_says_if_those_are_too_few(
+    home: Home,
+) -> None:
+    before = _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # which it inherits
+    try:
+        async with home.serve(*ANY_PORT, LLAMASUP_SERVER_MAX_CONNECTIONS="1000000") as program:
+            await home.listens(program)
+            granted = psutil.Process(program.process.pid).rlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert granted == (min(hard, 1 << 20), hard)
+    assert "server.max_connections (1000000) may take 2000256 open files" in program.said
+
+
+def test_a_model_file_may_have_a_name_that_is_no_text(home: Home, count_model: Path) -> None:
+    shutil.copy(count_model, os.fsencode(home.folder) + b"/caf\xe9.gguf")
+    done = home.run("models", "--models-dir", home.folder, PYTHONIOENCODING="utf-8:strict")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.gguf" in done.stdout
 
 
 async def test_a_model_file_is_served_under_its_own_name(home: Home, count_model: Path) -> None:

@@ -14,6 +14,8 @@ import trio
 from llamasup.engine.argv import environment
 from llamasup.engine.locate import EMBEDDED, Engine, Program, ask, described, locate
 from llamasup.errors import EngineUnusable, ModelUnavailable
+from llamasup.programs import StillRunning
+from tests.harness import out_of_descriptors
 
 HELP = (
     "-m, --model FNAME   model path\n--host HOST   address, or UNIX\n      socket ending in .sock\n"
@@ -204,6 +206,35 @@ async def test_a_program_that_never_answers_is_not_waited_for_but_no_verdict_on_
         pytest.raises(ModelUnavailable, match="--help gave no answer within") as failure,
     ):
         await asked(engine)
+    assert not isinstance(failure.value, EngineUnusable)
+
+
+async def test_a_shortage_of_ours_is_no_verdict_on_the_program(tmp_path: Path) -> None:
+    engine = executable(tmp_path / "x", "#!/bin/sh\nexit 0\n")
+    with out_of_descriptors(), pytest.raises(ModelUnavailable, match="open files") as failure:
+        await asked(engine)
+    assert not isinstance(failure.value, EngineUnusable)
+
+
+async def test_a_program_that_hangs_since_it_was_asked_before_is_no_verdict_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(*_: object) -> None:
+        raise StillRunning("x --help was given up, and has not ended yet")
+
+    monkeypatch.setattr("llamasup.programs.run", hangs)
+    with pytest.raises(ModelUnavailable, match="has not ended yet") as failure:
+        await asked(tmp_path / "x")
+    assert not isinstance(failure.value, EngineUnusable)
+
+
+@pytest.mark.usefixtures("no_embedded")
+def test_a_cache_that_cannot_be_looked_through_for_want_of_descriptors_is_no_verdict_either(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cache" / "engines").mkdir(parents=True)
+    with out_of_descriptors(), pytest.raises(ModelUnavailable) as failure:
+        found("auto", tmp_path)
     assert not isinstance(failure.value, EngineUnusable)
 
 

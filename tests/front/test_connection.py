@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,13 @@ from trio.testing import wait_all_tasks_blocked
 from llamasup.config.schema import Seconds
 from llamasup.front.connection import ClientLeft, Connection
 from tests.harness import PATIENCE
+
+
+class NoOptions(socket.socket):
+    """As on macOS, once its client has reset it."""
+
+    def setsockopt(self, *_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
 
 
 @asynccontextmanager
@@ -186,3 +194,11 @@ async def test_to_close_twice_is_harmless() -> None:
         connection.close()
         connection.close()
         assert await received(client) == b""
+
+
+async def test_a_socket_that_takes_no_options_any_more_is_closed_all_the_same() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stubborn = NoOptions(socket.AF_UNIX, fileno=ours.detach())
+        Connection(stubborn, Seconds(PATIENCE)).reset()
+        assert stubborn.fileno() == -1

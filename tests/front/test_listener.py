@@ -208,3 +208,33 @@ async def test_who_connects_and_leaves_at_once_harms_nobody(faking: Faking) -> N
                 client.leave_by_reset()
         with trio.fail_after(PATIENCE):
             assert (await llamasup.ask("GET", "/health")).status == 200
+
+
+async def test_a_client_whose_socket_takes_no_options_any_more_harms_nobody(
+    faking: Faking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reset_already(sock: socket.socket, level: int, *_: object) -> None:
+        if level == socket.IPPROTO_TCP:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    async with running(faking()) as llamasup:
+        monkeypatch.setattr(socket.socket, "setsockopt", reset_already)
+        assert (await llamasup.ask("GET", "/health")).status == 200
+
+
+async def test_a_knock_that_nobody_stands_behind_is_no_shortage(
+    faking: Faking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept, knocks = socket.socket.accept, []
+
+    def gone_already(listener: socket.socket) -> tuple[socket.socket, object]:
+        knocks.append(listener)
+        if len(knocks) == 1:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return accept(listener)
+
+    async with running(faking()) as llamasup:
+        monkeypatch.setattr(socket.socket, "accept", gone_already)
+        assert (await llamasup.ask("GET", "/health")).status == 200
+    assert len(knocks) > 1
+    assert "cannot accept" not in caplog.text

@@ -45,6 +45,11 @@ def test_an_answer_that_nobody_opened_has_the_engines_head() -> None:
     assert opening.suits(ReplyHead(404, [], 5, False))
 
 
+def test_a_comment_may_name_a_model_whose_file_has_a_name_that_is_no_text() -> None:
+    _, body = parted(Opening(asked(), []).comment("loading caf\udce9"))
+    assert body == b": loading caf?\n\n"
+
+
 def test_the_first_comment_opens_the_answer_and_no_other_head_follows() -> None:
     opening = Opening(asked(), [CORS])
     lines, body = parted(opening.comment("loading qwen3"))

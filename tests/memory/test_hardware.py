@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from llamasup.memory.hardware import (
     HOST,
@@ -32,6 +34,7 @@ from llamasup.memory.hardware import (
     parse_vm_stat,
     read_nvml,
 )
+from tests.harness import eventually, out_of_descriptors
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 MEMINFO_TOTAL, MEMINFO_AVAILABLE = 24684092 * KIB, 23962976 * KIB
@@ -427,6 +430,42 @@ async def test_a_tool_that_hangs_is_ended_and_has_said_nothing() -> None:
         assert await ThisMachine(patience=0.5).run(PYTHON, "-c", hang) == ""
 
 
+async def test_a_tool_that_hangs_is_taken_at_its_last_word(tmp_path: Path) -> None:
+    hangs = tmp_path / "hangs"
+    tool = f"test -e {hangs} && exec sleep 600; echo words"
+    machine = ThisMachine(patience=0.5)
+    assert await machine.run("/bin/sh", "-c", tool) == "words\n"
+    hangs.touch()
+    with trio.fail_after(10):
+        assert await machine.run("/bin/sh", "-c", tool) == "words\n"
+
+
+async def test_a_tool_that_hangs_in_its_driver_holds_nobody_up_and_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamasup.programs.signal_group", lambda *_: None)
+    monkeypatch.setattr("llamasup.programs._DEATH_PATIENCE", 0.2)
+    pids = tmp_path / "pids"
+    machine = ThisMachine(patience=0.5)
+    try:
+        with trio.fail_after(5):  # half of 20 times our patience
+            for _ in range(20):
+                assert (
+                    await machine.run("/bin/sh", "-c", f"echo $$ >> {pids}; exec sleep 600") == ""
+                )
+        assert len(pids.read_text().split()) == 1
+    finally:
+        for pid in pids.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
+async def test_a_shortage_of_ours_takes_no_gpu_away(tmp_path: Path) -> None:
+    machine = ThisMachine()
+    assert await machine.run("/bin/sh", "-c", "echo words") == "words\n"
+    with out_of_descriptors():
+        assert await machine.run("/bin/sh", "-c", "echo words") == "words\n"
+
+
 async def test_files_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "card0").write_text("8\n")
     (tmp_path / "card1").mkdir()
@@ -451,6 +490,38 @@ async def test_nvidias_library_without_a_driver_knows_no_gpus(
     library.nvmlInit = fail
     monkeypatch.setitem(sys.modules, "pynvml", library)
     assert await ThisMachine().nvml() == []
+
+
+async def test_a_driver_that_hangs_takes_one_thread_and_no_gpu_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = Device("CUDA0", Kind.NVIDIA, 8, 5, "some GPU")
+    library = nvml([SimpleNamespace(total=8, free=5)])
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    machine = ThisMachine(patience=0.2)
+    assert await machine.nvml() == [gpu]
+
+    answers, asked = threading.Event(), []
+
+    def hang() -> None:
+        asked.append(threading.get_ident())
+        answers.wait()
+
+    library.nvmlInit = hang
+    try:
+        with trio.fail_after(5):  # a fraction of 50 times our patience
+            for _ in range(50):
+                assert await machine.nvml() == [gpu]
+        assert len(asked) == 1
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+    finally:
+        answers.set()
+    library.nvmlDeviceGetMemoryInfo = lambda gpu: SimpleNamespace(total=8, free=1)
+
+    async def is_asked_again() -> bool:
+        return await machine.nvml() == [evolve(gpu, free=1)]
+
+    await eventually(is_asked_again)
 
 
 async def test_the_host_that_we_run_on_has_memory() -> None:

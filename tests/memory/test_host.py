@@ -16,6 +16,7 @@ from llamasup.memory.host import (
     most_resident,
     oom_kills,
 )
+from tests.harness import oddly_named
 
 NOBODY = 2**22 + 1  # above the highest pid that Linux gives
 
@@ -68,3 +69,9 @@ def test_a_process_that_is_gone_holds_nothing() -> None:
 
 def test_the_kernels_kills_are_counted_and_do_not_grow_by_themselves() -> None:
     assert oom_kills() == oom_kills() >= 0
+
+
+def test_a_process_may_have_a_name_that_is_no_text() -> None:
+    with oddly_named() as process:
+        assert anonymous_memory(process.pid) > 0
+        assert most_resident(process.pid) > 0

@@ -1,0 +1,75 @@
+"""What a system may run short of: which errors say so, and descriptors, as many as may be had.
+
+A shortage passes. It is no verdict on anybody: not on the program that could not be started, nor
+on the child that could not be asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+from contextlib import suppress
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_SHORTAGES: Final = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
+        errno.EAGAIN,  # of processes
+        errno.EADDRNOTAVAIL,  # of local ports to dial from
+    }
+)
+
+_PLENTY: Final = 1 << 20
+"""What Linux allows at most unless told otherwise; some containers say a thousand times as much."""
+
+_OPEN_MAX: Final = 10_240
+"""macOS refuses more, though it calls its limit infinite."""
+
+_OF_A_CONNECTION: Final = 2
+"""The client's, and the child's while it answers."""
+
+_OF_ALL_ELSE: Final = 256
+
+
+def is_shortage(error: OSError) -> bool:
+    """Was there too little of something, so that the very same may succeed later?
+
+    Whoever asks about a non-blocking socket has caught BlockingIOError before: there EAGAIN only
+    says "not now".
+    """
+    return error.errno in _SHORTAGES
+
+
+def have_descriptors(connections: int) -> None:
+    """Raise our limit on open files as far as we may; warn if so many connections need more.
+
+    Children inherit it. To give them the old one would take code between fork and exec, and they
+    do not mind: llama-server polls, and what a child opens has low numbers even for a select().
+    """
+    limit = _raised()
+    needed = connections * _OF_A_CONNECTION + _OF_ALL_ELSE
+    if limit < needed:
+        log.warning(
+            "server.max_connections (%d) may take %d open files, and this process may have %d:"
+            ' raise the limit ("ulimit -Hn", LimitNOFILE= of a systemd unit), or lower'
+            " server.max_connections",
+            connections,
+            needed,
+            limit,
+        )
+
+
+def _raised() -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _PLENTY
+    most = _PLENTY if hard == resource.RLIM_INFINITY else min(hard, _PLENTY)
+    for limit in (most, _OPEN_MAX):
+        if limit > soft:
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                return limit
+    return soft
