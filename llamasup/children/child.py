@@ -222,7 +222,7 @@ class Child:
             )
         except OSError as error:
             words = f"{self.launch.argv[0]} cannot be run: {error.strerror}"
-            kind = Kind.UNKNOWN if is_shortage(error) else Kind.ENGINE_UNUSABLE
+            kind = Kind.SHORTAGE if is_shortage(error) else Kind.ENGINE_UNUSABLE
             self.cause = Cause(kind, words)
             return None
         self.pid = process.pid
@@ -234,7 +234,7 @@ class Child:
         try:
             self._run_folder.mark(process.pid)
         except ModelUnavailable as error:
-            self.cause = Cause(Kind.UNKNOWN, str(error))
+            self.cause = Cause(Kind.SHORTAGE, str(error))
             return False
         return True
 

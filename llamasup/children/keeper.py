@@ -264,7 +264,7 @@ class Keeper:
         except LlamasupError as error:
             # What is not the engine's fault, such as a range without a free port, may pass.
             unusable = isinstance(error, EngineUnusable)
-            cause = Cause(Kind.ENGINE_UNUSABLE if unusable else Kind.UNKNOWN, str(error))
+            cause = Cause(Kind.ENGINE_UNUSABLE if unusable else Kind.SHORTAGE, str(error))
             self._note_failed_start(cause)
             self._fail(load, cause)
             missed = True

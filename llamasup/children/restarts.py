@@ -51,6 +51,8 @@ def after_death(record: Record, now: float, ready_for: float, jitter: float) -> 
 
 def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
     """A child died before it was ready. `jitter` is random, from 0 to 1."""
+    if kind is Kind.SHORTAGE:
+        return _delayed(record, now, jitter)  # no verdict on the model, however often
     failed = evolve(record, failed_starts=record.failed_starts + 1)
     if kind is Kind.OUT_OF_MEMORY:
         # No verdict on the model: others may leave some. But no storm of attempts either.

@@ -37,6 +37,8 @@ class Kind(Enum):
     """It lives, but nothing moves."""
     FINISHED = "finished"
     """It ended by itself and found nothing wrong."""
+    SHORTAGE = "shortage"
+    """We lacked something to start it with: a process, a descriptor, a port. That may pass."""
     UNKNOWN = "unknown"
 
 

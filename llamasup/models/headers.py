@@ -36,7 +36,11 @@ class Headers:
         now = stamp(parts_of(path))
         then, reading = self._known.get(path, (None, None))
         if reading is None or then != now:
-            reading = await trio.to_thread.run_sync(_read, path, abandon_on_cancel=True)
+            try:
+                reading = await trio.to_thread.run_sync(_read, path, abandon_on_cancel=True)
+            except OSError as error:
+                # Not remembered: it may be the disk, or a want of descriptors.
+                return Reading(defect=f"{error.filename}: {error.strerror}")
             self._known[path] = now, reading
         return reading
 
@@ -59,8 +63,6 @@ def _read(path: Path) -> Reading:
     try:
         size = sum(part.stat().st_size for part in parts)
         return Reading(joined([header_of(part) for part in parts]), size)
-    except OSError as error:
-        return Reading(defect=f"{error.filename}: {error.strerror}")
     except BrokenModelFile as error:
         return Reading(defect=f"{path}: {error}")
     except BadModelFile:

@@ -43,6 +43,16 @@ def test_five_starts_that_fail_in_a_row_are_enough() -> None:
     assert record.given_up
 
 
+def test_what_we_lacked_is_no_verdict_but_no_storm_follows_either() -> None:
+    record, waits = Record(), []
+    for _ in range(3 * MOST_FAILED_STARTS):
+        record = after_failed_start(record, now=0.0, kind=Kind.SHORTAGE, jitter=HALF)
+        waits.append(record.wait(0.0))
+    assert not record.given_up
+    assert waits[:4] == [0, 1, 2, 4]
+    assert waits[-1] == LONGEST_PAUSE
+
+
 def test_a_start_that_succeeds_in_between_is_a_new_beginning_for_the_count() -> None:
     record = Record()
     for _ in range(3 * MOST_FAILED_STARTS):

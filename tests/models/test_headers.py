@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -73,6 +75,21 @@ async def test_what_no_engine_can_load_is_a_defect(
         path.write_bytes(content)
     reading = await Headers().of(path)
     assert (reading.header, reading.defect) == (None, f"{path}: {why}")
+
+
+async def test_what_could_not_be_read_for_want_of_something_is_read_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = qwen3().write(tmp_path)
+    headers = Headers()
+    with monkeypatch.context() as shortage:
+        shortage.setattr("llamasup.models.headers.header_of", lacking)
+        assert os.strerror(errno.EMFILE) in (await headers.of(path)).defect
+    assert (await headers.of(path)).header is not None
+
+
+def lacking(path: Path) -> NoReturn:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
 
 async def test_a_download_that_broke_off_is_a_defect(tmp_path: Path) -> None:
