@@ -164,13 +164,13 @@ Decisions, and why
   only follow a whole event. llama-server writes each event as one chunk, so nothing waits.
 - **Replays are for requests of which the client has seen nothing.** To go on in the middle of an
   answer would need the engine to continue its own words, which not every API and model can.
-- **A shortage is no verdict** (`shortages`). Who cannot be started or asked for want of descriptors,
-  processes or ports is neither unusable nor dead, and nothing is given up for it.
-- **Only an engine's error message can say that memory ran out,** and not what it quotes: all else in
-  an answer may be anybody's words, who could so push a model down its ladder.
-- **All that is received comes into one buffer,** and is copied. Reads with buffers of their own, cut
-  down to the little that came, left the heap in shreds: a megabyte more every five minutes. For the
-  same reason, worker threads get no heaps of their own (`cli.serve`).
+- **A shortage is no verdict** (`shortages`). Who cannot be started or asked for want of
+  descriptors, processes or ports is neither unusable nor dead, and nothing is given up for it.
+- **Only an engine's error message can say that memory ran out,** and not what it quotes: all else
+  in an answer may be anybody's words, who could so push a model down its ladder.
+- **All that is received comes into one buffer,** and is copied. Reads with buffers of their own,
+  cut down to the little that came, left the heap in shreds: a megabyte more every five minutes. For
+  the same reason, worker threads get no heaps of their own (`cli.serve`).
 - **Learned rungs and footprints are the only state on disk.** What lives is marked in the run
   folder, which a reboot empties together with the processes.
 - **Folders are looked through when it matters, not watched:** before a listing, before a name is
