@@ -30,6 +30,7 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     states      the states of children and keepers, and what may follow what
     shortages   what a system may run short of, and as many descriptors as may be had
     config/     llamasup.toml, environment and flags become a `Config`
+    access/     who may come: web pages, and whoever has the operator's key
     sockets     raw non-blocking sockets: dial, send, receive
     programs    programs that are asked something, and may hang in a driver for ever
     models/     what GGUF files hold, which models folders hold, their names; the demo model

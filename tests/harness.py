@@ -108,7 +108,9 @@ def request(
         b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     )
     lines = [f"{method} {path} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in {"Host": "test", **(headers or {})}.items()]
+    lines += [
+        f"{name}: {value}" for name, value in {"Host": "localhost", **(headers or {})}.items()
+    ]
     if body is not None:
         lines.append(f"Content-Length: {len(content)}")
     return "\r\n".join([*lines, "", ""]).encode() + content

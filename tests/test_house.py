@@ -20,6 +20,7 @@ ROOMS = (
     "states",
     "shortages",
     "config",
+    "access",
     "sockets",
     "programs",
     "models",
@@ -40,6 +41,8 @@ ROOMS = (
 """From the ground up: each imports only from itself and from those above it in this list."""
 
 PURE = (
+    "access.keys",
+    "access.pages",
     "children.restarts",
     "config.addresses",
     "config.checks",
@@ -48,7 +51,6 @@ PURE = (
     "config.tree",
     "config.units",
     "config.wording",
-    "control.guard",
     "control.model_fits",
     "engine.argv",
     "engine.breakdown",

@@ -68,6 +68,8 @@ class Launch:
     load_timeout: Seconds
     stop_grace: Seconds
     watch: Watch
+    asks_for_keys: bool = False
+    """The operator has it check clients' keys itself."""
 
 
 class Child:

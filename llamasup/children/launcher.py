@@ -18,7 +18,7 @@ from llamasup.children.rehearsal import Rehearsal, rehearse
 from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.engine.argv import CHILD_MODE, argv, environment
+from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment
 from llamasup.engine.locate import Engine, Program, ask, locate
 from llamasup.engine.memory_args import FIT, word_after
 from llamasup.errors import ModelUnavailable
@@ -90,6 +90,9 @@ class Launcher:
                 health_interval=self.config.recovery.health_interval,
                 max_memory=self.config.engine.max_child_memory or None,
                 retirement=self.config.recovery.retirement,
+            ),
+            asks_for_keys=asks_for_keys(
+                [*self.config.engine.args, *settings.extra_args], self.config.engine.env
             ),
         )
         child = Child(launch, self._run_folder)

@@ -67,7 +67,8 @@ class Server:
     listen: tuple[str, ...] = field(default="127.0.0.1:8080", converter=_tuple_of_one_or_many)
     default_model: str = ""
     path_prefixes: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ("*",)
+    cors_origins: tuple[str, ...] = ("local",)
+    hosts: tuple[str, ...] = ()
     max_connections: int = field(
         default=4096, validator=at_least(1), metadata={"write": "a number such as 4096"}
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -16,11 +17,14 @@ import trio
 from attrs import define, field
 
 from llamasup import __version__
+from llamasup.access import pages
+from llamasup.access.keys import Tries, header
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config
-from llamasup.control import guard, model_fits, posted
-from llamasup.errors import EngineUnusable, Forbidden, LlamasupError, OperatorError
+from llamasup.control import model_fits, posted
+from llamasup.errors import ClientError, EngineUnusable, Forbidden, LlamasupError, OperatorError
+from llamasup.front.requests import CLIENT
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.contexts import TrainedContexts
 from llamasup.pool.fits import survey
@@ -63,6 +67,7 @@ class ControlApp:
     launcher: Launcher
     started: float
     _trained: TrainedContexts = field(factory=TrainedContexts, init=False)
+    _tries: Tries = field(factory=Tries, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or see the server's lifespan through."""
@@ -70,26 +75,38 @@ class ControlApp:
             await _live(receive, send)
             return
         try:
-            await _reply(send, *await self._answer(scope, receive))
+            status, document = await self._answer(scope, receive)
         except LlamasupError as error:
-            await _reply(send, error.status, json.loads(error.body()))
+            await _reply(send, error.status, json.loads(error.body()), error.retry_after)
+        else:
+            await _reply(send, status, document)
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, object]:
-        match scope["path"].removeprefix("/v1"):
+        match path := scope["path"].removeprefix("/v1"):
             case "/health":
                 return 200, self.health()
-            case "/modelFits":
-                return 200, await self.model_fits()
             case "/models":
                 return 200, await self.models()
-            case str(path) if path.startswith("/models/"):
+            case str() if path.startswith("/models/"):
                 return 200, await self.model(path.removeprefix("/models/"))
+        return await self._answer_operator(path, scope, receive)
+
+    async def _answer_operator(
+        self, path: str, scope: Scope, receive: Receive
+    ) -> tuple[int, object]:
+        """What only operators are to see: no web page, under whatever name it asks for us."""
+        body = await _body(receive)
+        pages.refuse_web_pages(scope["headers"])
+        pages.refuse_foreign_hosts(scope["headers"], self.running.config.server)
+        match path:
+            case "/modelFits":
+                return 200, await self.model_fits()
             case "/api/status":
                 return 200, self.status()
             case "/api/restart":
                 return self.restart(scope)
             case "/config":
-                return await self.configuration(scope, receive)
+                return await self.configuration(scope, body)
         return 404, _error("not_found", "there is no such page")
 
     def health(self) -> object:
@@ -138,11 +155,9 @@ class ControlApp:
     def restart(self, scope: Scope) -> tuple[int, object]:
         """Start a model's child anew, also one that was given up: `?model=NAME`.
 
-        Not for web pages: no browser of an operator shall be talked into it. If there is an admin
-        key, it takes that. Raises Forbidden and Unauthorized.
+        If there is an admin key, it takes that. Raises Unauthorized and TooManyTries.
         """
-        guard.refuse_web_pages(scope["headers"])
-        guard.demand_key(scope["headers"], self.running.config.server.admin_key)
+        self._demand_key(scope, self.running.config)
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[0]
         keeper = self.pool.keepers.get(asked)
         if keeper is None:
@@ -150,34 +165,39 @@ class ControlApp:
         keeper.restart()
         return 200, {"model": asked, "state": keeper.state.value}
 
-    async def configuration(self, scope: Scope, receive: Receive) -> tuple[int, object]:
+    async def configuration(self, scope: Scope, body: bytes) -> tuple[int, object]:
         """The configuration in effect; a POST puts another one into effect, not into the file.
 
-        Raises Forbidden and Unauthorized.
+        Raises Forbidden, Unauthorized and TooManyTries.
         """
-        body = await _body(receive)
-        headers = scope["headers"]
-        guard.refuse_web_pages(headers)
-
-        def guarded(running: Config) -> Config:
-            guard.refuse_foreign_hosts(headers, running.server.listen)
-            guard.demand_key(headers, running.server.admin_key)
-            return running
 
         def changed(running: Config) -> Config:
             """Asked when no other change is under way: the key may be another one by then."""
-            if not guarded(running).server.admin_key:
+            self._demand_key(scope, running)
+            if not running.server.admin_key:
                 raise Forbidden("this takes an operator's key; write one as server.admin_key")
-            return posted.read(body, guard.header(headers, b"content-type"), running)
+            return posted.read(body, header(scope["headers"], b"content-type"), running)
 
         if scope["method"] != "POST":
-            return 200, posted.shown(guarded(self.running.config))
+            self._demand_key(scope, self.running.config)
+            return 200, posted.shown(self.running.config)
         try:
             await self.running.adopt(changed)
         except (OperatorError, EngineUnusable) as error:
             return 400, _error("invalid_configuration", str(error))
         log.info("an operator has changed the configuration over HTTP")
         return 200, {"status": "in effect", "note": _NOT_WRITTEN}
+
+    def _demand_key(self, scope: Scope, running: Config) -> None:
+        """Raises Unauthorized and TooManyTries; operators hear who has tried in vain."""
+        headers = scope["headers"]
+        client = header(headers, CLIENT).decode("latin-1")
+        try:
+            self._tries.demand_key(headers, running.server.admin_key, client, trio.current_time())
+        except ClientError as error:
+            if header(headers, b"authorization"):
+                log.warning("a wrong operator's key came from %s: %s", client, error)
+            raise
 
     def status(self) -> object:
         """Everything an operator asks first."""
@@ -233,8 +253,12 @@ def _error(code: str, message: str) -> object:
     return {"error": {"message": message, "type": "invalid_request_error", "code": code}}
 
 
-async def _reply(send: Send, status: int, document: object) -> None:
+async def _reply(
+    send: Send, status: int, document: object, retry_after: float | None = None
+) -> None:
     body = json.dumps(document).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if retry_after is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(retry_after)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

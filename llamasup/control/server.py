@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
@@ -37,6 +38,11 @@ class ControlServer:
     def address(self) -> Address:
         """Where it listens."""
         return UnixAddress(str(self._socket))
+
+    @property
+    def withheld(self) -> Collection[bytes]:
+        """It looks at keys itself."""
+        return ()
 
     def __str__(self) -> str:
         return "control"

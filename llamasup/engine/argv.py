@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from llamasup.config.addresses import Address, UnixAddress
@@ -64,12 +65,24 @@ def _layers(layers: int | None) -> str:
     return ALL_LAYERS if layers < 0 else str(layers)
 
 
+def asks_for_keys(args: Sequence[str], extra: Mapping[str, str]) -> bool:
+    """Has the operator told the engine to check clients' keys itself?"""
+    return not _ASKING.isdisjoint(args) or not _ASKING.isdisjoint(extra)
+
+
+_ASKING = {"--api-key", "--api-key-file", "LLAMA_API_KEY", "LLAMA_ARG_API_KEY_FILE"}
+
+
 def environment(
     program: Program, base: Mapping[str, str], extra: Mapping[str, str], platform: str
 ) -> dict[str, str]:
-    """The environment of a child: `base`, what we need of it, and the user's `extra` on top."""
+    """The environment of a child: of `base` what an engine may need, and the user's `extra`.
+
+    What else is in there is not its affair: keys of clouds and hubs, the operator's own, the socket
+    of a service manager. Whoever wants it to have something of that writes it into `engine.env`.
+    """
     result = {
-        **base,
+        **{name: value for name, value in base.items() if _FOR_ENGINES.fullmatch(name)},
         CHILD_MODE: "1",
         # A failed assertion would start gdb, and keep the dying child's memory meanwhile.
         "GGML_NO_BACKTRACE": "1",
@@ -79,3 +92,17 @@ def environment(
         folders = [str(program.folder), base.get(library_path, "")]
         result[library_path] = os.pathsep.join(folder for folder in folders if folder)
     return result | dict(extra)
+
+
+# By what they are for: a process, its libraries, drivers, backends, threads, Python. Never a key.
+_FOR_ENGINES = re.compile(
+    r"(?!.*(?:KEY|TOKEN|SECRET|PASSW|CREDENTIAL))(?:"
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TZ|TZDIR|TMPDIR|TEMP|TMP|LANG|LANGUAGE|SYSTEMROOT"
+    r"|LD_(?:LIBRARY_PATH|PRELOAD|BIND_NOW)|LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX"
+    r"|PYTHON(?:PATH|HOME|NOUSERSITE|MALLOC)"
+    r"|(?:LC|XDG|DYLD|NIX|WSL|MALLOC|GLIBC|ASAN|UBSAN|TSAN|GGML|LLAMA"
+    r"|CUDA|CUBLAS|NVIDIA|NCCL|HIP|HIPBLASLT|ROCR|ROCM|ROCBLAS|HSA|AMD|GPU|MUSA|ASCEND"
+    r"|SYCL|ONEAPI|ONEDNN|DNNL|MKL|UR|ZE|ZES|NEO|IGC|INTEL|OPENVINO|OCL|POCL"
+    r"|VK|MESA|RADV|ANV|LP|GALLIUM|LIBGL|DRI|EGL|MTL|METAL|MVK"
+    r"|OMP|GOMP|KMP|OPENBLAS|BLIS|VECLIB)_\w+)"
+)

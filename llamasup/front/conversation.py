@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import trio
 
+from llamasup.access import pages
 from llamasup.config.schema import Server
 from llamasup.errors import (
     BodyTooLarge,
@@ -24,8 +25,8 @@ from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.framing import Counted, FramingError
 from llamasup.front.openings import Opening
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
-from llamasup.front.replies import cors_lines, error_reply, preflight_reply
-from llamasup.front.requests import Request, parse_head, take_head
+from llamasup.front.replies import error_reply, preflight_reply
+from llamasup.front.requests import CLIENT, Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl, ToModel
 from llamasup.pool.pool import Lease, Pool
 from llamasup.pool.roster import Roster
@@ -159,13 +160,16 @@ class Conversation:
         self._patience.deadline = trio.current_time() + seconds
 
     async def _answer(self, request: Request) -> None:
-        origin = request.header(b"origin")
-        extra = cors_lines(self._desk.settings.cors_origins, origin) if origin else []
-        if origin and request.method == b"OPTIONS":
-            await self._connection.send(preflight_reply(request, extra))
-            return
-        opening = Opening(request, extra)
+        opening = Opening(request, [])
         try:
+            if origin := request.header(b"origin"):
+                settings = self._desk.settings
+                pages.refuse_foreign_pages(request.headers, settings)
+                extra = pages.cors_lines(settings.cors_origins, origin)
+                if request.method == b"OPTIONS":
+                    await self._connection.send(preflight_reply(request, extra))
+                    return
+                opening = Opening(request, extra)
             await self._forward(request, opening)
         except LlamasupError as error:
             log.info("%s %s: %d %s", *_said(request), error.status, error)
@@ -176,6 +180,8 @@ class Conversation:
     async def _forward(self, request: Request, opening: Opening) -> None:
         goal = self._desk.router.route(request)
         if isinstance(goal, ToControl):
+            others = (header for header in request.headers if header[0] != CLIENT)
+            request.headers = [*others, (CLIENT, self._connection.peer.encode())]
             await relay(self._connection, request, self._desk.control, goal.target, opening)
             return
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -47,6 +48,10 @@ class Upstream(Protocol):
     def address(self) -> Address:
         """Where it listens."""
 
+    @property
+    def withheld(self) -> Collection[bytes]:
+        """The headers of a client's that are not for it."""
+
     async def survived(self) -> bool:
         """Is it still well, now that it has closed a connection without a word?"""
 
@@ -80,7 +85,7 @@ async def relay(
     """
     sock = await _dial(upstream)
     try:
-        await _send_request(sock, request.forwarded(target), request.body)
+        await _send_request(sock, request.forwarded(target, upstream.withheld), request.body)
         head, data = await _receive_head(sock)
         if head.status >= 400:
             data = await _read_verdict(sock, upstream, head, request, data)

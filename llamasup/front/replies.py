@@ -118,17 +118,6 @@ def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes
     return head if request is not None and request.method == b"HEAD" else head + body
 
 
-def cors_lines(origins: tuple[str, ...], origin: bytes | None) -> list[bytes]:
-    """The headers that let a page from `origin` read the reply; none if it may not."""
-    if origin is None:
-        return []
-    if "*" in origins:
-        return [b"Access-Control-Allow-Origin: *"]
-    if origin.decode("latin-1") in origins:
-        return [b"Access-Control-Allow-Origin: " + origin, b"Vary: Origin"]
-    return []
-
-
 def preflight_reply(request: Request, allowed: list[bytes]) -> bytes:
     """The answer to a browser that asks whether it may send a request; `allowed` if it may."""
     lines = [b"HTTP/1.1 204 No Content", *allowed]

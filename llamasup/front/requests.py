@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Collection
 from typing import Final
 
 import h11
@@ -49,6 +50,9 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers that speak to the next hop alone, besides those that `Connection` names."""
 
+CLIENT: Final = b"x-llamasup-client"
+"""Tells control where a client is. Nobody else hears or says it."""
+
 _WRITTEN_ANEW: Final = HOP_BY_HOP | {
     b"content-length",
     b"expect",
@@ -82,9 +86,9 @@ class Request:
                 return value
         return None
 
-    def forwarded(self, target: bytes) -> bytes:
-        """The head for a child: hop-by-hop headers gone, the body's length known."""
-        named = connection_options(self.headers)
+    def forwarded(self, target: bytes, withheld: Collection[bytes] = ()) -> bytes:
+        """The head for an upstream: hop-by-hop headers gone, and those that are `withheld`."""
+        named = connection_options(self.headers).union(withheld)
         host = self.header(b"host") or b"llamasup"
         lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (self.method, target, host)]
         lines += [

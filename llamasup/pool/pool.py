@@ -7,11 +7,12 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import trio
 
+from llamasup.access.keys import SECRETS
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
@@ -139,6 +140,11 @@ class Lease:
     def address(self) -> Address:
         """Where the child answers."""
         return self._child.address
+
+    @property
+    def withheld(self) -> Collection[bytes]:
+        """The headers that are not for it: clients' secrets, unless it asks for keys itself."""
+        return () if self._child.launch.asks_for_keys else SECRETS
 
     def __str__(self) -> str:
         return "the engine"

@@ -137,7 +137,9 @@ async def test_who_need_not_wait_gets_the_engines_answer_alone(faking: Fake) -> 
 async def test_comments_come_in_time_and_then_the_exact_answer(
     faking: Fake, journal: Journal, path: str
 ) -> None:
-    asking = request("POST", path, STREAMS[path] | {"stream": True}, {"Origin": "http://page"})
+    asking = request(
+        "POST", path, STREAMS[path] | {"stream": True}, {"Origin": "http://localhost:3000"}
+    )
     async with (
         running({**faking(*LOADING), **COMMENTING}) as llamasup,
         llamasup.connect() as client,

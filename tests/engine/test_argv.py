@@ -18,7 +18,7 @@ from llamasup.children.orphans import own_run_folder
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
-from llamasup.engine.argv import argv, environment
+from llamasup.engine.argv import argv, asks_for_keys, environment
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung, ladder
 from llamasup.states import ChildState
@@ -177,3 +177,53 @@ def test_a_model_with_eyes_gets_its_projector_where_the_engine_knows_any() -> No
     assert "eyes" not in line(seeing)
     knowing = evolve(ENGINE, flags=FLAGS | {"--mmproj"})
     assert " --mmproj eyes.gguf " in line(seeing, engine=knowing)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "HOME", "LANG", "LC_ALL", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "PYTHONPATH"),
+        *(
+            "CUDA_VISIBLE_DEVICES",
+            "NVIDIA_VISIBLE_DEVICES",
+            "HIP_VISIBLE_DEVICES",
+            "OMP_NUM_THREADS",
+        ),
+        *(
+            "GGML_VK_VISIBLE_DEVICES",
+            "VK_DRIVER_FILES",
+            "LLAMA_ARG_THREADS",
+            "ONEAPI_DEVICE_SELECTOR",
+        ),
+    ],
+)
+def test_what_an_engine_may_need_of_our_environment_it_gets(name: str) -> None:
+    assert environment(ENGINE.program, {name: "x"}, {}, "linux")[name].endswith("x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LLAMASUP_SERVER_ADMIN_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"),
+        *("OPENAI_API_KEY", "NOTIFY_SOCKET", "WATCHDOG_PID", "SSH_AUTH_SOCK", "KUBERNETES_PORT"),
+        *("LLAMA_API_KEY", "LLAMA_ARG_HF_TOKEN", "NVIDIA_API_KEY", "URL", "GITHUB_TOKEN"),
+    ],
+)
+def test_what_is_not_its_affair_it_gets_only_if_the_operator_says_so(name: str) -> None:
+    assert name not in environment(ENGINE.program, {name: "x"}, {}, "linux")
+    assert environment(ENGINE.program, {}, {name: "x"}, "linux")[name] == "x"
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "asks"),
+    [
+        (["--api-key", "k"], {}, True),
+        (["--api-key-file", "f"], {}, True),
+        ([], {"LLAMA_API_KEY": "k"}, True),
+        (["--alias", "x"], {"HF_TOKEN": "k"}, False),
+    ],
+)
+def test_an_engine_asks_for_keys_if_the_operator_has_told_it_to(
+    args: list[str], env: dict[str, str], asks: bool
+) -> None:
+    assert asks_for_keys(args, env) is asks

@@ -414,7 +414,7 @@ async def preflight(llamasup: Llamasup) -> Reply:
 async def test_every_page_may_ask_where_any_origin_is_allowed(
     faking: Faking, journal: Journal
 ) -> None:
-    async with running(faking("--fake-echo")) as llamasup:
+    async with running({**faking("--fake-echo"), "server.cors_origins": ["*"]}) as llamasup:
         reply = await preflight(llamasup)
         assert reply.status == 204
         assert reply.headers[ALLOWED] == "*"
@@ -426,14 +426,42 @@ async def test_every_page_may_ask_where_any_origin_is_allowed(
         assert ALLOWED not in (await llamasup.ask("GET", "/health")).headers
 
 
-async def test_only_listed_pages_may_ask_where_origins_are_listed(faking: Faking) -> None:
-    for origins, allowed in ((["https://page.example"], True), (["https://x.example"], False)):
-        async with running({**faking(), "server.cors_origins": origins}) as llamasup:
-            for reply in (
-                await preflight(llamasup),
-                await llamasup.ask("GET", "/health", headers=PAGE),
-            ):
-                assert reply.headers.get(ALLOWED) == (PAGE["Origin"] if allowed else None)
+async def test_a_page_that_is_listed_may_ask(faking: Faking) -> None:
+    listed = {**faking(), "server.cors_origins": ["https://page.example"]}
+    async with running(listed) as llamasup:
+        for reply in (
+            await preflight(llamasup),
+            await llamasup.ask("GET", "/health", headers=PAGE),
+        ):
+            assert reply.headers[ALLOWED] == PAGE["Origin"]
+
+
+async def test_a_page_of_strangers_is_refused_before_anything_is_done(
+    faking: Faking, journal: Journal
+) -> None:
+    """A POST of text/plain needs no preflight: what it asked for was done, and only hidden."""
+    async with running(faking("--fake-echo")) as llamasup:
+        text = {**PAGE, "Content-Type": "text/plain"}
+        for reply in (
+            await preflight(llamasup),
+            await llamasup.ask("GET", "/health", headers=PAGE),
+            await llamasup.ask("POST", "/v1/chat/completions", {"messages": []}, text),
+        ):
+            assert (reply.status, reply.error["code"]) == (403, "forbidden")
+            assert "server.cors_origins" in reply.error["message"]
+            assert ALLOWED not in reply.headers
+        assert not journal.entries()
+
+
+async def test_an_engine_hears_no_keys_of_clients_unless_it_asks_for_them(faking: Faking) -> None:
+    secrets = {"Authorization": "Bearer mine", "X-Api-Key": "mine", "Cookie": "me=1", "X-Its": "1"}
+    for script, heard in (
+        ([], {"x-its"}),
+        (["--api-key", "k"], {name.lower() for name in secrets}),
+    ):
+        async with running(faking("--fake-echo", *script)) as llamasup:
+            said = (await llamasup.ask("POST", "/tokenize", {}, secrets)).json()["headers"]
+            assert {name.lower() for name, _ in said} & {n.lower() for n in secrets} == heard
 
 
 async def test_a_conversation_leaves_no_trace_when_its_client_has_gone(faking: Faking) -> None:

@@ -35,6 +35,7 @@ class Engine:
     address: Address
     well: bool = True
     ran_out: list[str] = Factory(list)
+    withheld: tuple[bytes, ...] = ()
 
     async def survived(self) -> bool:
         return self.well

@@ -9,7 +9,6 @@ import pytest
 from llamasup.errors import ChildLost, MethodNotAllowed, RouteNotFound
 from llamasup.front.framing import Chunked, Counted, UntilClose
 from llamasup.front.replies import (
-    cors_lines,
     error_reply,
     preflight_reply,
     read_head,
@@ -158,30 +157,6 @@ def test_a_wrong_method_learns_the_right_ones() -> None:
 
 
 # --- CORS ---
-
-PAGE = b"https://page.example"
-
-
-@pytest.mark.parametrize(
-    ("origins", "origin", "expected"),
-    [
-        (("*",), PAGE, [b"Access-Control-Allow-Origin: *"]),
-        (("*",), None, []),
-        (
-            ("https://other.example", "https://page.example"),
-            PAGE,
-            [b"Access-Control-Allow-Origin: https://page.example", b"Vary: Origin"],
-        ),
-        (("https://other.example",), PAGE, []),
-        ((), PAGE, []),
-        (("https://page.example",), b"https://page.example.evil.example", []),
-        (("https://page.example",), b"null", []),
-    ],
-)
-def test_a_page_may_read_replies_only_if_its_origin_is_allowed(
-    origins: tuple[str, ...], origin: bytes | None, expected: list[bytes]
-) -> None:
-    assert cors_lines(origins, origin) == expected
 
 
 def test_a_preflight_is_allowed_the_headers_it_asks_for() -> None:

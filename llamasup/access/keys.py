@@ -1,0 +1,68 @@
+"""The operator's key: who has it, and how often one may try. Pure: now is an argument."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Final
+
+from llamasup.errors import TooManyTries, Unauthorized
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+SECRETS: Final = frozenset({b"authorization", b"cookie", b"x-api-key"})
+"""Headers that are between a client and us: an engine gets them only if it asks for keys itself."""
+
+MOST_TRIES: Final = 5
+WITHIN: Final = 60.0
+_MOST_CLIENTS: Final = 1024
+
+_BEARER: Final = re.compile(rb"bearer +(\S+) *", re.IGNORECASE)
+
+
+def header(headers: Headers, wanted: bytes) -> bytes:
+    """The first header of this name (in lower case), empty if there is none."""
+    return next((value for name, value in headers if name == wanted), b"")
+
+
+def is_operator(headers: Headers, admin_key: str) -> bool:
+    """Is there an operator's key, and does this request bring it?"""
+    bearer = _BEARER.fullmatch(header(headers, b"authorization"))
+    if not admin_key or bearer is None:
+        return False
+    return hmac.compare_digest(bearer[1], admin_key.encode())
+
+
+class Tries:
+    """Wrong keys, by the client that tried them: after some of them it has to wait.
+
+    Within that time the right one is refused like any other: else it could be found all the same.
+    """
+
+    def __init__(self) -> None:
+        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def demand_key(self, headers: Headers, admin_key: str, client: str, now: float) -> None:
+        """Raise Unauthorized for whoever has not got the key, where there is one, and TooManyTries
+        for a client that has guessed too often."""
+        if not admin_key:
+            return
+        wrong = self._wrong.get(client, deque())
+        while wrong and wrong[0] <= now - WITHIN:
+            wrong.popleft()
+        if len(wrong) >= MOST_TRIES:
+            raise TooManyTries(wrong[0] + WITHIN - now)
+        if is_operator(headers, admin_key):
+            self._wrong.pop(client, None)
+            return
+        if header(headers, b"authorization"):
+            self._note(client, now)
+        raise Unauthorized('this takes the admin key: "Authorization: Bearer KEY"')
+
+    def _note(self, client: str, now: float) -> None:
+        self._wrong.setdefault(client, deque()).append(now)
+        self._wrong.move_to_end(client)
+        if len(self._wrong) > _MOST_CLIENTS:
+            self._wrong.popitem(last=False)

@@ -1,0 +1,110 @@
+"""Which web pages may use this llamasup, and by which names it is known to its operators. Pure.
+
+A browser lets any page send a request anywhere, and only keeps the answer from it; and if the owner
+of a name lets it point here, pages of that name and we are one to the browser. So a page is judged
+by its `Origin` before anything is done for it, and operators' pages by their `Host`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from llamasup.access.keys import Headers, header, is_operator
+from llamasup.config.addresses import TcpAddress, parse_address
+from llamasup.config.schema import Server
+from llamasup.errors import Forbidden
+
+ALL: Final = "*"
+LOCAL: Final = "local"
+"""In `server.cors_origins`: pages that this machine serves, and apps."""
+
+_LOCAL: Final = re.compile(
+    r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|0\.0\.0\.0|\[::1\])(?::[0-9]+)?"
+    # Schemes that no web page can have.
+    r"|(?:app|capacitor|electron|ionic|tauri|vscode-file|vscode-webview|wails)://[^/\s]*",
+    re.IGNORECASE,
+)
+_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[^]]+)\]|(?P<name>[^:]*))(?::[0-9]*)?")
+
+
+def refuse_foreign_pages(headers: Headers, server: Server) -> None:
+    """Raise Forbidden for a page that may not use us.
+
+    Whoever has the operator's key is no page of strangers: no page can have a browser add it.
+    """
+    for origin in (value.decode("latin-1") for name, value in headers if name == b"origin"):
+        if not may_use(origin, header(headers, b"host"), server) and not is_operator(
+            headers, server.admin_key
+        ):
+            raise Forbidden(
+                f'pages of "{origin[:200]}" may not use this llamasup; whoever runs it can list'
+                " them in server.cors_origins"
+            )
+
+
+def may_use(origin: str, host: bytes, server: Server) -> bool:
+    """May a page of this origin use us, which it asks for as `host`?"""
+    listed = server.cors_origins
+    if ALL in listed or origin.casefold() in map(str.casefold, listed):
+        return True
+    return (LOCAL in listed and bool(_LOCAL.fullmatch(origin))) or _is_our_own(origin, host, server)
+
+
+def cors_lines(origins: Sequence[str], origin: bytes) -> list[bytes]:
+    """The headers by which a browser lets a page that may use us read the reply."""
+    if ALL in origins:
+        return [b"Access-Control-Allow-Origin: *"]
+    return [b"Access-Control-Allow-Origin: " + origin, b"Vary: Origin"]
+
+
+def _is_our_own(origin: str, host: bytes, server: Server) -> bool:
+    """Did we, or a proxy before us, serve the page ourselves?"""
+    _, separator, authority = origin.partition("://")
+    host_is_ours = is_ours(host, server)
+    return host_is_ours and bool(separator) and authority.encode().lower() == host.lower()
+
+
+def refuse_web_pages(headers: Headers) -> None:
+    """Raise Forbidden for a browser: a page in it may have been made by anybody."""
+    if any(name == b"origin" for name, _ in headers):
+        raise Forbidden("this is not for web pages")
+
+
+def refuse_foreign_hosts(headers: Headers, server: Server) -> None:
+    """Raise Forbidden for a host that is not ours, by its name."""
+    host = header(headers, b"host")
+    if not is_ours(host, server):
+        raise Forbidden(
+            f'"{host.decode("latin-1")[:200]}" is no name of this host: ask for it by its address,'
+            " or add the name to server.hosts"
+        )
+
+
+def is_ours(host: bytes, server: Server) -> bool:
+    """Can nobody else be meant by this `Host`?
+
+    Whoever owns a name may let it point here. With an address, nobody can; nor with a name that the
+    operator listens on, or calls ours.
+    """
+    matched = _HOST.fullmatch(host.decode("latin-1"))
+    name = (matched["ipv6"] or matched["name"] or "") if matched else ""
+    return _is_address(name) or name.casefold() in {
+        "localhost",
+        *(own.casefold() for own in (*server.hosts, *_listened_on(server.listen)) if own),
+    }
+
+
+def _listened_on(listen: Iterable[str]) -> list[str]:
+    addresses = map(parse_address, listen)
+    return [address.host for address in addresses if isinstance(address, TcpAddress)]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Whoever has the operator's key is let in; whoever guesses at it has to wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from llamasup.access.keys import MOST_TRIES, WITHIN, Tries, header
+from llamasup.errors import TooManyTries, Unauthorized
+
+RIGHT = [(b"authorization", b"Bearer key")]
+WRONG = [(b"authorization", b"Bearer guess")]
+
+
+def demand(headers: list[tuple[bytes, bytes]], key: str = "key") -> None:
+    Tries().demand_key(headers, key, "1.2.3.4", 0.0)
+
+
+def test_the_first_header_of_a_name_counts() -> None:
+    headers = [(b"a", b"1"), (b"b", b"2"), (b"b", b"3")]
+    assert (header(headers, b"b"), header(headers, b"c")) == (b"2", b"")
+
+
+@pytest.mark.parametrize("given", [b"Bearer k\xc3\xa9y", b"bearer  k\xc3\xa9y "])
+def test_the_key_lets_in(given: bytes) -> None:
+    demand([(b"authorization", given)], "kéy")
+
+
+@pytest.mark.parametrize(
+    "given", [b"", b"Bearer ", b"Bearer ke", b"Basic key", b"key", b"Bearer \xff"]
+)
+def test_nothing_but_the_key_lets_in(given: bytes) -> None:
+    with pytest.raises(Unauthorized):
+        demand([(b"authorization", given)])
+
+
+def test_where_there_is_no_key_everybody_is_let_in() -> None:
+    demand([], "")
+
+
+def guessed(times: int) -> Tries:
+    tries = Tries()
+    for guess in range(times):
+        with pytest.raises(Unauthorized):
+            tries.demand_key(WRONG, "key", "1.2.3.4", float(guess))
+    return tries
+
+
+def test_whoever_has_guessed_too_often_waits_with_the_right_key_too() -> None:
+    tries = guessed(MOST_TRIES)
+    with pytest.raises(TooManyTries) as refused:
+        tries.demand_key(RIGHT, "key", "1.2.3.4", 10.0)
+    assert refused.value.retry_after == WITHIN - 10
+    tries.demand_key(RIGHT, "key", "1.2.3.4", WITHIN)
+
+
+def test_another_client_need_not_wait() -> None:
+    guessed(MOST_TRIES).demand_key(RIGHT, "key", "1.2.3.5", 10.0)
+
+
+def test_the_right_key_wipes_what_was_guessed_before() -> None:
+    tries = guessed(MOST_TRIES - 1)
+    tries.demand_key(RIGHT, "key", "1.2.3.4", 10.0)
+    with pytest.raises(Unauthorized):
+        tries.demand_key(WRONG, "key", "1.2.3.4", 10.0)
+    tries.demand_key(RIGHT, "key", "1.2.3.4", 10.0)
+
+
+def test_to_come_without_a_key_is_no_guess() -> None:
+    tries = Tries()
+    for _ in range(MOST_TRIES + 1):
+        with pytest.raises(Unauthorized):
+            tries.demand_key([], "key", "1.2.3.4", 0.0)
+
+
+def test_the_guesses_of_many_clients_take_a_bounded_room() -> None:
+    tries = Tries()
+    for client in range(5000):
+        with pytest.raises(Unauthorized):
+            tries.demand_key(WRONG, "key", str(client), 0.0)
+    assert len(tries._wrong) <= 1024
