@@ -29,6 +29,7 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     errors      every error that a client or an operator can meet
     states      the states of children and keepers, and what may follow what
     shortages   what a system may run short of, and as many descriptors as may be had
+    threads     worker threads: what may block, so that the loop waits for no disk
     config/     llamasup.toml, environment and flags become a `Config`
     access/     who may come: web pages, and whoever has the operator's key
     sockets     raw non-blocking sockets: dial, send, receive

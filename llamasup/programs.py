@@ -18,6 +18,8 @@ from contextlib import suppress
 import trio
 from attrs import frozen
 
+from llamasup.shortages import no_thread_as_shortage
+
 log = logging.getLogger(__name__)
 
 _DEATH_PATIENCE = 2.0
@@ -39,6 +41,27 @@ class Outcome:
     stderr: bytes
 
 
+async def start(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.PIPE,
+) -> trio.Process:
+    """Start it, its stdout to be read, in a session of its own: Ctrl-C in our terminal is not for
+    it. Raises OSError, also for want of a thread. Cancelled, it is started all the same.
+    """
+    with no_thread_as_shortage():
+        return await trio.lowlevel.open_process(
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            start_new_session=True,
+        )
+
+
 async def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Outcome:
     """Run it to its end. Raises OSError if it cannot be started, and StillRunning.
 
@@ -48,14 +71,7 @@ async def run(command: Sequence[str], environment: Mapping[str, str] | None = No
     _reap()
     if words in _undead:
         raise StillRunning(f"{shlex.join(words)} was given up, and has not ended yet")
-    process = await trio.lowlevel.open_process(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # Ctrl-C in our terminal is not for it
-    )
+    process = await start(words, environment)
     stdout, stderr = bytearray(), bytearray()
     assert process.stdout is not None  # we asked for them
     assert process.stderr is not None

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+from llamasup import threads
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.plan import Plan
@@ -51,12 +52,13 @@ class Running:
         state: State,
         needs: Needs,
         pool: Pool,
+        nursery: trio.Nursery,
     ) -> None:
         self.config = config
         self.pool = pool
         self._shelf = Shelf(config)
         self.roster = Roster(
-            self._shelf, self._planned, pool, Catalog({}, config.server.default_model)
+            self._shelf, self._planned, pool, Catalog({}, config.server.default_model), nursery
         )
         self._launcher = launcher
         self._state = state
@@ -82,7 +84,7 @@ class Running:
         async with self._one_at_a_time:
             config = self._prepare(made(self.config))
             shelf = self._shelf.of(config)
-            look = await trio.to_thread.run_sync(shelf.look)
+            look = await shelf.look()
             self._front.adopt(config.server, config.recovery.max_replays)
             self._take_effect(config, shelf, look)
 
@@ -142,7 +144,7 @@ class Follower:
         before = self._source.seen
         while True:
             await trio.sleep(PAUSE)
-            now = await trio.to_thread.run_sync(self._source.digest, abandon_on_cancel=True)
+            now = await threads.run(self._source.digest)
             if now == before != self._source.seen:
                 async with self._one_at_a_time:
                     await self._reload(running)
@@ -150,7 +152,7 @@ class Follower:
 
     async def _reload(self, running: Running) -> None:
         try:
-            config = await trio.to_thread.run_sync(self._source.load, abandon_on_cancel=True)
+            config = await threads.run(self._source.load)
             await running.adopt(lambda _: config)
         except LlamasupError as error:
             log.error("the configuration stays as it was:\n%s", error)

@@ -189,7 +189,7 @@ async def open_pool(config: Config, launcher: Launcher, nursery: trio.Nursery) -
     gauge = Gauge(ThisMachine())
     state = State(state_file(config))
     needs = Needs(launcher, state, gauge)
-    running = Running(config, launcher, state, needs, Pool((), config, gauge, nursery))
+    running = Running(config, launcher, state, needs, Pool((), config, gauge, nursery), nursery)
     await running.roster.refresh()
     return running
 

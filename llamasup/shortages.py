@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ _OF_A_CONNECTION: Final = 2
 _OF_ALL_ELSE: Final = 256
 
 
+_NO_THREAD: Final = "can't start new thread"
+"""That is all that tells it from other RuntimeErrors."""
+
+
 def is_shortage(error: OSError) -> bool:
     """Was there too little of something, so that the very same may succeed later?
 
@@ -41,6 +47,17 @@ def is_shortage(error: OSError) -> bool:
     says "not now".
     """
     return error.errno in _SHORTAGES
+
+
+@contextmanager
+def no_thread_as_shortage() -> Iterator[None]:
+    """Raise OSError where Python says RuntimeError: no thread can be started now."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
 
 def have_descriptors(connections: int) -> None:

@@ -18,6 +18,7 @@ import cattrs
 import trio
 from attrs import asdict, field, frozen
 
+from llamasup import threads
 from llamasup.memory.ladder import Learned
 from llamasup.memory.room import Amounts
 
@@ -28,6 +29,7 @@ _WITH_RUNGS_ALONE = 1
 _MOST = 256
 _MOST_FOOTPRINTS = 4 * _MOST
 _DRAFT = ".part-"
+_PATIENCE = 10.0
 
 
 @frozen
@@ -54,6 +56,9 @@ class State:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._writing = trio.Lock()
+        self._at_disk = trio.CapacityLimiter(1)
+        """A disk that hangs costs one thread, and nobody writes beside it."""
+
         self._known = _read(file)
         _clear_drafts(file)
 
@@ -82,7 +87,9 @@ class State:
         async with self._writing:
             text = json.dumps({"version": _VERSION, **asdict(self._known)}, indent=1)
             try:
-                await trio.to_thread.run_sync(_write, self._file, text)
+                await threads.run(
+                    _write, self._file, text, limiter=self._at_disk, patience=_PATIENCE
+                )
             except OSError as error:
                 log.warning("%s cannot be written: %s", self._file, error.strerror)
 

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,24 @@ def out_of_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def no_threads() -> Iterator[None]:
+    """No thread can be started, and trio has none left that idles."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    idle = trio._core._thread_cache.THREAD_CACHE._idle_workers
+    before = dict(idle)
+    idle.clear()
+    start, threading.Thread.start = threading.Thread.start, refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+        idle.update(before)
 
 
 def counting_model(path: Path, *, up_to: int = 3000, context: int = 32768) -> Path:

@@ -19,6 +19,7 @@ ROOMS = (
     "errors",
     "states",
     "shortages",
+    "threads",
     "config",
     "access",
     "sockets",
@@ -208,6 +209,27 @@ def test_a_pure_module_touches_nothing_of_the_world(module: str) -> None:
 )
 def test_touching_the_world_is_noticed(source: str, thing: str) -> None:
     assert set(worldly(ast.parse(source))) == {thing}
+
+
+# One way to do each thing
+
+BORDERS = {
+    "to_thread": {"threads"},
+    "open_process": {"programs"},
+    "getaddrinfo": {"front.listener"},
+}
+"""What few modules may call, each of which makes of its failures what all others expect."""
+
+
+@pytest.mark.parametrize("name", BORDERS)
+def test_what_has_a_border_is_called_there_alone(name: str) -> None:
+    callers = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == name
+    }
+    assert callers == BORDERS[name]
 
 
 # What is said about it

@@ -19,6 +19,7 @@ from contextlib import suppress
 import trio
 from attrs import frozen
 
+from llamasup import programs
 from llamasup.children import probe
 from llamasup.children.orphans import RunFolder
 from llamasup.children.slots import Slots
@@ -38,7 +39,6 @@ from llamasup.engine.loglines import (
 )
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.host import forget_peak, most_resident, oom_kills
-from llamasup.programs import signal_group
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState, moved
 
@@ -213,14 +213,11 @@ class Child:
 
     async def _spawn(self) -> trio.Process | None:
         try:
-            process = await trio.lowlevel.open_process(
+            process = await programs.start(
                 self.launch.argv,
+                self.launch.environment,
                 # Held open: an engine in child mode ends when it closes, with us or after us.
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self.launch.environment,
-                start_new_session=True,
             )
         except OSError as error:
             words = f"{self.launch.argv[0]} cannot be run: {error.strerror}"
@@ -281,7 +278,7 @@ class Child:
         if self.cause is not None and self.cause.kind is Kind.HANG:
             grace = min(grace, _GRACE_OF_THE_DEAF)
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_PATIENCE)):
-            signal_group(process, number)
+            programs.signal_group(process, number)
             # In child mode llama-server heeds TERM only if its stdin ends, too: 7 ms, or never.
             if process.stdin is not None:
                 await process.stdin.aclose()
@@ -298,7 +295,7 @@ class Child:
         with trio.move_on_after(_PIPE_PATIENCE):
             await self._pipes_empty.wait()
             return
-        signal_group(process, signal.SIGKILL)
+        programs.signal_group(process, signal.SIGKILL)
         for pump in self._pumps:
             pump.cancel()
 

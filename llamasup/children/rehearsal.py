@@ -14,12 +14,12 @@ from contextlib import suppress
 import trio
 from attrs import frozen
 
+from llamasup import programs
 from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.engine.breakdown import breakdown
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.room import Amounts
-from llamasup.programs import signal_group
 from llamasup.shortages import is_shortage
 
 _PATIENCE = 10.0
@@ -46,13 +46,8 @@ async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | Non
     this returns.
     """
     try:
-        process = await trio.lowlevel.open_process(
-            rehearsal.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=rehearsal.environment,
-            start_new_session=True,
+        process = await programs.start(
+            rehearsal.argv, rehearsal.environment, stderr=subprocess.DEVNULL
         )
     except OSError as error:
         if is_shortage(error):
@@ -86,7 +81,7 @@ async def _answer(process: trio.Process) -> Amounts | None:
 
 async def _end(process: trio.Process) -> None:
     """At once: it has nothing to lose."""
-    signal_group(process, signal.SIGKILL)
+    programs.signal_group(process, signal.SIGKILL)
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_PATIENCE):
         await process.wait()
     assert process.stdout is not None

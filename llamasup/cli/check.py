@@ -35,7 +35,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Print every problem. Returns 0 if there is none, else 2."""
     source = options.source(parsed)
     config, file = source.load(), source.file
-    look = Shelf(config).look()
+    look = trio.run(Shelf(config).look)
     problems = [*missing_files(config, file), *missing_models(config, file, look)]
     try:
         engine = find_engine(config)

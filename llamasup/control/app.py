@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 
-import trio
 from attrs import define, field
 
-from llamasup import __version__
+from llamasup import __version__, threads
 from llamasup.access import pages
 from llamasup.access.keys import Tries, header
 from llamasup.children.keeper import Keeper
@@ -134,7 +133,7 @@ class ControlApp:
 
     async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
         files = [keeper.plan.settings.path for keeper in keepers]
-        trained = await trio.to_thread.run_sync(self._trained.known, files, _READING)
+        trained = await threads.run(self._trained.known, files, _READING)
         return [self._entry(keeper, trained.get(keeper.plan.settings.path)) for keeper in keepers]
 
     def _entry(self, keeper: Keeper, trained: int | None) -> object:

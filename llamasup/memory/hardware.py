@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 import trio
 from attrs import evolve, frozen
 
-from llamasup import programs
+from llamasup import programs, threads
 
 HOST: Final = "host"
 """The name of the host's own memory."""
@@ -350,16 +350,14 @@ class ThisMachine:
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
         """See Machine."""
-        return await trio.to_thread.run_sync(read_files, patterns)
+        return await threads.run(read_files, patterns)
 
     async def nvml(self) -> list[Device]:
         """See Machine."""
         if self._nvml_hangs and not self._at_nvml.available_tokens:
             return self._gpus
         with trio.move_on_after(self._patience) as patience:
-            self._gpus = await trio.to_thread.run_sync(
-                _ask_nvml, abandon_on_cancel=True, limiter=self._at_nvml
-            )
+            self._gpus = await threads.run(_ask_nvml, limiter=self._at_nvml)
         self._nvml_hangs = patience.cancelled_caught
         return self._gpus
 

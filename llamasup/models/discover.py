@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -43,6 +44,10 @@ class Found:
     """Relative to `folder`."""
     size: int
     modified: float = 0.0
+    home: tuple[int, int] | None = None
+    """The identity of the folder that it is in, however that was reached."""
+    identity: tuple[int, int] | None = None
+    """The same for all links to it."""
 
     @property
     def file(self) -> Path:
@@ -58,6 +63,7 @@ class Discovered:
     parts: tuple[Path, ...]
     size: int
     mmproj: Path | None = None
+    identity: tuple[int, int] | None = None
 
 
 @frozen
@@ -94,6 +100,7 @@ def models_in(files: Iterable[Found], taken: Iterable[str] = ()) -> dict[str, Di
             parts=tuple(part.file for part in model.parts),
             size=sum(part.size for part in model.parts),
             mmproj=_mmproj(model, akin[model.home], projectors[model.home]),
+            identity=model.parts[0].identity,
         )
         for model in models
     }
@@ -243,40 +250,58 @@ def _rank(projector: Found) -> tuple[bool, int, PurePosixPath]:
     return half is None, projector.size, projector.path
 
 
-def scan(folder: Path, seen: set[tuple[int, int]] | None = None) -> list[Found]:
+def each_once(scans: Iterable[Iterable[Found]]) -> list[Found]:
+    """All that several scans found. Where their folders overlap, as the first one found it."""
+    finder: dict[object, int] = {}
+    return [
+        file
+        for number, found in enumerate(scans)
+        for file in found
+        if file.home is None or finder.setdefault(file.home, number) == number
+    ]
+
+
+def scan(folder: Path) -> list[Found]:
     """Every GGUF file below `folder`, through links too, each folder once.
 
-    What may not be read below it, or is gone by then, is passed over. Raises OSError where `folder`
-    itself cannot be read, and where a disk fails.
-    Scans that share `seen` pass over what another one has been through: folders may overlap.
+    What may not be read below it, or is gone by then, is passed over, and what is no regular file:
+    to open a FIFO may take for ever. Raises OSError where `folder` itself cannot be read, and where
+    a disk fails. Meant for a thread, which may hang.
     """
     with os.scandir(folder):
         pass  # that it can be read
     found: list[Found] = []
-    seen = set() if seen is None else seen
-    if not _is_new(folder, seen):
+    homes: dict[str, tuple[int, int]] = {}
+    seen: set[tuple[int, int]] = set()
+
+    def is_new(path: str) -> bool:
+        status = _status(path)
+        if status is None or (home := (status.st_dev, status.st_ino)) in seen:
+            return False
+        seen.add(home)
+        homes[path] = home
+        return True
+
+    if not is_new(str(folder)):
         return found
-    for here, folders, files in os.walk(folder, onerror=_pass_over, followlinks=True):
-        folders[:] = sorted(name for name in folders if _is_new(Path(here, name), seen))
+    for here, folders, files in os.walk(str(folder), onerror=_pass_over, followlinks=True):
+        folders[:] = sorted(name for name in folders if is_new(os.path.join(here, name)))
         for name in sorted(files):
-            if name.lower().endswith(".gguf") and (status := _status(Path(here, name))):
+            if not name.lower().endswith(".gguf"):
+                continue
+            status = _status(os.path.join(here, name))
+            if status and stat.S_ISREG(status.st_mode):
                 path = PurePosixPath(Path(here, name).relative_to(folder).as_posix())
-                found.append(Found(folder, path, status.st_size, status.st_mtime))
+                identity = (status.st_dev, status.st_ino)
+                size, modified = status.st_size, status.st_mtime
+                found.append(Found(folder, path, size, modified, homes[here], identity))
     return found
 
 
-def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    status = _status(folder)
-    if status is None or (status.st_dev, status.st_ino) in seen:
-        return False
-    seen.add((status.st_dev, status.st_ino))
-    return True
-
-
-def _status(path: Path) -> os.stat_result | None:
+def _status(path: str) -> os.stat_result | None:
     """None for a link that leads nowhere, or in circles."""
     try:
-        return path.stat()
+        return os.stat(path)
     except OSError as error:
         _pass_over(error)
         return None

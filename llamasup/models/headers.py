@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import trio
 from attrs import frozen
 
+from llamasup import threads
 from llamasup.models.discover import parts_of
 from llamasup.models.gguf import BadModelFile, BrokenModelFile, Header, header_of, joined
 
@@ -37,7 +37,7 @@ class Headers:
         then, reading = self._known.get(path, (None, None))
         if reading is None or then != now:
             try:
-                reading = await trio.to_thread.run_sync(_read, path, abandon_on_cancel=True)
+                reading = await threads.run(_read, path)
             except OSError as error:
                 # Not remembered: it may be the disk, or a want of descriptors.
                 return Reading(defect=f"{error.filename}: {error.strerror}")

@@ -6,14 +6,23 @@ aliases are taken before any file gets one.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-from attrs import frozen
+import trio
+from attrs import field, frozen
 
+from llamasup import threads
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.models.discover import Discovered, Found, models_in, scan
+from llamasup.models.discover import Discovered, Found, each_once, models_in, scan
+
+PATIENCE: Final = 5.0
+"""Seconds that a look waits for a disk. What one finds that takes longer, a later look knows."""
 
 
 @frozen
@@ -27,7 +36,22 @@ class Look:
     """How many models are in each folder that could be read."""
 
     unreadable: Mapping[Path, str]
-    """Why the others could not."""
+    """Why the others could not. What they held when they could is offered all the same."""
+
+
+Identity = tuple[int, int]
+
+
+@frozen
+class _Disk:
+    """One thread's view of one place. If it hangs there, no other one follows it."""
+
+    thread: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
+
+    @property
+    def hangs(self) -> bool:
+        """Whoever waited for it has left it behind, and it is still there."""
+        return not self.thread.available_tokens
 
 
 class Shelf:
@@ -37,28 +61,33 @@ class Shelf:
         self._configured = config.models
         self._folders = config.discover.folders
         self._found: dict[Path, list[Found]] = {}
+        self._own: frozenset[Identity] = frozenset()
+        """The files of the configured models, as they were seen last."""
+
+        self._disks: dict[object, _Disk] = defaultdict(_Disk)
+        """One for each folder, and one for the files of the configured models."""
 
     def of(self, config: Config) -> Shelf:
         """Another configuration's, which remembers what was found in the folders of both."""
         shelf = Shelf(config)
         shelf._found = dict(self._found)
+        shelf._disks = self._disks
         return shelf
 
-    def look(self) -> Look:
-        """Look through the folders, which takes as long as the disks do: meant for a thread."""
-        files: list[Found] = []
+    async def look(self) -> Look:
+        """Look through the folders, each in a thread of its own, for `PATIENCE` at most.
+
+        Cancelled, or when that is over, threads that hang are left behind.
+        """
         unreadable: dict[Path, str] = {}
-        seen: set[tuple[int, int]] = set()
-        for folder in self._folders:
-            try:
-                self._found[folder] = scan(folder, seen)
-            except OSError as error:
-                unreadable[folder] = error.strerror or str(error)
-                if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-                    self._found.pop(folder, None)
-            # A disk that fails for a moment, or is asked over a network, takes no model away.
-            files += self._found.get(folder, [])
-        discovered = models_in(files, names_and_aliases(self._configured))
+        async with trio.open_nursery() as nursery:
+            for folder in self._folders:
+                nursery.start_soon(self._look_through, folder, unreadable)
+            nursery.start_soon(self._look_at_own)
+        discovered = models_in(
+            each_once(self._found.get(folder, []) for folder in self._folders),
+            names_and_aliases(self._configured),
+        )
         return Look(
             models={**self._configured, **self._offered(discovered)},
             found={
@@ -66,16 +95,42 @@ class Shelf:
                 for folder in self._folders
                 if folder not in unreadable
             },
-            unreadable=unreadable,
+            unreadable={
+                folder: unreadable[folder] for folder in self._folders if folder in unreadable
+            },
         )
+
+    async def _look_through(self, folder: Path, unreadable: dict[Path, str]) -> None:
+        def look() -> None:
+            self._found[folder] = scan(folder)  # known also where nobody waits for it any more
+
+        disk = self._disks[folder]
+        try:
+            if disk.hangs:
+                raise TimeoutError(errno.ETIMEDOUT, "it has not answered yet")
+            await threads.run(look, limiter=disk.thread, patience=PATIENCE)
+        except OSError as error:
+            # A disk that fails for a moment, or is asked over a network, takes no model away.
+            unreadable[folder] = error.strerror or str(error)
+            if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                self._found.pop(folder, None)
+
+    async def _look_at_own(self) -> None:
+        """Files are known by more names than one, and their disks may hang likewise."""
+        disk = self._disks[Shelf]
+        if self._configured and self._folders and not disk.hangs:
+            paths = [settings.path for settings in self._configured.values()]
+            with suppress(OSError):
+                self._own = await threads.run(
+                    _identities, paths, limiter=disk.thread, patience=PATIENCE
+                )
 
     def _offered(self, discovered: Mapping[str, Discovered]) -> Mapping[str, ModelSettings]:
         """Those whose file no configured model has, whatever it is called there."""
-        own = {_identity(settings.path) for settings in self._configured.values()} - {None}
         return {
             name: ModelSettings(path=model.path, mmproj=model.mmproj or "none")
             for name, model in discovered.items()
-            if not own or _identity(model.path) not in own
+            if model.identity not in self._own
         }
 
 
@@ -84,10 +139,11 @@ def names_and_aliases(models: Mapping[str, ModelSettings]) -> list[str]:
     return [name for model, settings in models.items() for name in (model, *settings.aliases)]
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
-    """The same for all links to one file; None if there is none."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _identities(files: Iterable[Path]) -> frozenset[Identity]:
+    """The same for all links to one file; nothing where there is none."""
+    found = set()
+    for file in files:
+        with suppress(OSError):
+            status = os.stat(file)
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)

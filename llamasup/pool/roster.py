@@ -34,7 +34,12 @@ class Roster:
     """Looks at the shelf, and tells pool and catalog; the names that clients ask for end here."""
 
     def __init__(
-        self, shelf: Shelf, plan: Callable[[str, ModelSettings], Plan], pool: Pool, catalog: Catalog
+        self,
+        shelf: Shelf,
+        plan: Callable[[str, ModelSettings], Plan],
+        pool: Pool,
+        catalog: Catalog,
+        nursery: trio.Nursery,
     ) -> None:
         self.look = _NOT_YET
         """What the last one found."""
@@ -44,7 +49,8 @@ class Roster:
         self._pool = pool
         self._catalog = catalog
         self._plans: dict[str, Plan] = {}
-        self._looking = trio.Lock()
+        self._nursery = nursery
+        self._looked: trio.Event | None = None
         self._not_before = 0.0
 
     async def choose(self, asked: str | None) -> str:
@@ -58,15 +64,25 @@ class Roster:
     async def refresh(self) -> None:
         """Look again, unless that was done just now. Those who come meanwhile share the look.
 
-        Cancelled, a look that has begun is seen through.
+        Cancelled, a look that has begun is seen through for the others.
         """
-        async with self._looking:
-            if trio.current_time() >= self._not_before:
-                shelf = self._shelf
-                look = await trio.to_thread.run_sync(shelf.look)
-                if shelf is self._shelf:
-                    self._not_before = trio.current_time() + PAUSE
-                    self._adopt(look)
+        if self._looked is None:
+            if trio.current_time() < self._not_before:
+                return
+            self._looked = trio.Event()
+            self._nursery.start_soon(self._look, self._looked, name="look at the shelf")
+        await self._looked.wait()
+
+    async def _look(self, looked: trio.Event) -> None:
+        shelf = self._shelf
+        try:
+            look = await shelf.look()
+            if shelf is self._shelf:
+                self._adopt(look)
+        finally:
+            self._not_before = trio.current_time() + PAUSE
+            self._looked = None
+            looked.set()
 
     def adopt(self, shelf: Shelf, look: Look, catalog: Catalog) -> None:
         """Another shelf takes the place of this one; every model is planned anew."""

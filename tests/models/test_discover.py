@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.models.discover import Discovered, Found, models_in, scan
+from llamasup.models.discover import Discovered, Found, each_once, models_in, scan
 
 HOME = Path("/models")
 SNAPSHOT = "models--bartowski--Qwen3-8B-GGUF/snapshots/0123abcd"
@@ -238,12 +238,18 @@ def test_the_cache_of_hugging_face_is_read_through_its_links(tmp_path: Path) -> 
     assert models_in(scan(tmp_path)).keys() == {"o/n"}
 
 
-def test_scans_that_share_what_they_have_seen_find_nothing_twice(tmp_path: Path) -> None:
+def test_of_scans_that_overlap_each_file_is_had_once(tmp_path: Path) -> None:
     made(tmp_path, "a.gguf", "b/c.gguf")
-    been: set[tuple[int, int]] = set()
-    assert [str(file.path) for file in scan(tmp_path / "b", been)] == ["c.gguf"]
-    assert [str(file.path) for file in scan(tmp_path, been)] == ["a.gguf"]
-    assert scan(tmp_path, been) == []
+    scans = [scan(tmp_path / "b"), scan(tmp_path), scan(tmp_path)]
+    assert [str(file.path) for file in each_once(scans)] == ["c.gguf", "a.gguf"]
+
+
+def test_what_is_no_regular_file_is_passed_over(tmp_path: Path) -> None:
+    made(tmp_path, "a.gguf")
+    os.mkfifo(tmp_path / "fifo.gguf")
+    (tmp_path / "linked.gguf").symlink_to(tmp_path / "fifo.gguf")
+    (tmp_path / "device.gguf").symlink_to("/dev/zero")
+    assert seen(tmp_path) == ["a.gguf"]
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from llamasup.config.schema import Config, Discover, ModelSettings
-from llamasup.models.shelf import Look, Shelf, names_and_aliases
+from llamasup.models.shelf import PATIENCE, Look, Shelf, names_and_aliases
 
 
 def look(*folders: Path, **configured: ModelSettings) -> Look:
-    return Shelf(Config(models=configured, discover=Discover(folders))).look()
+    return looked(Shelf(Config(models=configured, discover=Discover(folders))))
+
+
+def looked(shelf: Shelf) -> Look:
+    return trio.run(shelf.look)
 
 
 def made(folder: Path, *paths: str) -> None:
@@ -86,17 +93,17 @@ def test_a_disk_that_fails_takes_no_model_away(
 ) -> None:
     made(tmp_path, "here/x.gguf")
     shelf = Shelf(Config(discover=Discover((tmp_path / "here",))))
-    before = shelf.look()
+    before = looked(shelf)
 
     with monkeypatch.context() as disks:
         disks.setattr("os.scandir", failing(errno.EIO))
-        failed = shelf.look()
+        failed = looked(shelf)
     assert failed.models == before.models
     assert failed.unreadable == {tmp_path / "here": os.strerror(errno.EIO)}
 
-    assert shelf.look() == before
+    assert looked(shelf) == before
     shutil.rmtree(tmp_path / "here")
-    assert not shelf.look().models
+    assert not looked(shelf).models
 
 
 def test_a_disk_that_fails_below_a_folder_takes_no_model_away_either(
@@ -105,13 +112,13 @@ def test_a_disk_that_fails_below_a_folder_takes_no_model_away_either(
     made(tmp_path, "here/x.gguf", "here/below/y.gguf")
     config = Config(discover=Discover((tmp_path / "here",)))
     shelf = Shelf(config)
-    before = shelf.look()
+    before = looked(shelf)
     assert before.models.keys() == {"x", "y"}
     for name in ("scandir", "stat"):
         with monkeypatch.context() as disks:
             disks.setattr(f"os.{name}", failing_below(tmp_path / "here/below", name))
-            assert shelf.look().models == before.models
-            assert shelf.of(config).look().models == before.models
+            assert looked(shelf).models == before.models
+            assert looked(shelf.of(config)).models == before.models
 
 
 def failing_below(folder: Path, name: str) -> Callable[..., Any]:
@@ -130,6 +137,61 @@ def failing(number: int) -> Callable[[Path], NoReturn]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A file system at `tmp_path / "hung"` that answers when this is set."""
+    answers = threading.Event()
+    for name in ("scandir", "stat"):
+        monkeypatch.setattr(f"os.{name}", slow_below(tmp_path / "hung", name, answers))
+    yield answers
+    answers.set()
+
+
+def slow_below(folder: Path, name: str, answers: threading.Event) -> Callable[..., Any]:
+    call = getattr(os, name)
+
+    def slow(path: Path | str, **more: Any) -> Any:
+        if Path(path).is_relative_to(folder):
+            answers.wait()
+        return call(path, **more)
+
+    return slow
+
+
+async def test_a_disk_that_hangs_costs_a_thread_and_its_patience_once(
+    tmp_path: Path, hanging: threading.Event, mock_clock: MockClock
+) -> None:
+    made(tmp_path, "hung/x.gguf", "here/y.gguf")
+    folders = (tmp_path / "hung", tmp_path / "here")
+    mine = ModelSettings(path=tmp_path / "hung/x.gguf")
+    shelf = Shelf(Config(models={"mine": mine}, discover=Discover(folders)))
+    before = threading.active_count()
+    mock_clock.autojump_threshold = 0.1
+    for why in (f"no answer within {PATIENCE:g} s", "it has not answered yet"):
+        seen = await shelf.look()
+        assert seen.models.keys() == {"mine", "y"}
+        assert seen.unreadable == {tmp_path / "hung": why}
+    began = trio.current_time()
+    for _ in range(20):
+        await shelf.of(Config(discover=Discover(folders))).look()
+    assert trio.current_time() - began < PATIENCE
+    assert threading.active_count() <= before + 3  # one in the folder, one at the file, one idles
+
+
+async def test_what_a_slow_disk_says_too_late_is_known_to_a_later_look(
+    tmp_path: Path, hanging: threading.Event, mock_clock: MockClock
+) -> None:
+    made(tmp_path, "hung/x.gguf")
+    shelf = Shelf(Config(discover=Discover((tmp_path / "hung",))))
+    mock_clock.autojump_threshold = 0.1
+    assert not (await shelf.look()).models
+    hanging.set()
+    while not (seen := await shelf.look()).models:
+        await trio.sleep(0.01)
+    assert seen.models.keys() == {"x"}
+    assert (await shelf.look()).unreadable == {}
 
 
 def test_folders_that_overlap_offer_nothing_twice(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,14 +38,14 @@ class FakeShelf:
     models: dict[str, ModelSettings] = field(factory=dict)
     unreadable: dict[Path, str] = field(factory=dict)
     looks: int = 0
-    may_look: threading.Event = field(factory=threading.Event)
+    may_look: trio.Event = field(factory=trio.Event)
 
     def put(self, *names: str) -> None:
         self.models = {name: ModelSettings(path=Path(f"{name}.gguf")) for name in names}
 
-    def look(self) -> Look:
+    async def look(self) -> Look:
         self.looks += 1
-        assert self.may_look.wait(20)
+        await self.may_look.wait()
         return Look(dict(self.models), {}, dict(self.unreadable))
 
 
@@ -65,7 +64,7 @@ async def staged(*names: str) -> AsyncIterator[Stage]:
     shelf.may_look.set()
     async with trio.open_nursery() as nursery:
         pool = Pool((), Config(), Gauge(ThisMachine()), nursery)
-        roster = Roster(shelf, FakePlan, pool, Catalog({}))  # type: ignore[arg-type]
+        roster = Roster(shelf, FakePlan, pool, Catalog({}), nursery)  # type: ignore[arg-type]
         await roster.refresh()
         yield Stage(shelf, pool, roster)
         nursery.cancel_scope.cancel()
@@ -108,7 +107,7 @@ async def test_wrong_names_are_looked_for_once_a_second_and_refused_at_once_mean
 async def test_those_who_come_during_a_look_share_it(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
-        stage.shelf.may_look.clear()
+        stage.shelf.may_look = trio.Event()
         stage.shelf.put("y")
         chosen = []
 
@@ -127,13 +126,14 @@ async def test_those_who_come_during_a_look_share_it(mock_clock: MockClock) -> N
 async def test_a_look_whose_client_leaves_counts_for_the_others(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
-        stage.shelf.may_look.clear()
+        stage.shelf.may_look = trio.Event()
         stage.shelf.put("y")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.roster.refresh)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-            stage.shelf.may_look.set()
+        stage.shelf.may_look.set()
+        await wait_all_tasks_blocked()
         assert list(stage.pool.keepers) == ["y"]
         assert await stage.roster.choose("y") == "y"
         assert stage.shelf.looks == 2

@@ -1,0 +1,37 @@
+"""Worker threads: what may block runs in one, so that the loop waits for no disk and no driver.
+
+A thread that hangs cannot be had back. Whoever waits for one can be cancelled, and leaves it
+behind; it holds up nothing, not even the end of llamasup. So only what may be left half done runs
+here. And no kind of work gets all the threads that hang: each brings its own limit.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+from llamasup.shortages import no_thread_as_shortage
+
+Result = TypeVar("Result")
+
+
+async def run(
+    function: Callable[..., Result],
+    *arguments: object,
+    limiter: trio.CapacityLimiter | None = None,
+    patience: float = math.inf,
+) -> Result:
+    """What `function` returns, or raises. TimeoutError if that takes longer than `patience`.
+
+    OSError, a shortage, if no thread can be started. Cancelled, or when patience ends, the thread
+    is left behind; it counts for `limiter` until it ends.
+    """
+    with trio.move_on_after(patience), no_thread_as_shortage():
+        return await trio.to_thread.run_sync(
+            function, *arguments, abandon_on_cancel=True, limiter=limiter
+        )
+    raise TimeoutError(errno.ETIMEDOUT, f"no answer within {patience:g} s")
