@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 
+import trio
 from attrs import define, field
 
 from llamasup import __version__, threads
