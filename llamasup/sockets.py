@@ -23,10 +23,18 @@ _CROWDED_PATIENCE = 5.0
 
 
 async def dial(address: Address) -> socket.socket:
-    """A connection to `address`. Raises OSError; cancelled, it leaves nothing open."""
-    if isinstance(address, UnixAddress):
-        return await _dial_unix(address.path)
-    return await _dial_tcp(address.host, address.port)
+    """A connection to `address`. Raises OSError; cancelled, it leaves nothing open.
+
+    A Unix socket answers at once. Who is refused there has let the others run all the same, or
+    whoever tries again and again would hold up everybody, and could not even be cancelled.
+    """
+    try:
+        if isinstance(address, UnixAddress):
+            return await _dial_unix(address.path)
+        return await _dial_tcp(address.host, address.port)
+    except OSError:
+        await trio.lowlevel.checkpoint()
+        raise
 
 
 async def _dial_unix(path: str) -> socket.socket:

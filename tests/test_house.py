@@ -45,6 +45,7 @@ PURE = (
     "access.keys",
     "access.pages",
     "children.restarts",
+    "children.signs",
     "config.addresses",
     "config.checks",
     "config.problems",

@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import trio
@@ -161,3 +162,14 @@ async def test_a_reader_that_gives_up_takes_nothing(
         await sockets.receive(ours)
     await sockets.send(theirs, b"later")
     assert await sockets.receive(ours) == b"later"
+
+
+@pytest.mark.parametrize("address", [UnixAddress("/nowhere/x.sock"), TcpAddress("127.0.0.1", 1)])
+async def test_who_is_refused_lets_others_run_and_can_be_cancelled(
+    address: UnixAddress | TcpAddress,
+) -> None:
+    with trio.move_on_after(0.05) as trying:
+        for _ in range(100_000):
+            with suppress(OSError):
+                await sockets.dial(address)
+    assert trying.cancelled_caught

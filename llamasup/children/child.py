@@ -89,6 +89,9 @@ class Child:
         self.cause: Cause | None = None
         """Why it had to go, or is gone; None if that was wished."""
 
+        self.left = False
+        """It ended by itself, when it was to go on."""
+
         self.resident = 0
         """Bytes of the host's memory that it held at most while it worked, known when it was told
         to go; 0 if they say nothing about what it needs."""
@@ -251,8 +254,9 @@ class Child:
                 self._exited.set()
                 self._hint.set()
                 await self._empty_pipes(process)
-                if not wished:
-                    self.cause = self.cause or self._autopsy(process.returncode)
+                if not wished and self.cause is None:
+                    self.left = True
+                    self.cause = self._autopsy(process.returncode)
                 self._gone.set()
             incarnation.cancel()
 

@@ -25,7 +25,13 @@ from llamasup.children.child import Child
 from llamasup.children.footing import Footing
 from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
-from llamasup.children.restarts import Record, after_death, after_failed_start
+from llamasup.children.restarts import (
+    Record,
+    after_death,
+    after_failed_start,
+    after_life,
+    after_success,
+)
 from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import (
     EngineUnusable,
@@ -348,6 +354,7 @@ class Keeper:
         self.state = moved(self.state, KeeperState.READY)
         self.child = child
         self.last_failure = None
+        self.record = after_success(self.record)
         load.settled.set()
         log.info("%s is ready after %.2f s (%s)", child, seconds, self.rung)
         if load.outdated:
@@ -359,12 +366,14 @@ class Keeper:
     def _mourn(self, child: Child) -> None:
         """It was ready, and is gone: decide with what the next one begins, and when."""
         cause = child.cause
-        if cause is None or cause.kind is Kind.FINISHED:
+        now = trio.current_time()
+        ready_for = now - child.ready_at
+        if cause is None or (cause.kind is Kind.FINISHED and not child.left):
             log.info("%s is gone", child)
+            self.record = after_life(self.record, ready_for)
         elif not self._steps_down(cause):
             log.warning("%s died: %s", child, cause.words)
-            now = trio.current_time()
-            self.record = after_death(self.record, now, now - child.ready_at, random.random())
+            self.record = after_death(self.record, now, ready_for, random.random())
             message = f'model "{self.model}" died: {cause.words}'
             self.last_failure = ModelUnavailable(message)
 

@@ -18,7 +18,7 @@ class NoAnswer(Exception):
 
 
 class NotAsked(Exception):
-    """We had no descriptor to ask with, or the like: that says nothing about the child."""
+    """We had no descriptor or thread to ask with: that says nothing about the child."""
 
 
 async def ask(address: Address, target: str) -> tuple[int, bytes]:

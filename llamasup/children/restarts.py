@@ -1,9 +1,9 @@
 """When a model may be started again after its child died, or why not. Pure: now is an argument.
 
 A death is answered at once, the next one after 1 s, then 2, 4 … 60 s; ten healthy minutes wipe
-the slate clean. Five starts in a row that never got ready, or one that never can (wrong flags, a
-broken file), end in giving up: until the model's file, the engine or the configuration changes,
-or the operator says so.
+the slate clean, however they end. Five starts in a row that never got ready, or one that never can
+(wrong flags, a broken file), end in giving up: until one of the model's files, the engine or the
+configuration changes, or the operator says so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from llamasup.engine.failures import Kind
 HEALTHY: Final = 600.0
 LONGEST_PAUSE: Final = 60.0
 MOST_FAILED_STARTS: Final = 5
+
+_DOUBLINGS: Final = 6
+"""So many lead to the longest pause. A model may die more often than a float can be doubled."""
 
 _HOPELESS: Final = frozenset(
     {
@@ -43,10 +46,19 @@ class Record:
         return max(self.not_before - now, 0.0)
 
 
+def after_success(record: Record) -> Record:
+    """A child is ready: those before it that did not get so far say nothing any more."""
+    return evolve(record, failed_starts=0)
+
+
+def after_life(record: Record, ready_for: float) -> Record:
+    """A child that was ready for so many seconds is gone, in whatever way."""
+    return Record() if ready_for >= HEALTHY else record
+
+
 def after_death(record: Record, now: float, ready_for: float, jitter: float) -> Record:
     """A child that was ready for so many seconds died. `jitter` is random, from 0 to 1."""
-    before = Record() if ready_for >= HEALTHY else evolve(record, failed_starts=0)
-    return _delayed(before, now, jitter)
+    return _delayed(after_life(record, ready_for), now, jitter)
 
 
 def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
@@ -63,6 +75,7 @@ def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) ->
 
 
 def _delayed(record: Record, now: float, jitter: float) -> Record:
-    pause = min(2.0 ** (record.deaths - 1), LONGEST_PAUSE) if record.deaths else 0.0
+    doublings = min(record.deaths - 1, _DOUBLINGS)
+    pause = min(2.0**doublings, LONGEST_PAUSE) if record.deaths else 0.0
     pause *= 0.75 + jitter / 2
     return evolve(record, deaths=record.deaths + 1, not_before=now + pause)

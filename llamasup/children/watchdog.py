@@ -1,18 +1,21 @@
 """Watches a child that is ready: does it still move, and does it keep within its memory?
 
-Progress is what counts: tokens, or the steps of a prefill in the log. `/health` stays green while
-slots are wedged, so its word is taken only of a child that nobody uses.
+Progress is what counts: tokens, the steps of a prefill in the log, slots that tell something new;
+and where there is none to be seen, whether it computes (`signs`). `/health` stays green while slots
+are wedged, so its word is taken only of a child that nobody uses.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Protocol
 
 import trio
 from attrs import frozen
 
-from llamasup.children import probe
+from llamasup.children import effort, probe
+from llamasup.children.signs import Signs
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Bytes, Seconds
 from llamasup.engine.failures import Cause, Kind
@@ -21,7 +24,6 @@ from llamasup.memory.host import anonymous_memory
 log = logging.getLogger(__name__)
 
 _LONGEST_PATIENCE = 5.0
-_PAUSE_WITHOUT_MEANS = 1.0
 _DEAF = 2
 """So many health checks in a row without an answer are enough."""
 
@@ -56,53 +58,66 @@ class Watched(Protocol):
 
 
 async def watch(child: Watched, limits: Watch) -> None:
-    """Watch until cancelled, which the child's end does; stop or retire a child that is unwell."""
+    """Watch until cancelled, or until it has told the child to stop; retire one that leaks."""
     deaf = 0
     while True:
         if child.users:
-            await _until_stalled(child, limits)
+            if cause := await _until_stalled(child, limits):
+                log.warning("%s is stopped: %s", child, cause.words)
+                child.stop(cause)
+                return
             continue
         await trio.sleep(limits.health_interval)
         if child.users:
             continue
-        answer = await _answer(child, "/health", limits.health_interval)
-        deaf = deaf + 1 if answer is None else 0
+        with suppress(probe.NotAsked):
+            answer = await _answer(child, "/health", limits.health_interval)
+            deaf = deaf + 1 if answer is None else 0
         if deaf >= _DEAF:
             child.stop(Cause(Kind.HANG, "it does not answer any more"))
+            return
         _check_memory(child, limits)
 
 
-async def _until_stalled(child: Watched, limits: Watch) -> None:
-    """Return when nobody uses it any more; stop it when it has not moved for too long."""
-    before: bytes | None = None
+async def _until_stalled(child: Watched, limits: Watch) -> Cause | None:
+    """None when nobody uses it any more; or why it has to be ended while somebody does."""
+    patience = limits.stall_timeout
+    signs = Signs.since(trio.current_time())
     while child.users:
-        silence = trio.current_time() - child.last_progress
-        everybody_is_held_up = child.held_up == child.users
-        if silence < limits.stall_timeout or everybody_is_held_up:
-            before = None
-            await trio.sleep(max(limits.stall_timeout - silence, limits.stall_timeout / 4))
-            continue
-        # It may be busy with an answer that is sent whole: then its slots have moved on.
-        now = await _answer(child, "/slots", limits.stall_timeout)
-        if now is None or now == before:
-            log.warning("%s has not moved for %.0f s and is stopped", child, silence)
-            child.stop(Cause(Kind.HANG, f"it did not move for {silence:.0f} s"))
-            return
-        before = now
-        await trio.sleep(limits.stall_timeout / 2)
-
-
-async def _answer(child: Watched, target: str, patience: float) -> bytes | None:
-    """What it answers, None if nothing; asked for as long as we lack the means to ask."""
-    while True:
         try:
-            with trio.move_on_after(min(patience, _LONGEST_PATIENCE)):
-                return (await probe.ask(child.address, target))[1]
-            return None
-        except probe.NoAnswer:
-            return None
+            words = await _look(child, signs, patience)
         except probe.NotAsked:
-            await trio.sleep(_PAUSE_WITHOUT_MEANS)
+            # What was not seen, for want of our means to look, was no silence of the child.
+            signs = Signs.since(trio.current_time())
+        else:
+            if words and child.users:
+                return Cause(Kind.HANG, words)
+        if child.held_up == child.users:
+            signs = Signs.since(trio.current_time())
+        left = patience - (trio.current_time() - signs.moved)
+        await trio.sleep(max(left, patience / 4) if left > 0 else patience / 2)
+    return None
+
+
+async def _look(child: Watched, signs: Signs, patience: float) -> str | None:
+    """Look for signs of life. Why the child has to go; None if it need not. Raises NotAsked."""
+    if child.pid is not None:
+        signs.computed(trio.current_time(), await effort.spent(child.pid))
+    signs.heard(child.last_progress)
+    if trio.current_time() - signs.moved < patience or child.held_up == child.users:
+        return None
+    # It may be busy with an answer that is sent whole: then its slots have moved on.
+    slots = await _answer(child, "/slots", patience)
+    signs.heard(child.last_progress)
+    signs.told(trio.current_time(), slots)
+    return signs.verdict(trio.current_time(), patience)
+
+
+async def _answer(child: Watched, target: str, patience: float) -> tuple[int, bytes] | None:
+    """What it answers, None if nothing. Raises NotAsked."""
+    with trio.move_on_after(min(patience, _LONGEST_PATIENCE)), suppress(probe.NoAnswer):
+        return await probe.ask(child.address, target)
+    return None
 
 
 def _check_memory(child: Watched, limits: Watch) -> None:

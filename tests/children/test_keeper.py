@@ -16,6 +16,7 @@ from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
+from llamasup.children.restarts import MOST_FAILED_STARTS
 from llamasup.errors import (
     LlamasupError,
     ModelFileMissing,
@@ -51,12 +52,12 @@ async def refusal(keeper: Keeper) -> LlamasupError:
     return failure.value
 
 
-async def kill(keeper: Keeper) -> None:
+async def kill(keeper: Keeper, number: signal.Signals = signal.SIGKILL) -> None:
     """Kill its child, and wait until that is known."""
     child = keeper.child
     assert child is not None
     assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
+    os.kill(child.pid, number)
     await eventually(lambda: keeper.child is not child)
 
 
@@ -144,6 +145,21 @@ async def test_two_accidents_in_a_row_are_told_and_the_next_one_tries_again(
         assert "a hiccup" in str(await refusal(keeper))
         assert len(journal.entries("started")) == 2
         assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_starts_that_fail_now_and_then_are_forgotten_with_each_that_succeeds(
+    faking: Fake, planning: Planning, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamasup.children.restarts.LONGEST_PAUSE", 0.01)
+    hiccup = ("--fake-fail-load", "a hiccup", "--fake-scripted-lives", "1")
+    async with keeping(planning(faking(*hiccup))) as keeper:
+        for _ in range(MOST_FAILED_STARTS + 1):
+            journal.path.unlink(missing_ok=True)  # so that its next start is the first one
+            await keeper.ready()
+            assert len(journal.entries("started")) == 2
+            keeper.unload()
+            await keeper.until_idle()
+        assert not keeper.record.given_up
 
 
 async def test_a_model_that_was_given_up_is_not_tried_again_in_vain(
@@ -412,6 +428,18 @@ async def test_who_would_have_to_wait_too_long_is_told_when_to_come_again(
         assert failure.retry_after is not None
         assert 0.1 < failure.retry_after <= 1.25
     assert len(journal.entries("started")) == 2
+
+
+async def test_a_child_that_ends_by_itself_has_died_though_it_found_nothing_wrong(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning({**faking(), "recovery.patience": 0.1})) as keeper:
+        for deaths in (1, 2):
+            await keeper.ready()
+            await kill(keeper, signal.SIGTERM)
+            assert keeper.record.deaths == deaths
+        assert keeper.record.wait(trio.current_time()) > 0
+        assert str(await refusal(keeper)) == 'model "fake" died: finished by itself'
 
 
 # --- ends that are wished ---

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llamasup.children.restarts import (
@@ -13,6 +13,8 @@ from llamasup.children.restarts import (
     Record,
     after_death,
     after_failed_start,
+    after_life,
+    after_success,
 )
 from llamasup.engine.failures import Kind
 
@@ -33,6 +35,27 @@ def test_ten_healthy_minutes_wipe_the_slate_clean() -> None:
         record = after_death(record, now=0.0, ready_for=HEALTHY - 1, jitter=HALF)
     assert record.wait(0.0) > 0
     assert after_death(record, now=0.0, ready_for=HEALTHY, jitter=HALF).wait(0.0) == 0
+
+
+def test_ten_healthy_minutes_count_however_they_end() -> None:
+    record = Record(deaths=6)
+    assert after_life(record, ready_for=HEALTHY - 1) == record
+    assert after_life(record, ready_for=HEALTHY) == Record()
+
+
+@given(st.integers(0, 10**9), st.floats(0, 1), st.booleans())
+@example(1, HALF, True)
+@example(1025, HALF, True)
+@example(1025, HALF, False)
+@example(10**9, HALF, True)
+def test_no_number_of_deaths_is_too_large(deaths: int, jitter: float, was_ready: bool) -> None:
+    before = Record(deaths=deaths)
+    if was_ready:
+        after = after_death(before, now=0.0, ready_for=1.0, jitter=jitter)
+    else:
+        after = after_failed_start(before, now=0.0, kind=Kind.SHORTAGE, jitter=jitter)
+    assert after.deaths == deaths + 1
+    assert 0 <= after.wait(0.0) <= LONGEST_PAUSE * 1.25
 
 
 def test_five_starts_that_fail_in_a_row_are_enough() -> None:
@@ -57,7 +80,7 @@ def test_a_start_that_succeeds_in_between_is_a_new_beginning_for_the_count() -> 
     record = Record()
     for _ in range(3 * MOST_FAILED_STARTS):
         record = after_failed_start(record, now=0.0, kind=Kind.CRASH, jitter=HALF)
-        record = after_death(record, now=0.0, ready_for=1.0, jitter=HALF)
+        record = after_success(record)
     assert not record.given_up
 
 

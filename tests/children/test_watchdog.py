@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from itertools import chain, count, repeat
 from pathlib import Path
 from textwrap import dedent
 
@@ -16,7 +16,7 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock
 
-from llamasup.children import probe
+from llamasup.children import effort, probe
 from llamasup.children.plan import Plan
 from llamasup.children.watchdog import Watch, watch
 from llamasup.config.addresses import Address, UnixAddress
@@ -49,6 +49,10 @@ class StubChild:
         self.answers: Iterator[bytes | None] = iter(lambda: b"always the same", b"")
         """To each question; None is silence."""
 
+        self.statuses: Iterator[int] = repeat(200)
+        self.computed: Iterator[float | None] = repeat(0.0)
+        """Seconds until now, each time that somebody looks; None if nobody can say."""
+
         self.unaskable = False
         """For a shortage of ours."""
 
@@ -66,7 +70,12 @@ class StubChild:
         answer = next(self.answers)
         if answer is None:
             await trio.sleep_forever()
-        return 200, answer
+        return next(self.statuses), answer
+
+    async def spent(self, session: int) -> float | None:
+        await trio.lowlevel.checkpoint()
+        assert session == self.pid
+        return next(self.computed)
 
     def stop(self, cause: Cause | None = None) -> None:
         self.stopped = cause
@@ -89,6 +98,7 @@ class StubChild:
 async def child(monkeypatch: pytest.MonkeyPatch) -> StubChild:
     stub = StubChild()
     monkeypatch.setattr(probe, "ask", stub.ask)
+    monkeypatch.setattr(effort, "spent", stub.spent)
     return stub
 
 
@@ -222,6 +232,66 @@ async def test_a_child_that_is_idle_again_is_not_blamed_for_its_silence(
         await child.watched()
     assert child.asked[:2] == ["/slots", "/health"]
     assert child.stopped is None
+
+
+async def test_the_watch_is_over_when_it_has_stopped_a_child_that_died_while_it_was_asked(
+    autojump_clock: MockClock, child: StubChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its users need a moment to leave, and whoever asks it is refused without any waiting.
+    asked = 0
+
+    async def refuse(address: Address, target: str) -> tuple[int, bytes]:
+        nonlocal asked
+        asked += 1
+        assert asked < 10, "nobody else would ever run again"
+        raise probe.NoAnswer("nobody listens")
+
+    monkeypatch.setattr(probe, "ask", refuse)
+    child.users = 1
+    await child.watched()
+    assert child.stopped is not None
+    assert asked == 1
+
+
+@pytest.mark.parametrize("status", [401, 501])
+async def test_a_child_that_may_not_tell_of_its_slots_is_judged_by_what_it_computes(
+    autojump_clock: MockClock, child: StubChild, status: int
+) -> None:
+    child.users = 1
+    child.statuses = repeat(status)
+    child.computed = count(0.0, 10.0)
+    assert await child.watched(seconds=5 * LIMITS.stall_timeout) == 500
+    assert child.stopped is None
+
+
+async def test_a_child_that_computes_one_batch_for_long_and_does_not_answer_lives(
+    autojump_clock: MockClock, child: StubChild
+) -> None:
+    child.users = 1
+    child.answers = repeat(None)
+    child.computed = count(0.0, 10.0)
+    await child.watched(seconds=5 * LIMITS.stall_timeout)
+    assert child.stopped is None
+
+
+async def test_a_child_that_stops_computing_hangs_as_long_after_that(
+    autojump_clock: MockClock, child: StubChild
+) -> None:
+    child.users = 1
+    child.answers = repeat(None)
+    child.computed = chain([0.0, 10.0, 20.0, 30.0], repeat(30.0))
+    assert 300 <= await child.watched() < 400
+    assert child.stopped is not None
+
+
+async def test_a_child_that_spins_for_nothing_is_ended_at_last(
+    autojump_clock: MockClock, child: StubChild
+) -> None:
+    child.users = 1
+    child.computed = count(0.0, 100.0)
+    assert 1200 <= await child.watched() < 1300
+    assert child.stopped is not None
+    assert child.stopped.words.endswith("though it was busy")
 
 
 # --- its memory ---

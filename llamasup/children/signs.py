@@ -1,0 +1,83 @@
+"""Signs of life of a child that somebody uses, and the verdict on one that shows none.
+
+Pure: now is an argument. A token, a step of a prefill, or slots that tell something new are the
+best signs. In the middle of a batch llama-server has none of them, and does not even answer; but
+it computes. A child that hangs does not, nearly always: therefore one that spins for nothing is
+ended as well, only much later.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import define
+
+LEAST_EFFORT: Final = 0.02
+"""Seconds of computing in a second. llama-server without work takes less than a thousandth."""
+
+LONGEST_BATCH: Final = 12
+"""So many times the patience for a child that stands still: at the defaults 36 minutes, in which a
+batch of 2,048 tokens is read by whoever reads one in a second."""
+
+
+@define
+class Signs:
+    """What was seen of a child since somebody began to look at it."""
+
+    moved: float
+    """When it last got on with an answer."""
+
+    worked: float
+    """When it was last seen to have computed."""
+
+    _slots: bytes | None = None
+    _is_silent: bool = False
+    _stand_still: bool = False
+    _effort: tuple[float, float] | None = None
+
+    @classmethod
+    def since(cls, now: float) -> Signs:
+        """Nothing was seen yet."""
+        return cls(moved=now, worked=now)
+
+    def heard(self, at: float) -> None:
+        """It last made progress then: what its slots told before is no news any more."""
+        if at > self.moved:
+            self.moved = at
+            self._slots = None
+
+    def computed(self, now: float, seconds: float | None) -> None:
+        """So much in all until now; None if nobody can say."""
+        if self._effort is not None and seconds is not None:
+            then, before = self._effort
+            more = seconds - before  # less, if a process of its own is gone
+            if more < 0 or more >= LEAST_EFFORT * (now - then) > 0:
+                self.worked = now
+        self._effort = None if seconds is None else (now, seconds)
+
+    def told(self, now: float, answer: tuple[int, bytes] | None) -> None:
+        """What it answered about its slots, with which status; None for silence."""
+        status, slots = answer or (0, b"")
+        news = slots if status == 200 else None
+        if news is not None and self._slots is not None and news != self._slots:
+            self.moved = now
+        self._stand_still = news is not None and news == self._slots
+        self._is_silent = answer is None
+        self._slots = news
+
+    def verdict(self, now: float, patience: float) -> str | None:
+        """Why it has to go, in words; None as long as it need not."""
+        silence = now - self.moved
+        if silence >= LONGEST_BATCH * patience:
+            return f"it did not move for {silence:.0f} s, though it was busy"
+        if silence < patience or not self._looks_dead(now, patience):
+            return None
+        return f"it did not move for {silence:.0f} s"
+
+    def _looks_dead(self, now: float, patience: float) -> bool:
+        if self._effort is None:
+            return self._is_silent or self._stand_still
+        if now - self.worked < patience:
+            return False
+        # One answer with news to compare with says nothing yet.
+        return self._slots is None or self._stand_still
