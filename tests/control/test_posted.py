@@ -16,7 +16,9 @@ BEFORE: dict[str, object] = {
     "server.admin_key": "secret",
     "server.listen": [":1", "unix:/a.sock"],
     "engine.env": {"TOKEN": "secret"},
+    "engine.args": ["--api-key", "secret", "--jinja"],
     "models.m.path": "/m.gguf",
+    "models.m.extra_args": ["--hf-token", "secret", "--api-key"],
     "models.n.path": "/n.gguf",
 }
 
