@@ -20,6 +20,7 @@ ROOMS = (
     "states",
     "shortages",
     "threads",
+    "ownership",
     "config",
     "access",
     "sockets",

@@ -25,6 +25,7 @@ import trio
 from attrs import frozen
 
 from llamasup.errors import ModelUnavailable, OperatorError
+from llamasup.ownership import why_not_private
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ def default_base(environ: Mapping[str, str]) -> Path:
     Raises OperatorError where somebody else has taken the latter's place.
     """
     runtime = environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.access(runtime, os.W_OK):
+    # Somebody else's, as sudo may leave it behind, is no place for us.
+    if runtime and os.access(runtime, os.W_OK) and os.stat(runtime).st_uid == os.geteuid():
         return Path(runtime) / "llamasup"
     base = Path(gettempdir()) / f"llamasup-{os.getuid()}"
     _claim(base)
@@ -158,6 +160,10 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
     """
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Marks that others leave would have us end their victims, and a folder that they can swap
+        # is where they hear prompts and forge answers.
+        if why := why_not_private(base):
+            raise _unusable(base, why)
         with _locked(base):
             left = list(_clear_the_dead(base))
             path = base / str(os.getpid())
@@ -192,7 +198,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _clear_the_dead(base: Path) -> Iterator[Process]:
     for folder in base.iterdir():
-        if not folder.name.isdecimal():
+        if not folder.name.isdecimal() or folder.lstat().st_uid != os.geteuid():
             continue
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -220,6 +226,8 @@ def _remove(folder: Path) -> None:
 
 def _marked(folder: Path) -> Iterator[Process]:
     for mark in folder.glob(f"{_MARK}*"):
+        if mark.lstat().st_uid != os.geteuid():
+            continue  # a stranger's word
         pid, _, started = mark.name.removeprefix(_MARK).partition("-")
         if pid.isdecimal():
             yield Process(int(pid), started)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from llamasup.config.load import current_folder, find
+from llamasup.config.load import current_folder, find, lying_about
 from llamasup.config.source import Source
 
 
@@ -54,8 +54,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def source(options: argparse.Namespace) -> Source:
     """Where the configuration is that the options mean."""
-    file = options.file or find(os.environ, current_folder())
-    return Source(file, os.environ, _flags(options))
+    here = current_folder()
+    file = options.file or find(os.environ, here)
+    named = options.file is not None or file != lying_about(here)
+    return Source(
+        file, os.environ, _flags(options), named or bool(os.environ.get("LLAMASUP_CONFIG"))
+    )
 
 
 def _flags(options: argparse.Namespace) -> Mapping[str, object]:

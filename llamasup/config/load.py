@@ -30,11 +30,16 @@ def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
     if named := environ.get("LLAMASUP_CONFIG"):
         return cwd / named
     usual = (
-        cwd / "llamasup.toml",
+        lying_about(cwd),
         user_config_path("llamasup") / "llamasup.toml",
         Path("/etc/llamasup/llamasup.toml"),
     )
     return next((file for file in usual if os.path.exists(file)), None)
+
+
+def lying_about(cwd: Path) -> Path:
+    """The file that is taken because we are started beside it."""
+    return cwd / "llamasup.toml"
 
 
 def load(

@@ -1,4 +1,8 @@
-"""Where the configuration is written, so that it can be read again when that has changed."""
+"""Where the configuration is written, so that it can be read again when that has changed.
+
+It decides which programs run, as us. So a file that we come upon, where we happen to be started, is
+only believed if nobody else can have written it; each time, for others may put one in its place.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llamasup.config.load import current_folder, load
+from llamasup.config.problems import ConfigError, Problem
 from llamasup.config.schema import Config
+from llamasup.ownership import why_not_ours
 
 
 class Source:
     """A file, or none, and what lies over it: the environment and the flags."""
 
     def __init__(
-        self, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+        self,
+        file: Path | None,
+        environ: Mapping[str, str],
+        flags: Mapping[str, object],
+        named: bool = True,
     ) -> None:
         self.file = file
+        self._named = named
         self.seen: bytes | None = None
         """The file's digest when it was loaded last."""
 
@@ -28,6 +39,8 @@ class Source:
         """The configuration as it is written now. Raises ConfigError, which says what is wrong."""
         # Before the file is read: what is written in between shall look like a change.
         self.seen = self.digest()
+        if self.file is not None and not self._named:
+            _refuse_what_others_wrote(self.file)
         return load(self.file, self._environ, self._flags, self._here)
 
     def digest(self) -> bytes | None:
@@ -38,3 +51,13 @@ class Source:
             return hashlib.sha256(self.file.read_bytes()).digest()
         except OSError:
             return None
+
+
+def _refuse_what_others_wrote(file: Path) -> None:
+    try:
+        why = why_not_ours(file)
+    except OSError:
+        return  # reading it will tell
+    if why:
+        fix = f'if it is to be trusted, name it: "llamasup serve {file}"'
+        raise ConfigError([Problem(str(file), "", f"{why}, and it decides what is run", fix)])

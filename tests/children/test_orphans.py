@@ -436,3 +436,32 @@ async def test_two_llamasups_side_by_side_leave_each_others_children_alone(
         assert is_alive(pid)
         await ask(other.address)
         assert other.children() == [pid]
+
+
+def test_a_base_that_others_may_write_is_refused(base: Path) -> None:
+    base.mkdir()
+    base.chmod(0o777)
+    with (
+        pytest.raises(OperatorError, match=r"everybody may write it.*folders\.run"),
+        own_run_folder(base),
+    ):
+        pass
+    base.chmod(0o755)  # as a service manager makes it
+    with own_run_folder(base):
+        pass
+
+
+def test_a_mark_of_somebody_else_ends_nobody(
+    base: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        monkeypatch.setattr("llamasup.children.orphans.why_not_private", lambda _: "")
+    process = Process.of(sleeper.pid)
+    assert process is not None
+    folder = marked(base, f"child-{process.pid}-{process.started}")
+    if os.geteuid() == 0:
+        for path in folder.iterdir():
+            os.chown(path, 65534, 65534)
+    with own_run_folder(base) as (_, left):
+        assert left == []

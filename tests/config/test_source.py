@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llamasup.config.problems import ConfigError
 from llamasup.config.source import Source
 
 
@@ -57,3 +58,22 @@ def test_a_folder_that_is_removed_changes_nothing(
     here.rmdir()
     assert source.load() == before
     assert before.models["x"].path == here / "x.gguf"
+
+
+def test_a_file_that_was_come_upon_is_believed_only_if_nobody_else_can_have_written_it(
+    tmp_path: Path,
+) -> None:
+    """It names programs, which run as us: so git and ssh do it, too."""
+    file = tmp_path / "llamasup.toml"
+    file.write_text("[pool]\nmax_queue = 9\n")
+    file.chmod(0o666)
+    assert Source(file, {}, {}).load().pool.max_queue == 9
+    come_upon = Source(file, {}, {}, named=False)
+    with pytest.raises(ConfigError, match=r"everybody may write it.*llamasup serve") as refused:
+        come_upon.load()
+    assert str(file) in str(refused.value)
+    file.chmod(0o644)
+    assert come_upon.load().pool.max_queue == 9
+    file.chmod(0o666)
+    with pytest.raises(ConfigError):
+        come_upon.load()
