@@ -75,6 +75,7 @@ PURE = (
     "models.catalog",
     "pool.admission",
     "pool.queue",
+    "pool.tally",
     "pool.work",
     "states",
 )

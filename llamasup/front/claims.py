@@ -9,25 +9,49 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from llamasup.front.requests import Request
+from llamasup.pool.queue import Client
 
 _URGENCIES: Final = range(8)
 _USUAL_URGENCY: Final = 3
 
+_LONGEST: Final = 128
+"""Bytes of a `Priority` that are read: a longer one is an attempt to keep us busy."""
+
+_OF_ONE_HOUSEHOLD: Final = 64
+
 _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE)
 
 
-def key(request: Request, peer: str) -> str:
-    """What all requests of one client have in common: its API key, or else where it is.
+def client(request: Request, peer: str) -> Client:
+    """What all requests of one client have in common: where it is, and there its API key.
 
-    Of the API key only a digest, so that it can be written to a log.
+    Nobody has to believe the key, for it tells apart only those who come from one place. Of it
+    only a digest is kept, so that it can be written to a log.
     """
     secret = request.header(b"x-api-key")
     if bearer := _BEARER.fullmatch(request.header(b"authorization") or b""):
         secret = bearer[1]
-    return f"key {sha256(secret).hexdigest()[:16]}" if secret else peer
+    key = f"key {sha256(secret).hexdigest()[:16]}" if secret else ""
+    return Client(place(peer), key)
+
+
+def place(peer: str) -> str:
+    """All that one client can come from: an address, or the network of an IPv6 address.
+
+    Of those each household has 2^64 or more, and a client may take another one each time.
+    """
+    if ":" not in peer:
+        return peer
+    address = IPv6Address(peer.partition("%")[0])
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    if address.is_loopback:
+        return peer
+    return str(IPv6Network((address, _OF_ONE_HOUSEHOLD), strict=False))
 
 
 def priority(request: Request) -> int:
@@ -35,6 +59,8 @@ def priority(request: Request) -> int:
     if request.header(b"priority") is None:
         return 0
     lines = [value for name, value in request.headers if name == b"priority"]
+    if sum(map(len, lines)) + len(lines) > _LONGEST:
+        return 0
     return _USUAL_URGENCY - urgency(b", ".join(lines))
 
 

@@ -221,7 +221,7 @@ class Conversation:
         lease = desk.pool.lease(
             model,
             goal.work,
-            key=lambda: claims.key(request, self._connection.peer),
+            client=lambda: claims.client(request, self._connection.peer),
             priority=claims.priority(request),
         )
         if desk.comforter is None or not goal.streams:

@@ -14,21 +14,25 @@ from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import PoolSettings
 from llamasup.errors import LlamasupError, QueueFull, QueueTimeout, SlotsExhausted
-from llamasup.pool.queue import Crowded, FairQueue, Ticket
+from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
 
 _COME_AGAIN_AFTER = 5.0
 
+_QUESTIONS_AT_ONCE = 8
+"""That a child is asked beside its slots. Each holds one of the engine's HTTP threads until it is
+answered; of these there are 16 more than slots, and the watchdog's question shall find one free."""
+
 
 class Visit:
     """One request's way through the gate, and back."""
 
-    __slots__ = ("answered", "child", "failure", "key", "priority", "ticket", "work")
+    __slots__ = ("answered", "child", "client", "failure", "priority", "ticket", "work")
 
-    def __init__(self, work: Work, key: Callable[[], str], priority: int) -> None:
+    def __init__(self, work: Work, client: Callable[[], Client], priority: int) -> None:
         self.work = work
-        self.key = key
+        self.client = client
         self.priority = priority
         self.child: Child | None = None
         """Whose guest it is, from the moment that it is let in."""
@@ -137,8 +141,11 @@ class Gate:
         queue = self._queues[visit.work]
         # Where nobody may wait for a slot, somebody has to wait for the load all the same.
         queue.size = self._settings.max_queue or (0 if self._open_to() else 1)
+        client = visit.client()
         try:
-            visit.ticket = queue.push(visit, visit.key(), visit.priority)
+            if len(queue) >= queue.size:
+                self._displace(queue, client)
+            visit.ticket = queue.push(visit, client, visit.priority)
         except Crowded:
             raise self._full(len(queue)) from None
         visit.answered = trio.Event()
@@ -146,6 +153,13 @@ class Gate:
         if not self._has_usher:
             self._has_usher = True
             self._nursery.start_soon(self._usher, name=f"usher of {self.keeper.model}")
+
+    def _displace(self, queue: FairQueue[Visit], client: Client) -> None:
+        """Somebody who has more that wait than `client` has one of them refused in its stead."""
+        waiting = len(queue)
+        greedy = queue.displace(client)
+        greedy.failure = self._full(waiting)
+        _answer(greedy)
 
     def _full(self, waiting: int) -> QueueFull:
         exhausted = self._settings.queue_full_status == SlotsExhausted.status
@@ -206,7 +220,9 @@ class Gate:
 
 
 def _has_room(child: Child, work: Work) -> bool:
-    return work is not Work.GENERATE or child.slots.free
+    if work is Work.GENERATE:
+        return child.slots.free
+    return child.users - child.slots.taken < _QUESTIONS_AT_ONCE
 
 
 def _let_in(visit: Visit, child: Child) -> None:

@@ -22,6 +22,7 @@ from llamasup.engine.failures import reply_is_out_of_memory
 from llamasup.errors import LlamasupError, ModelNotFound, OutOfMemory
 from llamasup.memory.gauge import Gauge
 from llamasup.pool.gate import Gate, Visit
+from llamasup.pool.queue import Client
 from llamasup.pool.residency import Residency
 from llamasup.pool.work import Work
 
@@ -110,14 +111,14 @@ class Pool:
         return self._gates[model].waiting
 
     def lease(
-        self, model: str, work: Work, *, key: Callable[[], str] = str, priority: int = 0
+        self, model: str, work: Work, *, client: Callable[[], Client] = Client, priority: int = 0
     ) -> Lease:
         """A lease on `model` for `work`, to be entered.
 
-        Who has to wait does so by `priority`, the higher the sooner, and among equals takes turns
-        with those of another `key`, which is asked for only then.
+        Who has to wait takes turns with other clients, and comes sooner with a higher `priority`;
+        whose it is, is asked for only then.
         """
-        return Lease(self._gates[model], Visit(work, key, priority))
+        return Lease(self._gates[model], Visit(work, client, priority))
 
     def _gate(self, plan: Plan) -> Gate:
         keeper = Keeper(plan, self.residency, self._nursery)

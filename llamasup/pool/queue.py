@@ -1,8 +1,15 @@
-"""Who waits for a slot of one model, and who is next. Pure.
+"""Who waits for one model, who is next, and who has to go when too many wait. Pure.
 
-The higher priority goes first; within one the keys (clients) take turns, so that one who sends a
-hundred requests delays another's only request by one; within a key it is first come, first served.
-Who leaves the queue early costs nobody a turn.
+Those who wait take turns: the places that requests come from; at each place the keys that they
+come with; and of one key it is first come, first served. So whoever sends a hundred requests delays
+another's only request by one, and a hundred invented keys are worth no more than one. (Only who
+shares a place with them waits for each: behind a proxy on this machine all come from one.)
+
+That a request is urgent is only its own word. So at each of these levels every other turn at most
+goes to the most urgent ones, and the next one to whoever's turn it is. Who is passed by waits at
+most twice as long, and nobody for ever.
+
+When too many wait, the last request of the longest line goes, and not the one that comes.
 
 Joining, taking the next and leaving cost the same however many wait.
 """
@@ -10,15 +17,26 @@ Joining, taking the next and leaving cost the same however many wait.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeAlias, TypeVar
+from collections.abc import Hashable
+from typing import Generic, TypeVar, cast
 
 from attrs import frozen
+
+from llamasup.pool.tally import Tally
 
 T = TypeVar("T")
 
 
 class Crowded(Exception):
-    """As many wait as may wait."""
+    """As many wait as may wait, and nobody has more of them than the one that comes."""
+
+
+@frozen
+class Client:
+    """Whose a request is: the place that it comes from, and the key that it came with."""
+
+    place: str = ""
+    key: str = ""
 
 
 @frozen(eq=False)
@@ -26,13 +44,80 @@ class Ticket(Generic[T]):
     """One place in a queue."""
 
     item: T
-    key: str
+    client: Client
     priority: int
 
 
-# An OrderedDict, because a dict gets slow when its first entries are deleted again and again.
-_Line: TypeAlias = OrderedDict[Ticket[T], None]
-_Turns: TypeAlias = OrderedDict[str, _Line[T]]
+class _Turns:
+    """Members that take turns: places, the keys of a place, or the tickets of a key."""
+
+    def __init__(self) -> None:
+        # OrderedDicts, because a dict gets slow when its first entries are deleted again and again.
+        self.members: OrderedDict[Hashable, _Turns] = OrderedDict()
+        """Whose turn is next at the front."""
+
+        self.tally = Tally[Hashable]()
+        """How many tickets each has."""
+
+        self._by_priority: dict[int, OrderedDict[Hashable, int]] = {}
+        """Who has tickets of it, and how many; whose turn is next at the front."""
+
+        self._urgent_had_the_last = False
+
+    def add(self, priority: int, name: Hashable, *below: Hashable) -> None:
+        self.tally.add(name)
+        having = self._by_priority.setdefault(priority, OrderedDict())
+        having[name] = having.get(name, 0) + 1
+        if name not in self.members:
+            self.members[name] = _Turns() if below else _NOBODY
+        if below:
+            self.members[name].add(priority, *below)
+
+    def remove(self, priority: int, name: Hashable, *below: Hashable) -> None:
+        """Raises KeyError, before anything was done, for a ticket that is not there."""
+        if below:
+            self.members[name].remove(priority, *below)
+        self.tally.take(name)
+        having = self._by_priority[priority]
+        having[name] -= 1
+        if not having[name]:
+            del having[name]
+        if not having:
+            del self._by_priority[priority]
+        if not self.tally[name]:
+            del self.members[name]
+
+    def next(self) -> Hashable:
+        """The ticket whose turn it is, which is over then for all that it belongs to."""
+        name = self._whose_turn()
+        self.members.move_to_end(name)
+        for having in self._by_priority.values():
+            if name in having:
+                having.move_to_end(name)
+        member = self.members[name]
+        return member.next() if member.members else name
+
+    def _whose_turn(self) -> Hashable:
+        if self._urgent_had_the_last or len(self._by_priority) == 1:
+            self._urgent_had_the_last = False
+            return next(iter(self.members))
+        self._urgent_had_the_last = True
+        return next(iter(self._by_priority[max(self._by_priority)]))
+
+    def before(self, own: Hashable, rounds: int) -> int:
+        """How many of others come before one of `own` before which `rounds` of its own come."""
+        before = 0
+        own_turn_is_over = False
+        for name in self.members:
+            if name == own:
+                own_turn_is_over = True
+            else:
+                before += min(self.tally[name], rounds + (not own_turn_is_over))
+        return before
+
+
+_NOBODY = _Turns()
+"""Below a ticket there is nobody."""
 
 
 class FairQueue(Generic[T]):
@@ -41,57 +126,64 @@ class FairQueue(Generic[T]):
     def __init__(self, size: int) -> None:
         self.size = size
         self._length = 0
-        self._turns: dict[int, _Turns[T]] = {}
-        """By priority: the keys that have somebody waiting, whose turn is next at the front."""
+        self._places = _Turns()
 
     def __len__(self) -> int:
         return self._length
 
-    def push(self, item: T, key: str, priority: int = 0) -> Ticket[T]:
-        """Join the queue. Raises Crowded."""
+    def push(self, item: T, client: Client, priority: int = 0) -> Ticket[T]:
+        """Join the queue. Raises Crowded if there is no place left; see `displace`."""
         if self._length >= self.size:
             raise Crowded
-        ticket = Ticket(item, key, priority)
-        turns = self._turns.setdefault(priority, OrderedDict())
-        turns.setdefault(key, OrderedDict())[ticket] = None
+        ticket = Ticket(item, client, priority)
+        self._places.add(priority, client.place, client.key, ticket)
         self._length += 1
         return ticket
+
+    def displace(self, client: Client) -> T:
+        """Take out who has to go if a request of `client` is to join.
+
+        Raises Crowded if no line would be longer than its own.
+        """
+        if not self._length:
+            raise Crowded
+        place = _longest(self._places.tally, client.place)
+        keys = self._places.members.get(place)
+        if keys is None:
+            raise Crowded
+        key = next(reversed(keys.tally.leaders))
+        if place == client.place and _longest(keys.tally, client.key) == client.key:
+            raise Crowded
+        ticket = cast(Ticket[T], next(reversed(keys.members[key].members)))
+        self.remove(ticket)
+        return ticket.item
 
     def pop(self) -> T:
         """Take out whoever is next. Raises IndexError if nobody waits."""
         if not self._length:
             raise IndexError("pop from an empty queue")
-        turns = self._turns[max(self._turns)]
-        key, line = next(iter(turns.items()))
-        ticket = next(iter(line))
-        turns.move_to_end(key)
+        ticket = cast(Ticket[T], self._places.next())
         self.remove(ticket)
         return ticket.item
 
     def remove(self, ticket: Ticket[T]) -> None:
         """Leave the queue. Raises KeyError for a ticket that is not in it, or not any more."""
-        turns = self._turns[ticket.priority]
-        line = turns[ticket.key]
-        del line[ticket]
+        self._places.remove(ticket.priority, ticket.client.place, ticket.client.key, ticket)
         self._length -= 1
-        if not line:
-            del turns[ticket.key]
-        if not turns:
-            del self._turns[ticket.priority]
 
     def position(self, ticket: Ticket[T]) -> int:
-        """How many will be taken before it, if nobody else comes or leaves.
+        """How many will be taken before it, if nobody else comes or leaves, and none is urgent.
 
-        For people to look at: it counts the keys, and those of its own key who came before it.
+        For people to look at: it counts the places, the keys of its own, and its own line.
         """
-        turns = self._turns[ticket.priority]
-        rounds = list(turns[ticket.key]).index(ticket)
-        before = rounds
-        own_turn_is_over = False
-        for key, line in turns.items():
-            if key == ticket.key:
-                own_turn_is_over = True
-            else:
-                before += min(len(line), rounds + (not own_turn_is_over))
-        higher = (turns for priority, turns in self._turns.items() if priority > ticket.priority)
-        return before + sum(len(line) for turns in higher for line in turns.values())
+        keys = self._places.members[ticket.client.place]
+        line = keys.members[ticket.client.key]
+        in_line = list(line.members).index(ticket)
+        at_its_place = in_line + keys.before(ticket.client.key, in_line)
+        return at_its_place + self._places.before(ticket.client.place, at_its_place)
+
+
+def _longest(lines: Tally[Hashable], own: Hashable) -> Hashable:
+    """Whose line is the longest once `own` has one more: its own, if no other is longer."""
+    longest = next(reversed(lines.leaders), own)
+    return longest if lines[longest] > lines[own] + 1 else own

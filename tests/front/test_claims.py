@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llamasup.front import claims
 from llamasup.front.claims import urgency
 from llamasup.front.requests import Request
+from llamasup.pool.queue import Client
 
 SECRET = b"sk-a-secret-of-some-length"
 HOME = "192.0.2.1"
@@ -20,35 +21,53 @@ def asked(*headers: tuple[bytes, bytes]) -> Request:
     return Request(b"POST", b"/", list(headers), True, False, b"the-id")
 
 
-def key(*headers: tuple[bytes, bytes], peer: str = HOME) -> str:
-    return claims.key(asked(*headers), peer)
+def client(*headers: tuple[bytes, bytes], peer: str = HOME) -> Client:
+    return claims.client(asked(*headers), peer)
 
 
 # --- who asks ---
 
 
-def test_a_client_without_a_key_is_known_by_its_place() -> None:
-    assert key() == HOME
-    assert key((b"authorization", b"Basic Zm9vOmJhcg==")) == HOME
-    assert key((b"authorization", b"Bearer ")) == HOME
-    assert key((b"x-api-key", b"")) == HOME
+def test_a_client_is_known_by_its_place_and_there_by_its_key() -> None:
+    assert client() == Client(HOME)
+    assert client((b"authorization", b"Basic Zm9vOmJhcg==")) == Client(HOME)
+    assert client((b"authorization", b"Bearer ")) == Client(HOME)
+    assert client((b"x-api-key", b"")) == Client(HOME)
+    assert client((b"x-api-key", SECRET)).place == HOME
 
 
-def test_a_key_is_the_same_client_however_and_from_wherever_it_is_sent() -> None:
+def test_a_key_is_the_same_however_and_from_wherever_it_is_sent() -> None:
     ways = [
         (b"authorization", b"Bearer " + SECRET),
         (b"authorization", b"bearer  " + SECRET),
         (b"x-api-key", SECRET),
     ]
-    assert len({key(way, peer=peer) for way in ways for peer in (HOME, "unix")}) == 1
-    assert key((b"x-api-key", SECRET)) != key((b"x-api-key", b"another"))
+    assert len({client(way, peer=peer).key for way in ways for peer in (HOME, "unix")}) == 1
+    assert client((b"x-api-key", SECRET)) != client((b"x-api-key", b"another"))
 
 
 def test_nothing_of_a_key_can_be_read_in_what_it_becomes() -> None:
-    digest = key((b"x-api-key", SECRET)).encode()
+    digest = client((b"x-api-key", SECRET)).key.encode()
     assert not [
         SECRET[at : at + 4] for at in range(len(SECRET) - 3) if SECRET[at : at + 4] in digest
     ]
+
+
+@pytest.mark.parametrize(
+    ("peer", "place"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("unix", "unix"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+    ],
+)
+def test_a_network_of_ipv6_is_one_place(peer: str, place: str) -> None:
+    assert claims.place(peer) == place
 
 
 # --- how urgently ---
@@ -68,6 +87,23 @@ def test_a_request_that_does_not_say_is_as_urgent_as_usual() -> None:
 def test_several_priority_lines_are_one_dictionary() -> None:
     assert claims.priority(asked((b"priority", b"u=1"), (b"priority", b"i, u=2"))) == 1
     assert claims.priority(asked((b"priority", b"u=1"), (b"priority", b"u="))) == 0
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"u=1" + b",u=1" * 15_000],
+        [b"u=1"] * 4000,
+        [b"", b"u=1", *[b""] * 4000],
+        [b"u=1" + b" " * 126],
+    ],
+    ids=range(4),
+)
+def test_a_priority_longer_than_anybody_needs_counts_as_none(lines: list[bytes]) -> None:
+    many = asked(*((b"priority", line) for line in lines))
+    started = time.thread_time()
+    assert claims.priority(many) == 0
+    assert time.thread_time() - started < 0.005
 
 
 @pytest.mark.parametrize(

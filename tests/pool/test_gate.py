@@ -18,6 +18,7 @@ from llamasup.children.slots import Slots
 from llamasup.config.schema import PoolSettings
 from llamasup.errors import LlamasupError, ModelUnavailable, QueueFull, QueueTimeout
 from llamasup.pool.gate import Gate, Visit
+from llamasup.pool.queue import Client
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
 
@@ -96,7 +97,7 @@ class Crowd:
         number = len(self._scopes)
         self._scopes.append(trio.CancelScope())
         self.waiting.append(number)
-        self._nursery.start_soon(self._visit, number, Visit(work, lambda: key, priority))
+        self._nursery.start_soon(self._visit, number, Visit(work, lambda: Client(key), priority))
 
     async def _visit(self, number: int, visit: Visit) -> None:
         with self._scopes[number]:
@@ -287,6 +288,35 @@ async def test_no_more_may_wait_than_may_wait() -> None:
         assert stage.crowd.told == {3: '429 all slots of "stub" are busy, and 2 requests wait'}
 
 
+async def test_whoever_fills_the_queue_makes_way_for_others() -> None:
+    async with scene(max_queue=3) as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("greedy", "greedy", "greedy", "greedy", "modest")
+        words = '429 all slots of "stub" are busy, and 3 requests wait'
+        assert stage.crowd.told == {3: words}
+        assert stage.gate.waiting == 3
+        assert await stage.served() == [0, 1, 4, 2]
+
+
+async def test_a_child_is_asked_few_things_at_once_and_chats_do_not_wait_for_them() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=1)
+        for _ in range(300):
+            stage.crowd.comes("greedy", work=Work.ASK)
+        await wait_all_tasks_blocked()
+        assert len(stage.crowd.served) == 8
+        stage.crowd.comes("modest", work=Work.ASK)  # the 300th
+        await wait_all_tasks_blocked()
+        stage.crowd.comes("modest")
+        await wait_all_tasks_blocked()
+        assert stage.crowd.served[8:] == [301]
+        stage.crowd.finishes(0)
+        stage.crowd.finishes(0)
+        await wait_all_tasks_blocked()
+        assert 300 in stage.crowd.served[9:11]
+        assert len(await stage.served()) == 302
+
+
 async def test_a_full_queue_may_be_told_as_exhausted_slots() -> None:
     async with scene(max_queue=0, queue_full_status=503) as stage:
         stage.keeper.comes(slots=1)
@@ -312,7 +342,7 @@ async def test_a_failed_load_is_remembered_without_those_who_waited_for_it() -> 
 
         async def visit(body: Body) -> None:
             try:
-                await stage.gate.enter(Visit(Work.GENERATE, str, 0))
+                await stage.gate.enter(Visit(Work.GENERATE, Client, 0))
             except ModelUnavailable as error:
                 told.append(error)
 
@@ -348,7 +378,7 @@ async def test_whoever_waits_can_see_how_many_come_before() -> None:
     async with scene() as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a")
-        visit = Visit(Work.GENERATE, lambda: "b", 0)
+        visit = Visit(Work.GENERATE, lambda: Client("b"), 0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.gate.enter, visit)
             await wait_all_tasks_blocked()

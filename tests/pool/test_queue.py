@@ -1,17 +1,23 @@
-"""The queue for one model's slots, as a table and against a model of it that counts turns."""
+"""The queue for one model's slots, as tables and against a model of it that counts turns."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from time import thread_time
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from llamasup.pool.queue import Crowded, FairQueue, Ticket
+from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
+
+
+def client(name: str) -> Client:
+    """`client("a1")`: the letter is the place, a capital after it the key."""
+    return Client(name[0], "".join(filter(str.isupper, name)))
 
 
 def drained(queue: FairQueue[str]) -> str:
@@ -19,11 +25,11 @@ def drained(queue: FairQueue[str]) -> str:
 
 
 def filled(*items: str, size: int = 100) -> FairQueue[str]:
-    """`filled("a1", "b1:5")`: keys are letters, and what follows a colon is the priority."""
+    """`filled("a1", "bK1:5")`: who is named as above, and what follows a colon is the priority."""
     queue = FairQueue[str](size)
     for item in items:
         name, _, priority = item.partition(":")
-        queue.push(name, key=name[0], priority=int(priority or 0))
+        queue.push(name, client(name), priority=int(priority or 0))
     return queue
 
 
@@ -32,37 +38,114 @@ def filled(*items: str, size: int = 100) -> FairQueue[str]:
     [
         ("a1 a2 a3", "a1 a2 a3"),
         ("a1 a2 a3 b1 b2 c1", "a1 b1 c1 a2 b2 a3"),
-        ("a1 b1:1 c1:2", "c1 b1 a1"),
-        ("a1:1 a2 b1 a3:1 b2:1", "a1 b2 a3 a2 b1"),
-        ("a1:-1 b1", "b1 a1"),
+        ("aK1 aK2 aL1 aM1 b1 b2", "aK1 b1 aL1 b2 aM1 aK2"),
     ],
 )
-def test_priority_comes_first_then_keys_take_turns_then_it_is_first_come(
-    pushed: str, popped: str
-) -> None:
+def test_places_take_turns_then_their_keys_then_it_is_first_come(pushed: str, popped: str) -> None:
     assert drained(filled(*pushed.split())) == popped
 
 
-def test_a_key_that_comes_back_has_its_turn_after_those_who_wait() -> None:
+@pytest.mark.parametrize(
+    ("pushed", "popped"),
+    [
+        ("a1 b1:1 c1:2", "c1 a1 b1"),
+        ("a1:-1 b1", "b1 a1"),
+        ("a1 a2 a3:1 a4:1", "a3 a1 a4 a2"),
+        ("aK1 aK2 aL1:1 aL2:1", "aL1 aK1 aL2 aK2"),
+        ("b1 a1:3 a2:3 a3:3 b2", "a1 b1 a2 b2 a3"),
+    ],
+)
+def test_every_other_turn_goes_to_whoever_says_that_it_is_urgent(pushed: str, popped: str) -> None:
+    assert drained(filled(*pushed.split())) == popped
+
+
+def turns_until_served(queue: FairQueue[str], honest: Client, flood: Callable[[], object]) -> int:
+    """How many others are taken before a request of `honest`, while the flood goes on."""
+    queue.push("honest", honest)
+    for turn in count():
+        if queue.pop() == "honest":
+            return turn
+        flood()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("priority", [0, 3])
+def test_invented_keys_and_urgency_buy_no_place_of_others(priority: int) -> None:
+    queue = FairQueue[str](1000)
+    names = count()
+
+    def flood() -> None:
+        queue.push("flood", Client("greedy", f"key {next(names)}"), priority)
+
+    for _ in range(500):
+        flood()
+    waits = [turns_until_served(queue, Client("modest"), flood) for _ in range(50)]
+    assert max(waits) <= 2
+    assert sum(waits) <= 50 + 2
+
+
+def test_at_one_place_urgency_buys_no_more_than_every_other_turn() -> None:
+    queue = FairQueue[str](1000)
+
+    def flood() -> None:
+        queue.push("flood", Client("proxy", "greedy"), 3)
+
+    for _ in range(500):
+        flood()
+    assert turns_until_served(queue, Client("proxy", "modest"), flood) <= 2
+
+
+def test_a_place_that_comes_back_has_its_turn_after_those_who_wait() -> None:
     queue = filled("a1", "b1", "c1")
     assert queue.pop() == "a1"
-    queue.push("a2", "a")
+    queue.push("a2", Client("a"))
     assert drained(queue) == "b1 c1 a2"
 
 
 def test_no_more_may_wait_than_the_queue_has_places_for() -> None:
     queue = filled("a1", "b1", size=2)
     with pytest.raises(Crowded):
-        queue.push("c1", "c", priority=9)
+        queue.push("c1", Client("c"), priority=9)
     queue.pop()
-    queue.push("c1", "c")
+    queue.push("c1", Client("c"))
     assert drained(queue) == "b1 c1"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "comes", "goes"),
+    [
+        ("a1 a2 a3", "b1", "a3"),
+        ("a1 a2 a3 b1", "b2", "a3"),
+        ("aK1 aL1 aM1", "b1", "aM1"),
+        ("aK1 aK2 aL1", "b1", "aK2"),
+        ("b1 a1:3 a2:3 a3:3", "c1:-4", "a3"),
+        ("aK1 aK2 aK3 aL1", "aL2", "aK3"),
+        ("aK1 aK2 b1", "aL1", "aK2"),
+        ("a1 a2 b1", "b2", None),
+        ("a1 b1", "c1", None),
+        ("a1 a2 a3", "a4:3", None),
+        ("aK1 aL1", "aM1", None),
+        ("", "a1", None),
+    ],
+)
+def test_who_has_most_waiting_goes_for_who_comes_unless_that_is_the_same(
+    waiting: str, comes: str, goes: str | None
+) -> None:
+    queue = filled(*waiting.split())
+    before = len(queue)
+    try:
+        gone = queue.displace(client(comes.partition(":")[0]))
+    except Crowded:
+        gone = None
+    assert gone == goes
+    assert len(queue) == before - (goes is not None)
+    assert goes not in drained(queue).split()
 
 
 def test_whoever_leaves_costs_nobody_a_turn_and_cannot_leave_twice() -> None:
     queue = filled("a1", "b1")
-    leaving = queue.push("a2", "a")
-    queue.push("a3", "a")
+    leaving = queue.push("a2", Client("a"))
+    queue.push("a3", Client("a"))
     queue.remove(leaving)
     with pytest.raises(KeyError):
         queue.remove(leaving)
@@ -74,6 +157,25 @@ def test_whoever_leaves_costs_nobody_a_turn_and_cannot_leave_twice() -> None:
 def test_nobody_is_next_in_an_empty_queue() -> None:
     with pytest.raises(IndexError):
         FairQueue[str](1).pop()
+
+
+clients = st.builds(Client, st.sampled_from("abc"), st.sampled_from("KL"))
+
+
+@given(st.lists(st.tuples(clients, st.integers(-4, 3)), max_size=60), clients, st.data())
+def test_nobody_starves_whatever_others_say(
+    crowd: list[tuple[Client, int]], honest: Client, data: st.DataObject
+) -> None:
+    """Three places with two keys each: every turn but one in 2 * 3 * 2 * 2 may be another's."""
+    queue = FairQueue[str](1000)
+    for whose, priority in crowd:
+        queue.push("crowd", whose, priority)
+    before_it = sum(whose == honest for whose, _ in crowd)
+
+    def flood() -> None:
+        queue.push("crowd", *data.draw(st.tuples(clients, st.integers(-4, 3))))
+
+    assert turns_until_served(queue, honest, flood) < 2 * 3 * 2 * 2 * 2 * (before_it + 1)
 
 
 class Waiting(RuleBasedStateMachine):
@@ -90,19 +192,37 @@ class Waiting(RuleBasedStateMachine):
         self.before: dict[Ticket[int], int] = {}
         self.pushed = 0
 
-    @rule(target=tickets, key=st.sampled_from("abcd"), priority=st.integers(0, 2))
-    def push(self, key: str, priority: int) -> object:
+    @rule(target=tickets, client=clients, priority=st.integers(0, 2))
+    def push(self, client: Client, priority: int) -> object:
         self.pushed += 1
         if len(self.waiting) == self.SIZE:
             with pytest.raises(Crowded):
-                self.queue.push(self.pushed, key, priority)
-            return multiple()
-        ticket = self.queue.push(self.pushed, key, priority)
-        self.before[ticket] = sum(
-            other.key == key and other.priority == priority for other in self.waiting
-        )
+                self.queue.push(self.pushed, client, priority)
+            if not self._displaced(client):
+                return multiple()
+        ticket = self.queue.push(self.pushed, client, priority)
+        self.before[ticket] = sum(other.client.place == client.place for other in self.waiting)
         self.waiting.append(ticket)
         return ticket
+
+    def _displaced(self, client: Client) -> bool:
+        places = Counter(ticket.client.place for ticket in self.waiting)
+        lines = Counter(ticket.client for ticket in self.waiting)
+        try:
+            item = self.queue.displace(client)
+        except Crowded:
+            assert places[client.place] + 1 >= max(places.values())
+            own = [line for line in lines if line.place == client.place]
+            assert lines[client] + 1 >= max((lines[line] for line in own), default=0)
+            return False
+        gone = next(ticket for ticket in self.waiting if ticket.item == item)
+        self.waiting.remove(gone)
+        whose = gone.client
+        assert whose != client
+        assert whose.place == client.place or places[whose.place] == max(places.values())
+        assert lines[whose] == max(n for line, n in lines.items() if line.place == whose.place)
+        assert item > max((t.item for t in self.waiting if t.client == whose), default=0)
+        return True
 
     @rule()
     def pop(self) -> None:
@@ -112,16 +232,17 @@ class Waiting(RuleBasedStateMachine):
         taken = next(ticket for ticket in self.waiting if ticket.item == item)
         self.waiting.remove(taken)
         for other in self.waiting:
-            assert other.priority <= taken.priority
-            if other.priority == taken.priority:
-                self._passed_by(other, taken)
+            self._passed_by(other, taken)
 
     def _passed_by(self, waits: Ticket[int], taken: Ticket[int]) -> None:
-        if waits.key == taken.key:
+        if waits.client == taken.client and waits.priority == taken.priority:
             assert waits.item > taken.item, "first come, first served"
-        else:
-            self.overtaken[waits, taken.key] += 1
-            assert self.overtaken[waits, taken.key] <= self.before[waits] + 1, "keys take turns"
+        elif waits.client.place != taken.client.place:
+            self.overtaken[waits, taken.client.place] += 1
+            # Two keys at a place, of which each has one of two turns; of these one of two is
+            # urgent; and of all the places' turns as well.
+            most = 2 * 2 * 2 * 2 * (self.before[waits] + 1)
+            assert self.overtaken[waits, taken.client.place] <= most, "places take turns"
 
     @rule(ticket=consumes(tickets))
     def leave(self, ticket: Ticket[int]) -> None:
@@ -139,9 +260,12 @@ class Waiting(RuleBasedStateMachine):
         assert positions == list(range(len(self.waiting)))
 
     def teardown(self) -> None:
-        """The positions come true."""
+        """Where nothing is more urgent, the positions come true."""
         by_position = sorted(self.waiting, key=self.queue.position)
-        assert [self.queue.pop() for _ in by_position] == [t.item for t in by_position]
+        popped = [self.queue.pop() for _ in by_position]
+        if len({ticket.priority for ticket in self.waiting}) == 1:
+            assert popped == [ticket.item for ticket in by_position]
+        assert sorted(popped) == sorted(ticket.item for ticket in by_position)
 
 
 TestWaiting = Waiting.TestCase
@@ -154,12 +278,17 @@ def seconds(deed: Callable[[], object]) -> float:
     return thread_time() - begun
 
 
-def test_ten_times_as_many_take_about_ten_times_as_long() -> None:
+@pytest.mark.parametrize("keys", [7, 1_000_000], ids=["few keys", "a key each"])
+def test_ten_times_as_many_take_about_ten_times_as_long(keys: int) -> None:
     def come_and_go(number: int) -> None:
         queue = FairQueue[int](number)
-        tickets = [queue.push(i, key=str(i % 7)) for i in range(number)]
+        tickets = [
+            queue.push(i, Client(str(i % 5), str(i % keys)), priority=i % 3) for i in range(number)
+        ]
         for ticket in tickets[::2]:
             queue.remove(ticket)
+        for i in range(number // 4):
+            queue.displace(Client("new", str(i)))
         for _ in range(len(queue)):
             queue.pop()
 

@@ -32,7 +32,7 @@ from llamasup.pool.admission import (
     decide,
     unload_times,
 )
-from llamasup.pool.queue import Crowded, FairQueue, Ticket
+from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
 
 LONGEST_LOAD, LONGEST_STOP, LONGEST_ANSWER = 8.0, 2.0, 6.0
 KEYS = ("ann", "bob", "cyd")
@@ -67,7 +67,7 @@ class Request:
     ended: float = 0.0
     ticket: Ticket[Request] | None = None
     may_be_overtaken: int = 0
-    """By so many that came later, of the same priority and to the same model."""
+    """By so many that came later to the same model, however urgent they say they are."""
 
 
 @define(eq=False)
@@ -142,13 +142,14 @@ class Pool:
     def _arrive(self, request: Request) -> None:
         queue = self.queues[request.model]
         try:
-            request.ticket = queue.push(request, request.key, request.priority)
+            request.ticket = queue.push(request, Client(request.key), request.priority)
         except Crowded:
             self._end(request, "queue full")
             return
         waiting = self.waiting[request.model]
-        own = sum(o.key == request.key and o.priority == request.priority for o in waiting)
-        request.may_be_overtaken = (own + 1) * (len(KEYS) - 1)
+        own = sum(other.key == request.key for other in waiting)
+        # Of its own line's turns, and of all turns, every other one may go to urgent ones.
+        request.may_be_overtaken = 2 * (own + 1) * 2 * len(KEYS)
         waiting.append(request)
         if not self._admits(request.model):
             self._stake(request.model)
@@ -165,7 +166,7 @@ class Pool:
         request.ticket = None
         self.waiting[request.model].remove(request)
         for other in self.waiting[request.model]:
-            if other.priority == request.priority and other.arrived < request.arrived:
+            if other.arrived < request.arrived:
                 other.may_be_overtaken -= 1
                 assert other.may_be_overtaken >= 0, f"{other} is overtaken too often"
         child.running.add(request)
