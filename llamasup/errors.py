@@ -58,6 +58,13 @@ class BodyTooLarge(MalformedRequest):
     code = "body_too_large"
 
 
+class TooLargeForEngine(ClientError):
+    """The engine had no memory to take in a body that `server.max_body` allows."""
+
+    status = 413
+    code = "body_too_large"
+
+
 class HeadTooLarge(MalformedRequest):
     """Request line and headers are over `server.max_head`."""
 

@@ -34,6 +34,7 @@ from llamasup.errors import (
     RouteNotFound,
     ShuttingDown,
     SlotsExhausted,
+    TooLargeForEngine,
     Unauthorized,
 )
 
@@ -65,6 +66,7 @@ KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
     RouteNotFound: (404, THE_CLIENTS, "not_found"),
     ShuttingDown: (503, OURS, "shutting_down"),
     SlotsExhausted: (503, OURS, "slots_exhausted"),
+    TooLargeForEngine: (413, THE_CLIENTS, "body_too_large"),
     Unauthorized: (401, THE_CLIENTS, "unauthorized"),
 }
 

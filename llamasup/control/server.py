@@ -18,6 +18,7 @@ from hypercorn.trio import serve
 
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.control.app import ControlApp
+from llamasup.engine.failures import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,9 @@ class ControlServer:
         """Nor in that."""
         return nullcontext()
 
-    def means_out_of_memory(self, status: int, message: str) -> bool:
+    def verdict(self, status: int, message: str, size: int) -> Verdict:
         """It may tell of an engine whose memory ran out; its own did not."""
-        return False
+        return Verdict.ITS_OWN
 
     def out_of_memory(self, words: str) -> bool:
         """It is this process: there is no smaller one."""

@@ -38,7 +38,8 @@ class Kind(Enum):
     FINISHED = "finished"
     """It ended by itself and found nothing wrong."""
     SHORTAGE = "shortage"
-    """We lacked something to start it with: a process, a descriptor, a port. That may pass."""
+    """We lacked something to start it with, a process, a descriptor, a port, or the engine lacked
+    threads. That may pass."""
     UNKNOWN = "unknown"
 
 
@@ -55,12 +56,33 @@ class Where(Enum):
 class Cause:
     """Why a child is gone; `words` is one line for an operator, the engine's own where it can be.
 
-    `where` says more about OUT_OF_MEMORY alone.
+    `where` and `proven` say more about OUT_OF_MEMORY alone. What is proven was measured, or was
+    the engine's end, or more than one request suffered it: only that is worth to be remembered.
     """
 
     kind: Kind
     words: str
     where: Where = Where.UNKNOWN
+    proven: bool = True
+
+
+@frozen
+class Heard:
+    """A line of the log, and when it came."""
+
+    at: float
+    text: str
+
+
+class Verdict(Enum):
+    """What an engine's error tells about the engine."""
+
+    ITS_OWN = "its_own"
+    """Nothing: it is the request's affair, and its client is to read it."""
+    TOO_LARGE = "too_large"
+    """Nothing: the request alone was more than the engine could take in."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Its memory ran out: a smaller rung may hold."""
 
 
 def split_line(line: str) -> tuple[Level | None, str]:
@@ -85,13 +107,14 @@ _OLD_PREFIX = re.compile(r"(DEBUG|VERB|INFO|WARN|WARNING|ERR|ERROR) +\[ *([^\]\s
 
 def clean(message: str) -> str:
     """What a message says, without the functions that say it: one line of bounded length."""
-    words = " ".join(message.split())
+    words = " ".join(message[:_LONGEST_MESSAGE].split())
     while (wrapped := _WRAPPING.match(words)) and wrapped.end() < len(words):
         words = words[wrapped.end() :]
     return words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}…"
 
 
 _LONGEST_WORDS = 400
+_LONGEST_MESSAGE = 4 * _LONGEST_WORDS  # a line of wrappings alone would take a while
 _WRAPPING = re.compile(
     r"(?:(?:srv|slot|cmn|que|res) )?(?!\w*Error:)~?\w+(?:\(\))?: "
     r"|error loading model(?: \w+)*: "
@@ -114,6 +137,7 @@ _ALARMING = (
     *("rror", "rrno", "ailed", "annot", "nvalid", "nknown", "not found", "expected"),
     *("emory", "EMORY", "alloc", "ALLOC", "bind", "in use", "GGUF", "corrupt", "terminat"),
     *("not loaded", "are loaded", "requires", ".cpp:", ".cu:", ".c:"),
+    *("navailable", "hread"),
 )
 
 # The engine goes on without pinned pages, locked pages or a cached prompt.
@@ -173,6 +197,12 @@ _SIGNS = tuple(
             r"Device memory allocation of size",
             r"(?:CUBLAS|HIPBLAS)_STATUS_ALLOC_FAILED|the resource allocation failed",
             r"bad_alloc|^MemoryError",
+            r"GGML_ASSERT\(ctx->mem_buffer != NULL\)",
+        ),
+        Kind.SHORTAGE: (
+            r"Resource temporarily unavailable",
+            r"thread constructor failed|Thread creation failed|can't start new thread",
+            r"pthread_create\b.* failed|failed .*\bpthread_create",
         ),
         Kind.CRASH: (
             r"(?:CUDA|ROCm|MUSA|SYCL|HIP) error: ",
@@ -185,15 +215,78 @@ _SIGNS = tuple(
 
 
 def explain(exit: int | None, lines: Sequence[str]) -> Cause:
-    """Why a child failed: `exit` as Python gives it, None while it runs, and its last log lines."""
+    """Why a child could not be started: `exit` as Python gives it, None while it runs, and its last
+    log lines, which no request has had a part in."""
+    return _finished(exit, lines) or _from_lines(lines) or _from_exit(exit, lines)
+
+
+def explain_death(exit: int | None, heard: Sequence[Heard], now: float) -> Cause:
+    """Why a child died that had been ready.
+
+    By then its log tells of requests, in the words of their clients, who may write line breaks and
+    even clocks and levels. So what counts is how it ended, then what only an abort prints, and of
+    all else only whole messages that were among its last.
+    """
+    lines = [line.text for line in heard if now - line.at <= _LAST_SECONDS]
+    telling = [line for line in lines if not _ABOUT_REQUESTS.match(split_line(line)[1])]
+    ended = _finished(exit, telling) or _from_exit(exit, telling)
+    if ended.kind not in (Kind.CRASH, Kind.UNKNOWN) or exit in _SILENT_ENDS:
+        return ended
+    return _from_abort(telling) or ended
+
+
+# A dump of its memory may take a while.
+_LAST_SECONDS = 10.0
+
+_ABOUT_REQUESTS = re.compile(r"(?:slot|res|que) |srv +(?:operator\(\): got exc|send_error)|\w*pars")
+
+# Words explain none of these: they come from outside, or are where a request sent the engine.
+_SILENT_ENDS = {-11, 128 + 11, -7, 128 + 7, -8, 128 + 8, 0xC000_0005}
+
+
+def _from_abort(lines: Sequence[str]) -> Cause | None:
+    """What an engine says that gives itself up; of all that looks like it, the last is its own."""
+    messages = [split_line(line)[1] for line in lines]
+    last = next((message for message in reversed(messages) if _ABORT.match(message)), None)
+    if last is None:
+        return None
+    if _NOT_RELOADED.search(last):
+        return _from_lines(lines)
+    ran_out = [message for message in messages if _RAN_OUT.fullmatch(clean(message))]
+    if _ABORT_FOR_MEMORY.search(last) or (ran_out and _BARE_ABORT.search(last)):
+        hits = ran_out or [last]
+        return _out_of_memory(hits, messages[messages.index(hits[0]) :])
+    if _ABORT_FOR_THREADS.search(last):
+        return _out_of_threads(last)
+    crashes = [message for message in messages if symptom(message) is Kind.CRASH]
+    return Cause(Kind.CRASH, clean((crashes or [last])[-1]))
+
+
+_ABORT = re.compile(
+    r"(?:terminate called|libc\+\+abi: terminating)\b"
+    r"|\S+\.(?:cpp|cuh?|c|hpp|h|mm?):[0-9]+: "
+    r"|(?:malloc|calloc|realloc|free|munmap_chunk)\(\): |double free|corrupted |\*\*\* |Fatal "
+    r"|.*\bAssertion `"
+)
+_NOT_RELOADED = re.compile(r":[0-9]+: failed to reload model after sleeping$")
+_BARE_ABORT = re.compile(r":[0-9]+: \w+ error$")
+_ABORT_FOR_MEMORY = re.compile(
+    r"an instance of '(?:std::bad_alloc|vk::OutOf(?:Device|Host)MemoryError)'$"
+    r"|of type (?:std::bad_alloc: std::bad_alloc|vk::OutOf(?:Device|Host)MemoryError: [\w: ]+)$"
+    r"|GGML_ASSERT\(ctx->mem_buffer != NULL\) failed$"
+)
+_ABORT_FOR_THREADS = re.compile(r"\bstd::system_error\b")
+
+
+def _finished(exit: int | None, lines: Sequence[str]) -> Cause | None:
     if exit == 0:
         return Cause(Kind.FINISHED, "finished by itself")
-    if any(_ORPHANED in line for line in lines[-3:]):
+    # In child mode the engine leaves when its parent seems to, and calls that exit 1.
+    if exit == 1 and any(clean(split_line(line)[1]).startswith(_ORPHANED) for line in lines[-3:]):
         return Cause(Kind.FINISHED, _ORPHANED)
-    return _from_lines(lines) or _from_exit(exit, lines)
+    return None
 
 
-# In child mode the engine leaves when its parent seems to, and calls that exit 1.
 _ORPHANED = "EOF on stdin detected"
 
 
@@ -204,9 +297,15 @@ def _from_lines(lines: Sequence[str]) -> Cause | None:
         hits = [message for symptom_kind, message in found if symptom_kind is kind]
         if hits and kind is Kind.OUT_OF_MEMORY:
             return _out_of_memory(hits, messages[messages.index(hits[0]) :])
+        if hits and kind is Kind.SHORTAGE:
+            return _out_of_threads(hits[0])
         if hits:
             return Cause(kind, clean(hits[0]))  # the others follow from it
     return None
+
+
+def _out_of_threads(message: str) -> Cause:
+    return Cause(Kind.SHORTAGE, f"it could have no more threads: {clean(message)}")
 
 
 def _complaints(lines: Sequence[str]) -> list[str]:
@@ -311,38 +410,43 @@ def _is_error(level: Level | None, message: str) -> bool:
 _FOREGONE = re.compile(r"exiting due to|failed to (?:load model|create[_ ](?:llama_)?context)")
 
 
-def reply_is_out_of_memory(status: int, message: str) -> bool:
-    """Whether an engine's error with this message means that its memory ran out.
+def verdict_on_reply(status: int, message: str, size: int) -> Verdict:
+    """What an engine's error with this message means, for a request with a body of `size` bytes.
 
-    If so, a smaller rung may hold. What the message quotes does not count, and a prompt too long
-    for the context is the client's affair.
+    Only a whole message counts, for parts may be quoted: a list of what quotes is never whole.
     """
-    if status == 400:
-        return message == _TOO_LARGE_A_BODY  # any other one may quote what it refuses
-    words = _QUOTING.split(message, maxsplit=1)[0].lower()
-    if status < 500 or _CONTEXT_FULL in words:
-        return False
-    return any(sign in words for sign in _REPLY_SIGNS)
+    if status >= 400 and message == _UNREADABLE and size >= _LARGE:
+        return Verdict.TOO_LARGE
+    if (status >= 500 and _RAN_OUT.fullmatch(message)) or (
+        status == 400 and message == _UNREADABLE
+    ):
+        return Verdict.OUT_OF_MEMORY
+    return Verdict.ITS_OWN
 
 
-_TOO_LARGE_A_BODY = "std::bad_alloc"
-_CONTEXT_FULL = "context size has been exceeded"
-_REPLY_SIGNS = (
-    "out of memory",
-    "outofdevicememory",
-    "insufficient memory",
-    "cuda",
-    "failed to allocate",
-    "failed to create context",
-    "failed to initialize the context",
-    "std::bad_alloc",
-)
+# Where it reads and prepares a request, and not in its work on it, llama-server says no more.
+_UNREADABLE = "std::bad_alloc"
+_LARGE = 1 << 20
 
-# After these words, a 5xx of llama-server quotes what it could not read or use.
-_QUOTING = re.compile(
-    r"Failed to parse "  # input: the model's; messages, tools, tool call arguments: the client's
-    r"|Invalid diff: "  # the model's words, as read before and after one more token
-    r"|after accepting piece: "  # the model's token that a grammar does not allow
-    r"|While executing "  # the chat template, and its complaint about a message
-    r"|last read: "  # any JSON
+# All that backends are known to say when memory runs out, each from its beginning to its end.
+_RAN_OUT = re.compile(
+    r"(?:decode\(\) failed: )?(?:"
+    + "|".join(
+        (
+            r"std::bad_alloc",
+            r"MemoryError",
+            r"(?:CUDA|ROCm|HIP|MUSA) error: out of memory",
+            r"(?:allocating [0-9.]+ Mi?B on device [0-9]+: )?"
+            r"(?:cuda|hip|musa)Malloc failed: out of memory",
+            r"vk::[\w:]+: ErrorOutOf(?:Device|Host)Memory",
+            r"(?:ggml_vulkan: )?Device memory allocation of size [0-9]+ failed\.?",
+            r"(?:ggml_vulkan: )?Requested buffer size exceeds [\w ]+: ErrorOutOfDeviceMemory",
+            r"Insufficient Memory \([0-9a-f]+:kIOGPUCommandBufferCallbackErrorOutOfMemory\)",
+            r"insufficient memory \(attempted to allocate +[0-9.]+ MB\)",
+            r"failed to allocate \w+ buffer of size [0-9]+",
+            r"failed to allocate buffer for \w+ cache",
+            r"failed to allocate compute (?:[pt][pg] )?buffers",
+        )
+    )
+    + ")"
 )

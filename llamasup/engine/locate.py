@@ -15,7 +15,7 @@ import trio
 from attrs import frozen
 
 from llamasup import programs
-from llamasup.engine.failures import explain
+from llamasup.engine.failures import Kind, explain
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.shortages import is_shortage
 
@@ -168,7 +168,8 @@ async def _output(program: Program, flag: str, environment: Mapping[str, str]) -
     said = (done.stdout + done.stderr).decode(errors="replace").strip()
     if done.status:
         cause = explain(done.status, said.splitlines())
-        raise EngineUnusable(f"{program} cannot be run: {cause.words}")
+        error_type = ModelUnavailable if cause.kind is Kind.SHORTAGE else EngineUnusable
+        raise error_type(f"{program} cannot be run: {cause.words}")
     return said
 
 

@@ -16,7 +16,8 @@ from typing import Protocol
 from llamasup import sockets
 from llamasup.config.addresses import Address
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
-from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError
+from llamasup.engine.failures import Verdict
+from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
 from llamasup.front.apologies import apology
 from llamasup.front.connection import Connection
 from llamasup.front.framing import LAST_CHUNK, Chunked, FramingError, UntilClose, chunk
@@ -61,8 +62,8 @@ class Upstream(Protocol):
     def held_up(self) -> AbstractContextManager[None]:
         """For as long as the client takes nothing more: that it stands still is not its fault."""
 
-    def means_out_of_memory(self, status: int, message: str) -> bool:
-        """Does an error of its with this message mean that its memory ran out?"""
+    def verdict(self, status: int, message: str, size: int) -> Verdict:
+        """What an error of its with this message means, for a request's body of `size` bytes."""
 
     def out_of_memory(self, words: str) -> bool:
         """It says so. True if it makes room for one that needs less."""
@@ -161,9 +162,19 @@ async def _read_verdict(
     except (FramingError, OSError) as error:
         raise ChildLost(f"the engine broke off: {error}") from error
     message = _message(head, request, data)
-    if upstream.means_out_of_memory(head.status, message):
-        raise RanOutOfMemory(message)
+    match upstream.verdict(head.status, message, len(request.body)):
+        case Verdict.OUT_OF_MEMORY:
+            raise RanOutOfMemory(message)
+        case Verdict.TOO_LARGE:
+            raise _too_large(request)
     return data
+
+
+def _too_large(request: Request) -> TooLargeForEngine:
+    return TooLargeForEngine(
+        f"the engine has no memory for a body of {len(request.body) >> 20} MiB:"
+        " send less at once, or in parts"
+    )
 
 
 def _message(head: ReplyHead, request: Request, data: bytes) -> str:
@@ -215,6 +226,7 @@ class _Streamed(_AsItCame):
     def __init__(self, head: ReplyHead, request: Request, upstream: Upstream) -> None:
         super().__init__(head, request)
         self._upstream = upstream
+        self._size = len(request.body)
         self._held = b""
         self._between_events = True
 
@@ -238,7 +250,7 @@ class _Streamed(_AsItCame):
 
     def _heed_errors(self, events: bytes) -> None:
         for message in messages_in_events(events):
-            if self._upstream.means_out_of_memory(500, message):
+            if self._upstream.verdict(500, message, self._size) is Verdict.OUT_OF_MEMORY:
                 self._upstream.out_of_memory(message)
 
     def apology(self, event: bytes) -> bytes:

@@ -18,7 +18,7 @@ from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Config
-from llamasup.engine.failures import reply_is_out_of_memory
+from llamasup.engine.failures import Verdict, verdict_on_reply
 from llamasup.errors import LlamasupError, ModelNotFound, OutOfMemory
 from llamasup.memory.gauge import Gauge
 from llamasup.pool.gate import Gate, Visit
@@ -172,9 +172,9 @@ class Lease:
             self._child.held_up -= 1
             self.progressed()
 
-    def means_out_of_memory(self, status: int, message: str) -> bool:
-        """Does an error of the child's with this message mean that its memory ran out?"""
-        return reply_is_out_of_memory(status, message)
+    def verdict(self, status: int, message: str, size: int) -> Verdict:
+        """What an error of the child's with this message means, for a body of `size` bytes."""
+        return verdict_on_reply(status, message, size)
 
     def out_of_memory(self, words: str) -> bool:
         """The child says so. True if it goes, and the request is worth sending again."""

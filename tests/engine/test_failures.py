@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamasup.engine.failures import Cause, Kind, Where, explain, reply_is_out_of_memory, symptom
+from llamasup.engine.failures import (
+    Cause,
+    Kind,
+    Verdict,
+    Where,
+    explain,
+    symptom,
+    verdict_on_reply,
+)
 from llamasup.engine.loglines import Line, LogReader, Trouble
 
 LOGS = Path(__file__).parent / "logs"
@@ -384,22 +392,29 @@ def test_any_end_has_a_cause_in_one_bounded_line(exit: int | None, lines: list[s
     assert len(words) < 1000
 
 
+# --- replies ---
+
+SMALL, LARGE = 1000, 60 << 20
+
+
 @pytest.mark.parametrize(
     ("status", "message"),
     [
         (500, "decode() failed: std::bad_alloc"),
         (500, "decode() failed: failed to allocate compute pp buffers"),
+        (500, "decode() failed: vk::Device::allocateMemory: ErrorOutOfDeviceMemory"),
+        (500, "failed to allocate buffer for kv cache"),
         (500, "CUDA error: out of memory"),
-        (500, "cudaMalloc failed"),
-        (500, "Failed to allocate buffer"),
-        (500, "failed to create context with model"),
-        (500, "failed to initialize the context: no"),
+        (500, "cudaMalloc failed: out of memory"),
+        (500, "allocating 512.00 MiB on device 0: hipMalloc failed: out of memory"),
         (503, "vk::Device::allocateMemory: ErrorOutOfDeviceMemory"),
+        (500, "insufficient memory (attempted to allocate 256.65 MB)"),
+        (500, "std::bad_alloc"),
         (400, "std::bad_alloc"),
     ],
 )
 def test_replies_that_mean_out_of_memory(status: int, message: str) -> None:
-    assert reply_is_out_of_memory(status, message)
+    assert verdict_on_reply(status, message, SMALL) is Verdict.OUT_OF_MEMORY
 
 
 @pytest.mark.parametrize(
@@ -407,31 +422,55 @@ def test_replies_that_mean_out_of_memory(status: int, message: str) -> None:
     [
         (200, "std::bad_alloc"),
         (400, "what does CUDA error: out of memory mean?"),
+        (400, "CUDA error: out of memory"),
         (400, "Invalid tool_choice: std::bad_alloc"),
+        (400, "Failed to initialize samplers: std::bad_alloc"),
         (404, "std::bad_alloc"),
+        (500, "Unknown reasoning format: cuda"),
+        (500, "Unknown reasoning format: CUDA error: out of memory"),
         (500, "Context size has been exceeded. failed to allocate"),
+        (500, "decode() failed: Context size has been exceeded."),
         (400, "request (9000 tokens) exceeds the available context size (256 tokens)"),
         (503, "Loading model"),
         (500, ""),
     ],
 )
 def test_replies_that_mean_something_else(status: int, message: str) -> None:
-    assert not reply_is_out_of_memory(status, message)
+    assert verdict_on_reply(status, message, SMALL) is Verdict.ITS_OWN
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "Failed to parse input at pos 12: <tool_call>cudaMalloc(&p, n)",
-        'Failed to parse messages: Missing \'role\' in message: {"text":"out of memory"}',
-        'Failed to parse tools: Missing tool function: {}; tools = ["failed to allocate"]',
-        "Failed to parse tool call arguments as JSON: syntax error; last read: 'cuda'",
-        "Invalid diff: 'out of mem' not found at start of 'out of memory'",
-        "decode() failed: Unexpected empty grammar stack after accepting piece: cuda (42)",
-        "\n---\nWhile executing CallExpression in source:\n…Jinja Exception: no role cuda",
-        "[json.exception.parse_error.101] parse error at line 1; last read: 'std::bad_alloc'",
-    ],
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_body_that_the_engine_cannot_take_in_is_too_large(status: int) -> None:
+    assert verdict_on_reply(status, "std::bad_alloc", LARGE) is Verdict.TOO_LARGE
+    decoding = verdict_on_reply(500, "decode() failed: std::bad_alloc", LARGE)
+    assert decoding is Verdict.OUT_OF_MEMORY, "the body had been taken in"
+
+
+QUOTING = [
+    "Failed to parse input at pos 12: <tool_call>{}",
+    "Failed to parse messages: Missing 'role' in message: {}",
+    "Failed to parse tools: Missing tool function: {{}}; tools = [{}]",
+    "Failed to parse tool call arguments as JSON: syntax error; last read: '{}'",
+    "Invalid diff: '{}' not found at start of 'out of memory'",
+    "Invalid tool_choice: {}",
+    "Unknown reasoning format: {}",
+    "decode() failed: Unexpected empty grammar stack after accepting piece: {} (42)",
+    "\n---\nWhile executing CallExpression in source:\n…Jinja Exception: no role {}",
+    "[json.exception.parse_error.101] parse error at line 1; last read: '{}'",
+    "Field 'json_schema': \"json_schema\": unrecognized type {}",
+    "a message that llama-server has not thought of yet, about {}",
+    "{} is no role",
+]
+RAN_OUT = ["std::bad_alloc", "CUDA error: out of memory", "decode() failed: std::bad_alloc"]
+clients_words = st.one_of(
+    st.text(), st.sampled_from([*RAN_OUT, "cuda", "failed to allocate buffer", "\nstd::bad_alloc"])
 )
-def test_words_that_a_message_quotes_are_not_the_engines(message: str) -> None:
-    assert not reply_is_out_of_memory(500, message)
-    assert reply_is_out_of_memory(500, f"CUDA error: out of memory. {message}")
+
+
+@given(
+    status=st.sampled_from([400, 500, 503]), message=st.sampled_from(QUOTING), words=clients_words
+)
+def test_words_that_a_message_quotes_are_not_the_engines(
+    status: int, message: str, words: str
+) -> None:
+    assert verdict_on_reply(status, message.format(words), SMALL) is Verdict.ITS_OWN

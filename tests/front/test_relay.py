@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
-from llamasup.engine.failures import reply_is_out_of_memory
+from llamasup.engine.failures import Verdict, verdict_on_reply
 from llamasup.errors import ChildLost
 from llamasup.front.connection import Connection
 from llamasup.front.framing import LAST_CHUNK, chunk
@@ -46,8 +46,8 @@ class Engine:
     def held_up(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def means_out_of_memory(self, status: int, message: str) -> bool:
-        return reply_is_out_of_memory(status, message)
+    def verdict(self, status: int, message: str, size: int) -> Verdict:
+        return verdict_on_reply(status, message, size)
 
     def out_of_memory(self, words: str) -> bool:
         self.ran_out.append(words)
