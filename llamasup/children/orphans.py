@@ -18,6 +18,7 @@ import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -166,8 +167,7 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
             raise _unusable(base, why)
         with _locked(base):
             left = list(_clear_the_dead(base))
-            path = base / str(os.getpid())
-            path.mkdir(mode=0o700)
+            path = _made_anew(base)
             own = os.open(path, os.O_RDONLY)
             fcntl.flock(own, fcntl.LOCK_EX)
     except OSError as error:
@@ -184,6 +184,16 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(own)
+
+
+def _made_anew(base: Path) -> Path:
+    """A folder of a number that nobody has: in two containers that share a base, we may both have
+    the same pid."""
+    for number in count(os.getpid()):
+        with suppress(FileExistsError):
+            (base / str(number)).mkdir(mode=0o700)
+            break
+    return base / str(number)
 
 
 @contextmanager

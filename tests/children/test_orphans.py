@@ -465,3 +465,11 @@ def test_a_mark_of_somebody_else_ends_nobody(
             os.chown(path, 65534, 65534)
     with own_run_folder(base) as (_, left):
         assert left == []
+
+
+def test_two_of_the_same_pid_share_a_base(base: Path) -> None:
+    """In two containers, each is process 1."""
+    with own_run_folder(base) as (one, _), own_run_folder(base) as (other, left):
+        assert one.path != other.path
+        assert left == []
+    assert list(base.iterdir()) == []
