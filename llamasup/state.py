@@ -1,16 +1,24 @@
 """What survives llamasup itself: the rungs that held, and what models took on them.
 
-One JSON file, written whole: to a new file, flushed to the disk, put in place of the old one. A
-file that is torn, foreign or of another version is set aside, never overwritten. A disk that is
-full or read-only costs the memory of this run, and nothing else.
+One JSON file that nobody else may read, written whole: to a new file, flushed to the disk, put in
+place of the old one. Several llamasups of one user share it: each writes under a lock, and of what
+both know the newer word stands. Keys are digests, for what they are made of may hold secrets.
+
+A file that is torn or foreign is set aside, never overwritten, and what of it can be understood
+goes on. A disk that is full or read-only costs the memory of this run, and nothing else.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
-from contextlib import suppress
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,12 +32,19 @@ from llamasup.memory.room import Amounts
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2
-_WITH_RUNGS_ALONE = 1
+_VERSION = 3
+_WITH_PLAIN_KEYS = (1, 2)
 _MOST = 256
 _MOST_FOOTPRINTS = 4 * _MOST
+_MOST_BYTES = 16 << 20
 _DRAFT = ".part-"
 _PATIENCE = 10.0
+_LOCK_PATIENCE = 5.0
+_LOCK_PAUSE = 0.02
+_A_DAY = 86400.0
+_OURS_ALONE = 0o600
+
+SourceName = Literal["measured", "engine"]
 
 
 @frozen
@@ -38,7 +53,7 @@ class Footprint:
 
     amounts: Amounts
     at: float
-    source: Literal["measured", "engine"]
+    source: SourceName
 
 
 Entry = TypeVar("Entry", Learned, Footprint)
@@ -48,6 +63,15 @@ Entry = TypeVar("Entry", Learned, Footprint)
 class _Document:
     learned: dict[str, Learned] = field(factory=dict)
     footprints: dict[str, Footprint] = field(factory=dict)
+
+    def merge(self, other: _Document) -> None:
+        """Of what both know, the newer word stands; of too much, the oldest is forgotten."""
+        _merge(self.learned, other.learned, _MOST)
+        _merge(self.footprints, other.footprints, _MOST_FOOTPRINTS)
+
+    def copy(self) -> _Document:
+        """One that others may read while this one goes on."""
+        return _Document(dict(self.learned), dict(self.footprints))
 
 
 class State:
@@ -59,64 +83,135 @@ class State:
         self._at_disk = trio.CapacityLimiter(1)
         """A disk that hangs costs one thread, and nobody writes beside it."""
 
-        self._known = _read(file)
+        self._known = _begin(file)
         _clear_drafts(file)
 
     def learned(self, key: str) -> Learned | None:
         """The rung that held under `key`."""
-        return self._known.learned.get(key)
+        return self._known.learned.get(_digest(key))
 
-    def footprint(self, key: str) -> Footprint | None:
-        """What was taken under `key`."""
-        return self._known.footprints.get(key)
+    def footprint(self, key: str, source: SourceName) -> Footprint | None:
+        """What was taken under `key`, as `source` says."""
+        return self._known.footprints.get(_digest(f"{source}: {key}"))
 
     async def learn(self, key: str, learned: Learned) -> None:
         """Remember, on disk too; that it could not be written is only logged.
 
         Cancelled, it is remembered, and on disk either whole or as before.
         """
-        _remember(self._known.learned, key, learned, _MOST)
+        self._known.merge(_Document(learned={_digest(key): learned}))
         await self._save()
 
     async def note(self, key: str, footprint: Footprint) -> None:
         """Remember it as `learn` does."""
-        _remember(self._known.footprints, key, footprint, _MOST_FOOTPRINTS)
+        self._known.merge(_Document(footprints={_digest(f"{footprint.source}: {key}"): footprint}))
         await self._save()
 
     async def _save(self) -> None:
         async with self._writing:
-            text = json.dumps({"version": _VERSION, **asdict(self._known)}, indent=1)
+            known, at_disk = self._known.copy(), self._at_disk
             try:
-                await threads.run(
-                    _write, self._file, text, limiter=self._at_disk, patience=_PATIENCE
+                of_all = await threads.run(
+                    _save, self._file, known, limiter=at_disk, patience=_PATIENCE
                 )
             except OSError as error:
-                log.warning("%s cannot be written: %s", self._file, error.strerror)
+                log.warning("%s cannot be written: %s", self._file, error)
+            else:
+                self._known.merge(of_all)
 
 
-def _remember(entries: dict[str, Entry], key: str, entry: Entry, most: int) -> None:
-    entries[key] = entry
+def _digest(key: str) -> str:
+    return sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _merge(entries: dict[str, Entry], others: Mapping[str, Entry], most: int) -> None:
+    for key, other in others.items():
+        own = entries.get(key)
+        if own is None or other.at >= own.at:
+            entries[key] = other
     if len(entries) > most:
-        del entries[min(entries, key=lambda known: entries[known].at)]
+        by_age = sorted(entries, key=lambda key: entries[key].at)
+        for key in by_age[: len(entries) - most]:
+            del entries[key]
 
 
-def _read(file: Path) -> _Document:
+# Reading
+
+
+class _NoFile(Exception):
+    """What lies there is no file that could be read, and none that may be replaced."""
+
+
+def _begin(file: Path) -> _Document:
+    """What is known at the start. Nothing that may lie there holds it up."""
     try:
-        document = json.loads(file.read_text())
-        if document["version"] == _WITH_RUNGS_ALONE:
-            document["footprints"] = {}
-        elif document["version"] != _VERSION:
-            raise ValueError(f"version {document['version']} is not {_VERSION}")
-        learned = cattrs.structure(document["learned"], dict[str, Learned])
-        return _Document(learned, cattrs.structure(document["footprints"], dict[str, Footprint]))
+        text = _text(file)
     except FileNotFoundError:
         return _Document()
-    except OSError as error:
-        log.warning("%s cannot be read: %s", file, error.strerror)
+    except (OSError, _NoFile) as error:
+        log.warning("%s cannot be read: %s", file, error)
         return _Document()
+    document, complaints = _understood(text)
+    if complaints:
+        _set_aside(file, complaints[0])
+        if document != _Document():
+            with suppress(OSError):
+                _save(file, document)
+    return document
+
+
+def _text(file: Path) -> bytes:
+    """Raises OSError; and _NoFile where to read on could take for ever."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as opened:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _NoFile("it is no regular file")
+        return opened.read(_MOST_BYTES)
+
+
+def _understood(text: bytes) -> tuple[_Document, list[Exception]]:
+    """All that can be understood of it, and what goes against the rest."""
+    complaints: list[Exception] = []
+    try:
+        document = json.loads(text)
+        version = document["version"]
+        if version not in (_VERSION, *_WITH_PLAIN_KEYS):
+            raise ValueError(f"version {version} is not {_VERSION}")
+        learned = _entries(document["learned"], Learned, complaints)
+        footprints = {} if version == 1 else _entries(document["footprints"], Footprint, complaints)
     except Exception as error:  # whatever a torn or foreign file makes of the lines above
-        _set_aside(file, error)
-        return _Document()
+        return _Document(), [error]
+    if version in _WITH_PLAIN_KEYS:
+        learned = {_digest(key): entry for key, entry in learned.items()}
+        footprints = {_digest(f"{entry.source}: {key}"): entry for key, entry in footprints.items()}
+    return _Document(learned, footprints), complaints
+
+
+def _entries(
+    document: Mapping[str, Any], kind: type[Entry], complaints: list[Exception]
+) -> dict[str, Entry]:
+    """Those of one kind; without any of the future, which would never be overruled."""
+    entries = {}
+    tomorrow = time.time() + _A_DAY
+    for key, plain in document.items():
+        try:
+            entry = cattrs.structure(plain, kind)
+        except Exception as error:  # cattrs has many
+            complaints.append(error)
+        else:
+            if entry.at <= tomorrow:
+                entries[key] = entry
+    return entries
+
+
+def _set_aside(file: Path, error: Exception) -> None:
+    aside = file.with_suffix(f".set-aside-{os.getpid()}")
+    log.warning("%s cannot be understood (%r) and is set aside as %s", file, error, aside.name)
+    try:
+        file.rename(aside)
+    except OSError as failure:
+        log.warning("%s cannot be renamed: %s", file, failure.strerror)
 
 
 def _clear_drafts(file: Path) -> None:
@@ -139,20 +234,57 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _set_aside(file: Path, error: Exception) -> None:
-    aside = file.with_suffix(f".set-aside-{os.getpid()}")
-    log.warning("%s cannot be understood (%r) and is set aside as %s", file, error, aside.name)
+# Writing
+
+
+def _save(file: Path, known: _Document) -> _Document:
+    """Write it, with what others have written since. Raises OSError. For a thread."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(file):
+        try:
+            known.merge(_understood(_text(file))[0])
+        except FileNotFoundError:
+            pass
+        except _NoFile as error:
+            raise OSError(str(error)) from error
+        _write(file, json.dumps({"version": _VERSION, **asdict(known)}, indent=1))
+    return known
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Alone among those who write it; or not, where somebody keeps the others out for too long, or
+    the disk knows no locks."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(file.with_suffix(".lock"), flags, _OURS_ALONE)
     try:
-        file.rename(aside)
-    except OSError as failure:
-        log.warning("%s cannot be renamed: %s", file, failure.strerror)
+        _until(lambda: _lock(descriptor), time.monotonic() + _LOCK_PATIENCE)
+        yield
+    finally:
+        os.close(descriptor)  # and with it goes the lock
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _until(done: Callable[[], bool], deadline: float) -> None:
+    while not done() and time.monotonic() < deadline:
+        time.sleep(_LOCK_PAUSE)
 
 
 def _write(file: Path, text: str) -> None:
     draft = file.with_suffix(f"{_DRAFT}{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    draft.unlink(missing_ok=True)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w") as out:
+        with open(os.open(draft, flags, _OURS_ALONE), "w") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())

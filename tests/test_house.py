@@ -71,6 +71,7 @@ PURE = (
     "front.routes",
     "memory.estimate",
     "memory.ladder",
+    "memory.measured",
     "memory.room",
     "models.catalog",
     "pool.admission",

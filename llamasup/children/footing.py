@@ -5,15 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from typing import Final
 
 from attrs import frozen
 
 from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
-from llamasup.memory.ladder import Learned, Rung, begin
-from llamasup.memory.room import Room, in_words, shortage
+from llamasup.errors import ModelUnavailable
+from llamasup.memory.ladder import Learned, Rung, highest, is_news
+from llamasup.memory.room import Amounts, Room, in_words, shortage
 
 log = logging.getLogger(__name__)
+
+_ALL: Final[Callable[[Needed], Amounts]] = attrgetter("amounts")
+_LEAST: Final[Callable[[Needed], Amounts]] = attrgetter("least")
 
 
 @frozen
@@ -27,26 +34,25 @@ class Beginning:
 async def beginning(
     plan: Plan, rungs: Sequence[Rung], room: Room, need: Callable[[Rung], Awaitable[Needed]]
 ) -> Beginning:
-    """Where the last load held, or else where there is room. Raises EngineUnusable.
+    """Where there is room, and not above what ran out of memory. Raises EngineUnusable.
 
     The last rung if none fits: whoever admits it, or the engine, may see to that. What the
     operator wrote is to be tried, even if others have to go for it; what is left to us makes do
     with what is free, while that is enough for any rung.
     """
     free = sum(room.free.values())
-    known = begin(rungs, await plan.learned(), time.time(), free, plan.climb_interval)
-    if known is not None:
-        return Beginning(known)
-    limits = [(room.most, "can be had")]
+    top = highest(rungs, await plan.learned(), time.time(), free, plan.climb_interval)
+    # What was measured may be too much without a reason: it keeps no rung out for good.
+    limits = [(room.most, "can be had", _LEAST)]
     if plan.is_open:
-        limits.insert(0, (room.free, "are free"))
-    for amounts, how in limits:
+        limits.insert(0, (room.free, "are free", _ALL))
+    for amounts, how, part in limits:
         passed_over: tuple[str, ...] = ()
-        for place, rung in enumerate(rungs):
-            needed = (await need(rung)).amounts
-            if not (device := shortage(needed, amounts)):
+        for place, rung in enumerate(rungs[top:], top):
+            takes = part(await need(rung))
+            if not (device := shortage(takes, amounts)):
                 return Beginning(place, passed_over)
-            passed_over += (f"{rung}: needs {in_words(needed, amounts, device)} {how}",)
+            passed_over += (f"{rung}: needs {in_words(takes, amounts, device)} {how}",)
     return Beginning(len(rungs) - 1, passed_over[:-1])
 
 
@@ -61,6 +67,8 @@ class Footing:
         self._place: int | None = None
         self._keeps_place = False
         self._free = 0
+        self._ran_out = False
+        self._crowded = False
         self._tried: list[str] = []
 
     @property
@@ -81,6 +89,7 @@ class Footing:
         if self._place is None or not self._keeps_place:
             await self._begin(room)
         self._keeps_place = False
+        self._free = sum(room.free.values())
         assert self._place is not None
         return self._rungs[self._place]
 
@@ -92,26 +101,37 @@ class Footing:
         begins = await beginning(self.plan, rungs, room, need)
         for passed_over in begins.passed_over:
             log.info("%s: %s", self.plan.model, passed_over)
-        self._rungs, self._free, self._place = rungs, sum(room.free.values()), begins.place
+        self._rungs, self._place = rungs, begins.place
+        self._ran_out = False
         self._tried = list(begins.passed_over)
 
     def stay(self) -> None:
         """The next incarnation takes the same rung."""
         self._keeps_place = True
 
-    def step_down(self, words: str) -> bool:
-        """This rung ran out of memory, in these words. Is there a lower one to go on with?"""
+    def step_down(self, words: str, *, crowded: bool = False) -> bool:
+        """This rung ran out of memory, in these words; `crowded` if others held some of it.
+
+        Is there a lower one to go on with?
+        """
         self._tried.append(f"{self.rung}: {words}")
         if self._place is None or self.is_last:
             return False
+        self._ran_out, self._crowded = True, crowded
         self._place += 1
         self._keeps_place = True
         return True
 
     async def held(self) -> None:
-        """A child got ready on this rung: remember that."""
-        if self.rung is not None:
-            await self.plan.learn(Learned(self.rung, time.time(), self._free))
+        """A child got ready on this rung: remember that, if it is news."""
+        rung, ran_out = self.rung, self._ran_out
+        if rung is None:
+            return
+        self._ran_out = False
+        with suppress(ModelUnavailable):  # the engine may be lost meanwhile
+            if is_news(self._rungs, await self.plan.learned(), rung, after_an_oom=ran_out):
+                crowded = ran_out and self._crowded
+                await self.plan.learn(Learned(rung, time.time(), self._free, crowded))
 
     def story(self, last_words: str = "") -> str:
         """What was tried, rung by rung, and what each said."""

@@ -20,7 +20,7 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment
 from llamasup.engine.locate import Engine, Program, ask, locate
-from llamasup.engine.memory_args import FIT, word_after
+from llamasup.engine.memory_args import FIT, cache_ram, word_after
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import Device, engine_devices
@@ -150,6 +150,12 @@ class Launcher:
             return []
         surroundings = self._environment(engine.program)
         return await engine_devices(gauge.machine, engine.program.command, surroundings)
+
+    def most_cache_ram(self, settings: ModelSettings) -> int:
+        """Bytes of the host's memory that a child's prompt cache may take at most."""
+        wanted = self.config.engine.cache_ram
+        args = [*self.config.engine.args, *settings.extra_args]
+        return cache_ram(args, _MOST_CACHE_RAM if wanted == "auto" else wanted)
 
     def _cache_ram(self) -> int:
         """How much host memory a child's prompt cache may take; its own default is 8 GiB."""

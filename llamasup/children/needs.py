@@ -1,12 +1,13 @@
 """What a model needs on a rung, from the best source that there is.
 
-1. measured: what a child really held, read back when it had worked;
-2. engine: its own answer to the very command line of the child;
-3. header: the formula, from the model's file;
-4. file size: of a file that only the engine can read.
+1. engine: its own answer to the very command line of the child;
+2. header: the formula, from the model's file;
+3. file size: of a file that only the engine can read.
 
-The first two are kept in `state`. An engine is not asked for nothing, for that takes it some 20 ms
-without GPUs, and longer with them.
+What a child really held, read back when it had worked, refines that word (`memory.measured`); but
+only the word says that a model is too large. Answers and measurements are kept in `state`, and
+believed for a week. An engine is not asked for nothing, for that takes it some 20 ms without GPUs,
+and longer with them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 
 import trio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from llamasup.children.launcher import Launcher
 from llamasup.children.rehearsal import Unheard
@@ -30,10 +31,11 @@ from llamasup.memory.estimate import Need, estimate
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.ladder import Rung
+from llamasup.memory.measured import counted, is_fresh
 from llamasup.memory.room import Amounts
 from llamasup.models.gguf import BadModelFile, Header
 from llamasup.models.headers import Headers
-from llamasup.state import Footprint, State
+from llamasup.state import Footprint, SourceName, State
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,10 @@ _MATTERS = 0.5
 """A need that is a smaller part of what is free fits, whatever the formula overlooks."""
 
 _AS_BEFORE = 0.01
+_A_DAY = 86400.0
+_SILENCE = 3600.0
+"""Seconds for which an engine that had no answer is believed to have none."""
+
 _BATCH = 2048
 _MICRO_BATCH = 512
 
@@ -66,6 +72,17 @@ class Needed:
     defect: str = ""
     """Why it cannot be loaded at all; then the amounts are empty."""
 
+    least: Amounts = field()
+    """What it cannot do without, by the engine's word or the formula's: only if there is not so
+    much, it is refused. Where there is less than the amounts, it is alone."""
+
+    mapped: int = 0
+    """So much of the host's part may be read from the model's file again and again."""
+
+    @least.default
+    def _(self) -> Amounts:
+        return self.amounts
+
 
 class Needs:
     """What models need, for everybody who asks."""
@@ -76,7 +93,7 @@ class Needs:
         self._state = state
         self._headers = Headers()
         self._asking = trio.Lock()
-        self._unanswered: set[str] = set()
+        self._unanswered: dict[str, float] = {}
         self._rests_until = -math.inf
         self._engine_gpus: tuple[Engine, list[Device]] | None = None
 
@@ -94,22 +111,24 @@ class Needs:
 
         The engine is asked only if, with so much `free`, its answer can make a difference.
         """
-        if known := self._known(await self._name(settings, rung)):
-            return known
-        reckoned = await self._reckon(settings, rung)
-        if free is None or reckoned.defect or not self._matters(settings, reckoned, free):
-            return reckoned
-        return await self.ask_engine(settings, rung) or reckoned
+        name = await self._name(settings, rung)
+        word = self._answered(name)
+        if word is None:
+            word = await self._reckon(settings, rung)
+            if free is not None and not word.defect and self._matters(settings, word, free):
+                word = await self.ask_engine(settings, rung) or word
+        return word if word.defect else await self._weighed(settings, name, word)
 
     async def ask_engine(self, settings: ModelSettings, rung: Rung) -> Needed | None:
-        """The engine's word, or the better one that is known. None if it has none to give.
+        """The engine's word; None if it has none to give.
 
         Raises EngineUnusable. Cancelled, the engine is gone.
         """
         name = await self._name(settings, rung)
         async with self._asking:  # one after the other: who wants the same finds the answer
-            known = self._known(name)
-            if known or name in self._unanswered or trio.current_time() < self._rests_until:
+            known, now = self._answered(name), trio.current_time()
+            silent = now < max(self._rests_until, self._unanswered.get(name, -math.inf))
+            if known or silent:
                 return known
             try:
                 whole = await self._whole(settings, rung)
@@ -119,7 +138,7 @@ class Needs:
                 self._rests_until = trio.current_time() + _REST
                 return None
             if answer is None:
-                self._unanswered.add(name)
+                self._unanswered[name] = trio.current_time() + _SILENCE
                 return None
             amounts = _gauged(answer, await self.gauge.gpus())
             await self._state.note(name, Footprint(amounts, time.time(), "engine"))
@@ -133,16 +152,43 @@ class Needs:
         """
         if any(gpu.unified for gpu in await self.gauge.gpus()):
             return
-        before = await self.of(settings, rung)
-        is_news = abs(resident - before.amounts.get(HOST, 0)) > _AS_BEFORE * resident
-        if is_news or before.source is not Source.MEASURED:
-            footprint = Footprint({**before.amounts, HOST: resident}, time.time(), "measured")
-            await self._state.note(await self._name(settings, rung), footprint)
+        name, now = await self._name(settings, rung), time.time()
+        before = self._measured(name)
+        as_before = before and abs(resident - before.amounts[HOST]) <= _AS_BEFORE * resident
+        if not (before and as_before and now - before.at < _A_DAY):
+            await self._state.note(name, Footprint({HOST: resident}, now, "measured"))
 
-    def _known(self, name: str) -> Needed | None:
-        if footprint := self._state.footprint(name):
-            return Needed(footprint.amounts, Source(footprint.source))
-        return None
+    def _answered(self, name: str) -> Needed | None:
+        said = self._fresh(name, "engine")
+        return Needed(said.amounts, Source.ENGINE) if said else None
+
+    def _measured(self, name: str) -> Footprint | None:
+        """What was measured, unless the engine has said something since."""
+        measured, said = self._fresh(name, "measured"), self._fresh(name, "engine")
+        if measured is None or HOST not in measured.amounts:
+            return None
+        return None if said is not None and said.at > measured.at else measured
+
+    def _fresh(self, name: str, source: SourceName) -> Footprint | None:
+        known = self._state.footprint(name, source)
+        return known if known is not None and is_fresh(known.at, time.time()) else None
+
+    async def _weighed(self, settings: ModelSettings, name: str, word: Needed) -> Needed:
+        """This word, with what was measured, and with what the operator lets it do without."""
+        amounts, source, least = word.amounts, word.source, dict(word.amounts)
+        if measured := self._measured(name):
+            # Of a file that only the engine can read, nobody knows what else it needs.
+            known = None if source is Source.FILE_SIZE else amounts.get(HOST, 0)
+            cache = self._launcher.most_cache_ram(settings)
+            amounts = {**amounts, HOST: counted(measured.amounts[HOST], known, cache)}
+            source = Source.MEASURED
+        mapped = 0
+        if memory_args.maps_weights(self._args(settings)):
+            mapped = min(await self.file_size(settings), least.get(HOST, 0))
+        least = {device: min(size, amounts[device]) for device, size in least.items()}
+        if settings.overcommit and HOST in least:
+            least[HOST] = max(least[HOST] - mapped, 0)
+        return Needed(amounts, source, least=least, mapped=mapped)
 
     async def _name(self, settings: ModelSettings, rung: Rung) -> str:
         key = await self._launcher.key(settings)

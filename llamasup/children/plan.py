@@ -103,6 +103,8 @@ class Plan:
 
 def _launch(settings: ModelSettings, config: Config) -> object:
     """All that a child is, besides its rung: equal only if nothing of its start has changed."""
-    own = attrs.evolve(settings, aliases=(), unloadable=True, idle_unload="auto", ladder=())
+    own = attrs.evolve(
+        settings, aliases=(), unloadable=True, idle_unload="auto", ladder=(), overcommit=False
+    )
     engine = config.engine
     return own, engine.command, engine.args, dict(engine.env), engine.cache_ram

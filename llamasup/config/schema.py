@@ -201,6 +201,7 @@ class ModelSettings:
         metadata={"write": 'a number of tokens such as 512, or "auto"'},
     )
     ladder: tuple[RungSettings, ...] = ()
+    overcommit: bool = False
     unloadable: bool = True
     idle_unload: Seconds | Literal["auto"] = "auto"
     extra_args: tuple[str, ...] = ()

@@ -18,6 +18,13 @@ PROJECTOR: Final = ("-mm", "--mmproj")
 UNIFIED: Final = ("-kvu", "--kv-unified")
 NOT_UNIFIED: Final = ("-no-kvu", "--no-kv-unified")
 FIT: Final = ("-fit", "--fit")
+CACHE_RAM: Final = ("-cram", "--cache-ram")
+LOAD_MODE: Final = ("-lm", "--load-mode")
+
+_IN_MEMORY: Final = {"--no-mmap", "--mlock"}
+_MAPPED: Final = {None, "auto", "mmap"}
+
+_UNLIMITED: Final = 1 << 60
 
 _CONCERN_MEMORY: Final = {
     *CONTEXT,
@@ -54,6 +61,19 @@ def number_after(args: Sequence[str], flags: Sequence[str]) -> int | None:
     """The same, if it is a number above zero; llama-server takes zero for "as the model says"."""
     value = word_after(args, flags) or ""
     return int(value) if value.isdecimal() and int(value) else None
+
+
+def maps_weights(args: Sequence[str]) -> bool:
+    """Are the weights mapped from the file, so that the system may read them again at need?"""
+    return _IN_MEMORY.isdisjoint(args) and word_after(args, LOAD_MODE) in _MAPPED
+
+
+def cache_ram(args: Sequence[str], otherwise: int) -> int:
+    """The most bytes that the prompt cache may take; `otherwise` if they do not say."""
+    wanted = word_after(args, CACHE_RAM)
+    if wanted is None or not wanted.lstrip("-").isdecimal():
+        return otherwise
+    return _UNLIMITED if int(wanted) < 0 else int(wanted) << 20
 
 
 def is_unified(args: Sequence[str]) -> bool:

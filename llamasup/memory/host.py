@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from llamasup.memory.hardware import MEMINFO, OWN_CGROUPS, limit_files, parse_meminfo, read_files
@@ -11,6 +12,7 @@ from llamasup.memory.hardware import MEMINFO, OWN_CGROUPS, limit_files, parse_me
 _CGROUPS = Path("/sys/fs/cgroup")
 _FORGET_THE_PEAK = "5"
 _KB = 1024
+_MOST_RELATIVES = 32
 
 
 def free_memory() -> int:
@@ -33,15 +35,33 @@ def oom_kills() -> int:
     )
 
 
+def family(pid: int) -> list[int]:
+    """This process and all that descend from it: an engine may be the child of a script."""
+    found = [pid]
+    for parent in islice(found, _MOST_RELATIVES):
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += (int(child) for child in _text(children).split())
+    return found
+
+
 def anonymous_memory(pid: int) -> int:
-    """Bytes that only this process holds, in memory or swapped out; 0 if it is gone."""
+    """Bytes that only this process and its descendants hold, in memory or swapped out; 0 if it is
+    gone."""
+    return sum(map(_anonymous, family(pid)))
+
+
+def _anonymous(pid: int) -> int:
     status = Path(f"/proc/{pid}/status")
     return (_number_after(status, "RssAnon:") + _number_after(status, "VmSwap:")) * _KB
 
 
 def most_resident(pid: int) -> int:
-    """The most bytes that this process has held at once, pages of files among them: since its
-    start, or since `forget_peak`. 0 if it is gone, or the host does not say."""
+    """The most bytes that this process and its descendants have held at once, pages of files among
+    them: since its start, or since `forget_peak`. 0 if it is gone, or the host does not say."""
+    return sum(map(_most_resident, family(pid)))
+
+
+def _most_resident(pid: int) -> int:
     status = Path(f"/proc/{pid}/status")
     held = sum(_number_after(status, f"{kind}:") for kind in ("RssAnon", "RssShmem", "RssFile"))
     swapped = _number_after(status, "VmSwap:")
@@ -50,8 +70,9 @@ def most_resident(pid: int) -> int:
 
 def forget_peak(pid: int) -> None:
     """Let `most_resident` begin anew, where the kernel knows how."""
-    with suppress(OSError):
-        Path(f"/proc/{pid}/clear_refs").write_text(_FORGET_THE_PEAK)
+    for relative in family(pid):
+        with suppress(OSError):
+            Path(f"/proc/{relative}/clear_refs").write_text(_FORGET_THE_PEAK)
 
 
 def _own_cgroup() -> Path:

@@ -1,20 +1,26 @@
 """The ladder: the ways to launch a model, best first, and where on it to begin. Pure.
 
-A rung that was learned (the one that held last time) is where the next load begins. One rung
-higher is tried again when there is more free memory than there was then, and not before an
-interval has passed: else every start would pay for the same failure.
+Only what ran out of memory is learned: the rung that held after it is where the next load begins
+at best. What was passed over for want of room says nothing about the next time. One rung higher is
+tried again when there is more free memory than there was then, and not before an interval has
+passed: else every start would pay for the same failure. What ran out while others held memory is
+tried again as soon as they are gone; and after a week everything is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from attrs import evolve, frozen
 
 from llamasup.config.schema import ModelSettings, RungSettings
 
 T = TypeVar("T", int, str)
+
+_WEEK: Final = 7 * 86400.0
+_NOTABLY: Final = 1 + 1 / 16
+"""So much more is free when somebody has gone. Less may be the air of the moment."""
 
 
 @frozen
@@ -36,11 +42,14 @@ class Rung:
 
 @frozen
 class Learned:
-    """The rung that held, and the circumstances: seconds since the epoch, and free bytes."""
+    """The rung that held after another one had run out of memory, and the circumstances: seconds
+    since the epoch, and free bytes."""
 
     rung: Rung
     at: float
     free: int
+    crowded: bool = False
+    """Others held memory then, and could not go."""
 
 
 def ladder(
@@ -84,12 +93,28 @@ def _rung(settings: ModelSettings | RungSettings, default: Rung) -> Rung:
     )
 
 
-def begin(
+def highest(
     rungs: Sequence[Rung], learned: Learned | None, now: float, free: int, interval: float
-) -> int | None:
-    """The index of the rung to begin with, as far as experience tells; None if there is none."""
+) -> int:
+    """The index of the highest rung to begin with, as far as experience tells."""
     if learned is None or learned.rung not in rungs:
-        return None
+        return 0
+    if learned.crowded and free > learned.free * _NOTABLY:
+        return 0
     held = rungs.index(learned.rung)
-    may_climb = now - learned.at >= interval and free > learned.free
+    age = now - learned.at
+    in_time = age >= interval and free > learned.free
+    # A clock that was set back tells no age.
+    may_climb = in_time or age >= max(interval, _WEEK) or age < 0
     return max(held - 1, 0) if may_climb else held
+
+
+def is_news(
+    rungs: Sequence[Rung], learned: Learned | None, held: Rung, *, after_an_oom: bool
+) -> bool:
+    """Is it worth learning that this rung held? If not, what was learned goes on to age."""
+    if after_an_oom:
+        return True
+    if learned is None or learned.rung not in rungs:
+        return False
+    return rungs.index(held) < rungs.index(learned.rung)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 
 import pytest
@@ -137,10 +138,75 @@ async def test_the_first_load_begins_where_there_is_room(
     assert steps.story("full") == f"{story}context {context}: full"
 
 
-async def test_experience_counts_before_any_reckoning() -> None:
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_with_less_memory_than_last_time_there_is_less_context(is_open: bool) -> None:
+    plan = Ladder(is_open=is_open)
+    plan.known = Learned(Rung(2000), at=time.time(), free=9 * GIB)
+    assert await footing(plan).take(of(1.5, 1.5)) == Rung(1000)
+
+
+async def test_what_ran_out_is_not_begun_with_however_much_is_free() -> None:
     plan = Ladder(is_open=True)
-    plan.known = Learned(Rung(2000), at=0, free=9 * GIB)
-    assert await footing(plan).take(of(0.1, 0.1)) == Rung(2000)
+    plan.known = Learned(Rung(2000), at=time.time(), free=8 * GIB)
+    assert await footing(plan).take(WIDE) == Rung(2000)
+
+
+async def test_what_was_free_at_the_first_load_does_not_decide_for_good() -> None:
+    steps = footing(Ladder(is_open=True))
+    for free, context in ((1.5, 1000), (2.5, 2000), (9, 3000), (2.5, 2000)):
+        assert await steps.take(of(free, 9)) == Rung(context)
+        await steps.held()
+
+
+async def test_to_be_loaded_often_does_not_keep_a_model_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = Ladder(is_open=True)
+    steps = footing(plan)
+    now = 1000.0
+    monkeypatch.setattr("llamasup.children.footing.time.time", lambda: now)
+    await steps.take(of(3, 3))
+    steps.step_down("no cache")
+    for hours in range(2):
+        await steps.take(of(4, 4))
+        await steps.held()
+        assert plan.known == Learned(Rung(2000), at=1000.0, free=4 * GIB)
+        now = 1000.0 + hours * 1800
+    now = 1000.0 + 3600
+    assert await steps.take(of(5, 5)) == Rung(3000)
+
+
+async def test_a_climb_that_fails_is_tried_again_only_after_its_interval() -> None:
+    plan = Ladder()
+    plan.known = Learned(Rung(2000), at=0, free=GIB)
+    steps = footing(plan)
+    assert await steps.take(WIDE) == Rung(3000)
+    steps.step_down("no cache")
+    assert await steps.take(WIDE) == Rung(2000)
+    await steps.held()
+    assert plan.known.at > 0
+    assert await steps.take(WIDE) == Rung(2000)
+
+
+async def test_what_ran_out_while_others_held_memory_is_tried_as_soon_as_they_are_gone() -> None:
+    plan = Ladder()
+    steps = footing(plan)
+    await steps.take(of(4, 9))
+    steps.step_down("no cache", crowded=True)
+    await steps.take(of(4, 9))
+    await steps.held()
+    assert await steps.take(of(4, 9)) == Rung(2000)
+    assert await steps.take(of(9, 9)) == Rung(3000)
+
+
+async def test_a_need_that_was_only_measured_keeps_no_rung_out_for_good() -> None:
+    class Measured(Ladder):
+        async def need(self, rung: Rung, free: Amounts) -> Needed:
+            word = (rung.context or 0) * GIB // 1000
+            return Needed({"host": 3 * word}, Source.MEASURED, least={"host": word})
+
+    assert await footing(Measured()).take(of(3, 3)) == Rung(3000)
+    assert await footing(Measured(is_open=True)).take(of(3, 3)) == Rung(1000)
 
 
 async def test_what_was_passed_over_is_told_with_what_was_tried() -> None:
@@ -157,7 +223,9 @@ async def test_what_was_passed_over_is_told_with_what_was_tried() -> None:
 async def test_a_rung_is_remembered_with_what_was_free_before_it_was_taken() -> None:
     plan = Ladder()
     steps = footing(plan)
+    await steps.take(of(5, 9))
+    steps.step_down("no cache")
     await steps.take(of(4, 9))
     await steps.held()
     assert plan.known is not None
-    assert (plan.known.rung, plan.known.free) == (Rung(3000), 4 * GIB)
+    assert (plan.known.rung, plan.known.free) == (Rung(2000), 4 * GIB)

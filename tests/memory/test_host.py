@@ -11,6 +11,7 @@ import psutil
 from llamasup.memory.hardware import ThisMachine, host
 from llamasup.memory.host import (
     anonymous_memory,
+    family,
     forget_peak,
     free_memory,
     most_resident,
@@ -58,6 +59,23 @@ def test_a_process_that_holds_more_memory_is_seen_to() -> None:
         process.kill()
     assert held > 64 << 20
     assert held < 256 << 20
+
+
+def test_what_a_script_starts_counts_as_its_own() -> None:
+    hold = "import sys; held = b'x' * (64 << 20); print(flush=True); sys.stdin.read()"
+    script = f'{sys.executable} -c "{hold}"; exit $?'
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        held, at_most = anonymous_memory(process.pid), most_resident(process.pid)
+        relatives = family(process.pid)
+        process.stdin.close()
+        process.wait()
+    assert len(relatives) == 2
+    assert 64 << 20 < held <= at_most < 256 << 20
 
 
 def test_a_process_that_is_gone_holds_nothing() -> None:

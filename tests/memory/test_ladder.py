@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup.config.schema import ModelSettings, RungSettings
-from llamasup.memory.ladder import Learned, Rung, begin, is_open, ladder
+from llamasup.memory.ladder import Learned, Rung, highest, is_news, is_open, ladder
 
 CONTEXTS = (32768, 16384, 8192)
 RUNGS = [Rung(context) for context in CONTEXTS]
@@ -102,29 +102,89 @@ def test_without_any_contexts_the_engine_chooses() -> None:
     assert ladder(model(), (), 4096) == (Rung(),)
 
 
+WEEK = 7 * 24 * HOUR
+NOW = 2 * HOUR
+
+
 @pytest.mark.parametrize(
     ("learned", "begins_with"),
     [
-        (None, None),
+        (None, 0),
         (Learned(Rung(32768), at=0, free=10), 0),
         (Learned(Rung(8192), at=0, free=10), 1),
         (Learned(Rung(8192), at=0, free=11), 2),
         (Learned(Rung(8192), at=1.5 * HOUR, free=10), 2),
-        (Learned(Rung(999), at=0, free=10), None),
+        (Learned(Rung(8192), at=NOW - WEEK, free=11), 1),
+        (Learned(Rung(8192), at=NOW + 1, free=11), 1),
+        (Learned(Rung(8192), at=NOW, free=10, crowded=True), 0),
+        (Learned(Rung(8192), at=NOW, free=11, crowded=True), 2),
+        (Learned(Rung(8192), at=0, free=10, crowded=False), 1),
+        (Learned(Rung(999), at=0, free=10), 0),
     ],
     ids=[
-        "nothing is known",
+        "nothing ever ran out",
         "the best one held",
         "one higher, for time has passed and more memory is free",
         "not higher, for no more memory is free",
         "not higher, for it is too early",
+        "one higher after a week, whatever is free",
+        "one higher, for the clock was set back",
+        "anew, for those who held the memory are gone",
+        "not anew, for they are still there",
+        "not anew, for nobody else was there",
         "what is known is of another ladder",
     ],
 )
-def test_a_load_begins_where_the_last_one_held(
-    learned: Learned | None, begins_with: int | None
+def test_a_load_begins_no_higher_than_what_ran_out_of_memory(
+    learned: Learned | None, begins_with: int
 ) -> None:
-    assert begin(RUNGS, learned, now=2 * HOUR, free=11, interval=HOUR) == begins_with
+    assert highest(RUNGS, learned, now=NOW, free=11, interval=HOUR) == begins_with
+
+
+@pytest.mark.parametrize(
+    ("learned", "held", "after_an_oom", "news"),
+    [
+        (None, 0, False, False),
+        (None, 1, False, False),
+        (None, 1, True, True),
+        (1, 1, False, False),
+        (1, 1, True, True),
+        (1, 0, False, True),
+        (1, 2, False, False),
+        (1, 2, True, True),
+    ],
+    ids=[
+        "nothing ran out",
+        "there was too little room, and nothing ran out",
+        "something ran out",
+        "as ever: what was learned goes on to age",
+        "a climb that failed is not tried again at once",
+        "a climb that succeeded",
+        "there was too little room for what once held",
+        "what once held has run out",
+    ],
+)
+def test_only_what_ran_out_and_climbs_that_succeed_are_news(
+    learned: int | None, held: int, after_an_oom: bool, news: bool
+) -> None:
+    known = None if learned is None else Learned(RUNGS[learned], at=0, free=0)
+    assert is_news(RUNGS, known, RUNGS[held], after_an_oom=after_an_oom) is news
+
+
+@given(fits=st.integers(0, 2), visits=st.lists(st.floats(1, 4 * HOUR), min_size=30, max_size=60))
+def test_however_often_it_is_loaded_a_model_comes_back_up_when_there_is_more_memory(
+    fits: int, visits: list[float]
+) -> None:
+    """What ran out at first fits later: after so many intervals it is tried."""
+    learned, now = Learned(RUNGS[2], at=0.0, free=10), 0.0
+    for pause in visits:
+        now += pause
+        place = highest(RUNGS, learned, now, 11, HOUR)
+        ran_out = place < fits
+        held = max(place, fits)
+        if is_news(RUNGS, learned, RUNGS[held], after_an_oom=ran_out):
+            learned = Learned(RUNGS[held], now, 10)
+    assert RUNGS.index(learned.rung) == fits or now < 2 * HOUR + 2 * 4 * HOUR
 
 
 def test_a_rung_says_what_it_changes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -148,7 +149,8 @@ async def test_a_busy_one_would_go_when_it_has_answered() -> None:
 
 async def test_one_that_held_before_is_begun_with() -> None:
     house = House()
-    house.add(Model("a", held=Learned(Rung(2000), at=0.0, free=100 * GIB)))
+    held = Learned(Rung(2000), at=time.time(), free=100 * GIB)
+    house.add(Model("a", held=held))
     fit = await house.fit("a")
     assert (fit.begins.rung, fit.best.rung) == (Rung(2000), Rung(8000))
 
