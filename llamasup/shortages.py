@@ -12,7 +12,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, Literal
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,12 @@ _OF_A_CONNECTION: Final = 2
 """The client's, and the child's while it answers."""
 
 _OF_ALL_ELSE: Final = 256
+
+USUAL: Final = 4096
+"""Connections, where nobody has said how many."""
+
+_SCANT: Final = 4
+"""Where all else would leave nothing, connections get this part of the descriptors."""
 
 
 _NO_THREAD: Final = "can't start new thread"
@@ -60,13 +66,28 @@ def no_thread_as_shortage() -> Iterator[None]:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
 
-def have_descriptors(connections: int) -> None:
+Connections = int | Literal["auto"]
+
+
+def most_connections(wanted: Connections) -> int:
+    """How many may be open at once: as many as are wanted, or the usual number, if that fits."""
+    if wanted != "auto":
+        return wanted
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return USUAL
+    return min(USUAL, max((limit - _OF_ALL_ELSE) // _OF_A_CONNECTION, limit // _SCANT, 1))
+
+
+def have_descriptors(connections: Connections) -> None:
     """Raise our limit on open files as far as we may; warn if so many connections need more.
 
     Children inherit it. To give them the old one would take code between fork and exec, and they
     do not mind: llama-server polls, and what a child opens has low numbers even for a select().
     """
     limit = _raised()
+    if connections == "auto":
+        return
     needed = connections * _OF_A_CONNECTION + _OF_ALL_ELSE
     if limit < needed:
         log.warning(

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -366,11 +366,17 @@ _LISTENS = re.compile(r"listens on http://(\S+):(\d+)")
 
 @asynccontextmanager
 async def started(
-    *arguments: str | Path, cwd: Path | None = None, environ: Mapping[str, str] = os.environ
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Program]:
-    """`llamasup serve` with `arguments`, in a session of its own; ended with the block."""
+    """`llamasup serve` with `arguments`, in a session of its own; ended with the block.
+
+    `under` is a command that becomes it: `under=limited("-n 1024")`.
+    """
     process = await trio.lowlevel.open_process(
-        [*LLAMASUP, "serve", *map(str, arguments)],
+        [*under, *LLAMASUP, "serve", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -390,6 +396,11 @@ async def started(
             with trio.CancelScope(shield=True):
                 await process.wait()
             nursery.cancel_scope.cancel()
+
+
+def limited(limit: str) -> list[str]:
+    """Whatever follows these words runs under this limit of the shell's `ulimit`."""
+    return ["/bin/sh", "-c", f'ulimit {limit}; exec "$@"', "sh"]
 
 
 def tasks() -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llamasup.shortages import have_descriptors, is_shortage
+from llamasup.shortages import have_descriptors, is_shortage, most_connections
 from tests.harness import out_of_descriptors
 
 INFINITE = resource.RLIM_INFINITY
@@ -94,3 +94,18 @@ def test_more_connections_than_there_are_descriptors_for_are_warned_of(
     have_descriptors(connections)
     assert (f"server.max_connections ({connections}) may take" in caplog.text) is warned
     assert ("this process may have 4096: raise the limit" in caplog.text) is warned
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [(INFINITE, 4096), (20_000, 4096), (8192, 3968), (1024, 384), (256, 64)]
+)
+def test_a_number_that_nobody_wrote_is_made_to_fit_without_a_warning(
+    limit: int, most: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = Limit(limit, limit)
+    monkeypatch.setattr(resource, "getrlimit", system.get)
+    monkeypatch.setattr(resource, "setrlimit", system.set)
+    have_descriptors("auto")
+    assert most_connections("auto") == most
+    assert most_connections(9) == 9
+    assert caplog.text == ""

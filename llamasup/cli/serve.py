@@ -19,7 +19,7 @@ from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
 from llamasup.models.shelf import Look
 from llamasup.serve import DEMO, serve
-from llamasup.shortages import have_descriptors
+from llamasup.shortages import USUAL, have_descriptors, most_connections
 
 _M_ARENA_MAX = -8
 
@@ -82,6 +82,8 @@ def greeting(config: Config, addresses: list[Address], file: str, look: Look) ->
         f"llamasup {__version__} listens on {', '.join(map(_url, addresses))}",
         f"  configuration: {file}",
     ]
+    if config.server.max_connections == "auto" and (most := most_connections("auto")) < USUAL:
+        lines.append(f"  connections: {most} at once, for the limit on open files allows no more")
     if config.models:
         lines.append(f"  models: {', '.join(config.models)}")
     for folder in config.discover.folders:

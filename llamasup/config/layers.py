@@ -60,7 +60,8 @@ def _is_of_a_service(name: str, text: str) -> bool:
 def _read(text: str, kind: Any) -> object:
     if get_origin(kind) is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
-    if kind is int or {type(choice) for choice in get_args(kind)} == {int}:
+    choices = get_args(kind)
+    if int in (kind, *choices) or {type(choice) for choice in choices} == {int}:
         try:
             return int(text, 0)
         except ValueError:

@@ -69,8 +69,8 @@ class Server:
     path_prefixes: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ("local",)
     hosts: tuple[str, ...] = ()
-    max_connections: int = field(
-        default=4096, validator=at_least(1), metadata={"write": "a number such as 4096"}
+    max_connections: int | Literal["auto"] = field(
+        default="auto", validator=at_least(1), metadata={"write": "a number such as 4096"}
     )
     max_head: Bytes = field(default=Bytes(64 << 10), validator=at_least(1))
     max_body: Bytes = field(default=Bytes(64 << 20), validator=at_least(1))

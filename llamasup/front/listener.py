@@ -19,7 +19,7 @@ from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk, converse
 from llamasup.front.departures import Departures
 from llamasup.front.replies import error_reply
-from llamasup.shortages import is_shortage
+from llamasup.shortages import is_shortage, most_connections
 
 log = logging.getLogger(__name__)
 
@@ -264,7 +264,7 @@ class Front:
             if sock.family != socket.AF_UNIX:
                 with suppress(OSError):  # macOS: the client has reset it already
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self._open) >= self._desk.settings.max_connections:
+            if len(self._open) >= most_connections(self._desk.settings.max_connections):
                 _turn_away(sock)
             else:
                 conversations.start_soon(self._attend, sock)

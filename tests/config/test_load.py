@@ -167,7 +167,7 @@ servers = st.builds(
     listen=st.lists(st.sampled_from([":1", "[::1]:0", "unix:/x"]), min_size=1).map(tuple),
     path_prefixes=st.lists(st.sampled_from(["/a", "/a/b"]), max_size=2).map(tuple),
     cors_origins=text_lists,
-    max_connections=positive,
+    max_connections=positive_or_auto,
     max_head=sizes,
     max_body=sizes,
     head_timeout=more_than_no_seconds,

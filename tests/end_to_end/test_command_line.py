@@ -12,7 +12,7 @@ import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +34,7 @@ from tests.harness import (
     Program,
     chat,
     counted,
+    limited,
     started,
 )
 
@@ -62,10 +63,11 @@ class Home:
         )
 
     def serve(
-        self, *arguments: str | Path, **variables: str
+        self, *arguments: str | Path, under: Sequence[str] = (), **variables: str
     ) -> AbstractAsyncContextManager[Program]:
         """`llamasup serve` with `arguments`."""
-        return started(*arguments, cwd=self.folder, environ=self.environment | variables)
+        environ = self.environment | variables
+        return started(*arguments, cwd=self.folder, environ=environ, under=under)
 
     async def listens(self, program: Program) -> Llamasup:
         """The program, once it listens."""
@@ -138,6 +140,16 @@ async def test_it_opens_as_many_files_as_the_system_grants_and_says_if_those_are
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert granted == (min(hard, 1 << 20), hard)
     assert "server.max_connections (1000000) may take 2000256 open files" in program.said
+
+
+async def test_a_number_of_connections_that_nobody_wrote_fits_and_the_greeting_says_so(
+    home: Home,
+) -> None:
+    async with home.serve(*ANY_PORT, under=limited("-n 1024")) as program:
+        await home.listens(program)
+        await program.hears("--models-dir path/to/models")
+    assert "connections: 384 at once, for the limit on open files allows no more" in program.said
+    assert "WARNING" not in program.said
 
 
 def test_a_model_file_may_have_a_name_that_is_no_text(home: Home, count_model: Path) -> None:
