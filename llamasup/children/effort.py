@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import trio
-
+from llamasup import threads
 from llamasup.children.probe import NotAsked
 
 _PROC: Final = Path("/proc")
@@ -35,9 +34,9 @@ async def spent(session: int) -> float | None:
     Raises NotAsked where there can be none. Cancelled, the thread is left alone.
     """
     try:
-        return await trio.to_thread.run_sync(spent_by, session, abandon_on_cancel=True)
-    except RuntimeError as error:  # Python's word for it
-        raise NotAsked(str(error)) from error
+        return await threads.run(spent_by, session)
+    except OSError as error:
+        raise NotAsked(error.strerror) from error
 
 
 def spent_by(session: int, proc: Path = _PROC) -> float | None:

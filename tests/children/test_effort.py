@@ -96,5 +96,5 @@ async def test_where_no_thread_can_be_started_nobody_was_asked(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
-    with pytest.raises(NotAsked, match="can't start new thread"):
+    with pytest.raises(NotAsked, match="temporarily unavailable"):
         await effort.spent(os.getpid())
