@@ -23,7 +23,7 @@ from llamasup.front import claims
 from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.framing import Counted, FramingError
-from llamasup.front.openings import Opening
+from llamasup.front.openings import Opening, Seen
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
 from llamasup.front.replies import error_reply, preflight_reply
 from llamasup.front.requests import CLIENT, Request, parse_head, take_head
@@ -176,6 +176,11 @@ class Conversation:
             if isinstance(error, MalformedRequest):
                 request.keep_alive = False
             await self._connection.send(opening.failure(error))
+        except ReplyCut as cut:
+            if opening.seen is not Seen.EVENTS:
+                raise
+            log.warning("a stream was cut, and ended with an error event: %s", cut)
+            await self._connection.send(opening.failure(ChildLost(str(cut))))
 
     async def _forward(self, request: Request, opening: Opening) -> None:
         goal = self._desk.router.route(request)

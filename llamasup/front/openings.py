@@ -2,10 +2,12 @@
 
 A client that waits for a stream may be given a head and comments before there is an engine to ask.
 From then on the answer is a stream: the engine's head is left out, and an error is an event.
+So it is when a stream breaks off after any of its events.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
 
 from llamasup.errors import LlamasupError
@@ -19,24 +21,36 @@ _EVENT_STREAM: Final = ReplyHead(
 )
 
 
+class Seen(Enum):
+    """What a client has of its answer."""
+
+    NOTHING = "nothing"
+
+    EVENTS = "events"
+    """A head, and whole events; another event may follow."""
+
+    A_PART = "a part"
+    """Something that only the rest of it can follow."""
+
+
 class Opening:
     """The beginning of one answer, and all of it where it is an error."""
 
     def __init__(self, request: Request, extra: list[bytes]) -> None:
-        self.early = False
-        """The client has our head, and takes what comes for a stream of events."""
+        self.seen = Seen.NOTHING
+        """What the client has of it."""
 
         self._request = request
         self._extra = extra
 
     def suits(self, head: ReplyHead) -> bool:
         """Can this reply be the client's answer, after what it has seen?"""
-        is_stream = head.status == 200 and head.is_event_stream and head.length is None
-        return is_stream or not self.early
+        is_stream = head.status == 200 and head.is_event_stream
+        return is_stream or self.seen is Seen.NOTHING
 
     def head(self, head: ReplyHead, framing_line: bytes | None) -> bytes:
         """What the client is still to see of a reply's head."""
-        if self.early:
+        if self.seen is Seen.EVENTS:
             return b""
         return rewritten(head, self._request, framing_line, self._extra)
 
@@ -45,15 +59,13 @@ class Opening:
         # Models are named after files, and those may be named by bytes that are no text.
         line = " ".join(words.split()).encode(errors="replace")
         comment = self._framed(b": %b\n\n" % line)
-        if self.early:
-            return comment
         head = self.head(_EVENT_STREAM, self._framing_line)
-        self.early = True
+        self.seen = Seen.EVENTS
         return head + comment
 
     def failure(self, error: LlamasupError) -> bytes:
-        """The whole answer, or the end of one that is open: what went wrong."""
-        if not self.early:
+        """The whole answer, or the end of a stream: what went wrong. Not after a part."""
+        if self.seen is Seen.NOTHING:
             return error_reply(error, self._request, self._extra)
         event = self._framed(apology(self._request.target.partition(b"?")[0], error))
         return event if self._request.http_1_0 else event + LAST_CHUNK

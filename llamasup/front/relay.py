@@ -1,8 +1,9 @@
 """One request goes to an upstream, and its answer to the client, as the bytes come.
 
 Every request has a connection of its own: kept-alive ones would pin llama-server's threads, and
-closing it is how a request is cancelled, whatever it is doing. The answer's bytes are passed on
-untouched; framing only counts them, so that a cut answer is never taken for a whole one.
+closing it is how a request is cancelled, whatever it is doing. The answer's content is passed on
+as it comes, in a framing of ours, so that a cut answer is never taken for a whole one. A stream of
+events is watched until its first word: up to then it can be had from another engine.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from llamasup.config.addresses import Address
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.engine.failures import Verdict
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
-from llamasup.front.apologies import apology
 from llamasup.front.connection import Connection
-from llamasup.front.framing import LAST_CHUNK, Chunked, FramingError, UntilClose, chunk
-from llamasup.front.openings import Opening
+from llamasup.front.events import Edges, Overture
+from llamasup.front.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
+from llamasup.front.heads import END_OF_HEAD
+from llamasup.front.openings import Opening, Seen
 from llamasup.front.replies import LONGEST_HEAD, ReplyHead, read_head
-from llamasup.front.requests import END_OF_HEAD, Request
+from llamasup.front.requests import Request
 
 log = logging.getLogger(__name__)
 
 _SMALL_BODY = 64 << 10
 _LONGEST_VERDICT = 64 << 10
+_MOST_INTERIM_REPLIES = 32
 
 
 class RanOutOfMemory(ChildLost):
@@ -78,11 +81,11 @@ async def relay(
 ) -> None:
     """Send `request` to `upstream` as `target`, and the answer to the client.
 
-    Before the client has seen a byte of it, it raises ChildLost, or RanOutOfMemory where the
-    answer was that, or another error where the answer is none to what the client has seen already.
-    Afterwards a stream that breaks off ends with an error event, and anything else raises
-    ReplyCut. ClientLeft when the client is gone. Cancelled, it closes the upstream's connection
-    at once.
+    Before the client has seen a word of it, it raises ChildLost, or RanOutOfMemory where the
+    answer was that, or another error where the answer is none, or none to what the client has
+    seen already. Afterwards an answer that breaks off raises ReplyCut. ClientLeft when the client
+    is gone. Cancelled, it closes the upstream's connection at once. However it ends, `opening`
+    knows what of an answer the client has.
     """
     sock = await _dial(upstream)
     try:
@@ -90,12 +93,16 @@ async def relay(
         head, data = await _receive_head(sock)
         if head.status >= 400:
             data = await _read_verdict(sock, upstream, head, request, data)
-        elif head.is_event_stream and not data and not head.framing(request).done:
-            # llama-server sends it before it has read the prompt: it promises nothing yet.
-            data = await _receive(sock)
         if not opening.suits(head):
             raise _refusal(head, request, data)
-        await _pass_on(connection, request, upstream, sock, head, data, opening)
+        answer = _answer(head, request, upstream)
+        if isinstance(answer, _Stream):
+            first = await _first_word(
+                connection, request, upstream, sock, head, data, answer, opening
+            )
+        else:
+            first = _checked(answer, data)
+        await _pass_on(connection, upstream, sock, head, first, answer, opening)
     finally:
         sock.close()
 
@@ -132,19 +139,22 @@ async def _receive(sock: socket.socket) -> bytes:
 
 async def _receive_head(sock: socket.socket) -> tuple[ReplyHead, bytes]:
     """The reply's head, and what came of its body with it. Interim replies are passed over."""
-    data = b""
-    while True:
-        end = data.find(END_OF_HEAD)
-        if end < 0:
-            if len(data) > LONGEST_HEAD:
-                raise ChildLost("the engine's reply has no end of headers")
+    data = bytearray()
+    for _ in range(_MOST_INTERIM_REPLIES):
+        seen = 0
+        while (end := data.find(END_OF_HEAD, seen)) < 0 and len(data) <= LONGEST_HEAD:
+            seen = max(0, len(data) - len(END_OF_HEAD))
             data += await _receive(sock)
-            continue
+        if not 0 <= end <= LONGEST_HEAD:
+            raise EngineFailed("the engine's answer cannot be read: its head has no end")
         split = end + len(END_OF_HEAD)
-        head = read_head(data[:split])
-        data = data[split:]
+        head = read_head(bytes(data[:split]))
+        del data[:split]
         if head.status >= 200:
-            return head, data
+            return head, bytes(data)
+        if head.status == 101:
+            raise EngineFailed("the engine speaks another protocol now, for which nobody asked")
+    raise EngineFailed("the engine sends interim replies without end")
 
 
 async def _read_verdict(
@@ -159,15 +169,21 @@ async def _read_verdict(
                 break
             body.feed(more)
             data += more
-    except (FramingError, OSError) as error:
-        raise ChildLost(f"the engine broke off: {error}") from error
-    message = _message(head, request, data)
-    match upstream.verdict(head.status, message, len(request.body)):
+    except FramingError as error:
+        raise _badly_framed(error) from error
+    except OSError as error:
+        raise ChildLost(f"the engine broke off: {error.strerror}") from error
+    _judge(upstream, request, head.status, _message(head, request, data))
+    return data
+
+
+def _judge(upstream: Upstream, request: Request, status: int, message: str) -> None:
+    """Raise what an error with this message means, if that is more than the client's business."""
+    match upstream.verdict(status, message, len(request.body)):
         case Verdict.OUT_OF_MEMORY:
             raise RanOutOfMemory(message)
         case Verdict.TOO_LARGE:
             raise _too_large(request)
-    return data
 
 
 def _too_large(request: Request) -> TooLargeForEngine:
@@ -195,153 +211,177 @@ def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
     return ClientError(words) if head.status < 500 else EngineFailed(words)
 
 
-class _AsItCame:
-    """The framing that came suits the client: pass it on."""
+class _Answer:
+    """An answer on its way: taken out of the framing it came in, and put into the client's."""
 
     def __init__(self, head: ReplyHead, request: Request) -> None:
         self.body = head.framing(request)
         self.framing_line: bytes | None = None
+        self._payload = bytearray()
+        self._in_chunks = False
         if isinstance(self.body, Chunked):
-            self.framing_line = b"Transfer-Encoding: chunked"
-        elif head.length is not None:
-            self.framing_line = b"Content-Length: %d" % head.length
+            self.body.payload = self._payload
+        if isinstance(self.body, Counted):
+            if head.length is not None and head.status != 204:
+                self.framing_line = b"Content-Length: %d" % head.length
+        elif not request.http_1_0:
+            # HTTP/1.0 knows no chunks: the content alone, until the connection ends.
+            self._send_in_chunks()
 
-    def dress(self, data: bytes) -> bytes:
+    def _send_in_chunks(self) -> None:
+        self.framing_line = b"Transfer-Encoding: chunked"
+        self._in_chunks = True
+
+    @property
+    def seen(self) -> Seen:
+        """What the client has, once the beginning was passed on."""
+        return Seen.A_PART
+
+    def content(self, data: bytes) -> bytes:
+        """What can be passed on, now that `data` has come. Raises FramingError."""
         taken = self.body.feed(data)
         if taken < len(data):
             log.warning("an engine sent %d bytes after its reply's end", len(data) - taken)
+        if not isinstance(self.body, Chunked):
             return data[:taken]
-        return data
+        content = bytes(self._payload)
+        self._payload.clear()
+        return content
 
-    def apology(self, event: bytes) -> bytes:
-        """What to send after a cut, so that the answer ends properly; nothing if it cannot."""
-        return b""
+    def heeded(self, content: bytes) -> bytes:
+        """`content`, after a look at what it says about its engine."""
+        return content
 
-    ending = b""
+    def framed(self, content: bytes) -> bytes:
+        """As it is sent to the client, and with the end if that has come."""
+        framed = chunk(content) if self._in_chunks else content
+        return framed + self.ending() if self.body.done else framed
+
+    def ending(self) -> bytes:
+        """What comes after everything else."""
+        return LAST_CHUNK if self._in_chunks else b""
 
 
-class _Streamed(_AsItCame):
-    """Server-sent events: passed on in whole chunks, so that an error event may follow any."""
+class _Stream(_Answer):
+    """Server-sent events: passed on whole, so that an error event may follow any."""
 
     def __init__(self, head: ReplyHead, request: Request, upstream: Upstream) -> None:
         super().__init__(head, request)
         self._upstream = upstream
         self._size = len(request.body)
-        self._held = b""
-        self._between_events = True
-
-    def dress(self, data: bytes) -> bytes:
-        assert isinstance(self.body, Chunked)
-        # A comment, llama-server's ping, is no progress.
-        if b"data:" in data:
-            self._upstream.progressed()
-        data = super().dress(data)
-        edge = self.body.edge
-        if edge == len(data) and not self._held:
-            whole = data
+        self._edges = Edges()
+        if request.http_1_0:
+            self.framing_line = None
         else:
-            whole = self._held + data[:edge] if edge else b""
-            self._held = data[edge:] if edge else self._held + data
-        if whole:
-            self._between_events = whole.endswith(b"\n\n\r\n")
-            if b"error" in whole:
-                self._heed_errors(whole)
-        return whole
+            self._send_in_chunks()
 
-    def _heed_errors(self, events: bytes) -> None:
-        for message in messages_in_events(events):
-            if self._upstream.verdict(500, message, self._size) is Verdict.OUT_OF_MEMORY:
-                self._upstream.out_of_memory(message)
+    @property
+    def seen(self) -> Seen:
+        return Seen.A_PART if self._edges.within else Seen.EVENTS
 
-    def apology(self, event: bytes) -> bytes:
-        if not self._between_events:
-            return b""
-        return chunk(event) + LAST_CHUNK
+    def content(self, data: bytes) -> bytes:
+        content = super().content(data)
+        # A comment, llama-server's ping, is no progress.
+        if b"data:" in content or self._edges.within:
+            self._upstream.progressed()
+        events = self._edges.feed(content)
+        return events + self._edges.rest() if self.body.done else events
 
-
-class _Unchunked(_AsItCame):
-    """HTTP/1.0 knows no chunks: the content alone, until the connection ends."""
-
-    def __init__(self, head: ReplyHead, request: Request) -> None:
-        super().__init__(head, request)
-        self._content = bytearray()
-        self.body = Chunked(self._content)
-        self.framing_line = None
-
-    def dress(self, data: bytes) -> bytes:
-        super().dress(data)
-        content = bytes(self._content)
-        self._content.clear()
+    def heeded(self, content: bytes) -> bytes:
+        if b"error" in content and not self._edges.within:
+            for message in messages_in_events(content):
+                if self._upstream.verdict(500, message, self._size) is Verdict.OUT_OF_MEMORY:
+                    self._upstream.out_of_memory(message)
         return content
 
-
-class _Rechunked(_AsItCame):
-    """A body until close gets chunks, so that its end can be told from a cut."""
-
-    def __init__(self, head: ReplyHead, request: Request) -> None:
-        super().__init__(head, request)
-        self.framing_line = b"Transfer-Encoding: chunked"
-
-    def dress(self, data: bytes) -> bytes:
-        return chunk(data)
-
-    ending = LAST_CHUNK
+    def ending(self) -> bytes:
+        rest = self._edges.rest()
+        return (chunk(rest) if self._in_chunks else rest) + super().ending()
 
 
-def _dressed(head: ReplyHead, request: Request, upstream: Upstream) -> _AsItCame:
-    body = head.framing(request)
-    if request.http_1_0 and isinstance(body, Chunked):
-        return _Unchunked(head, request)
-    if not request.http_1_0 and isinstance(body, UntilClose):
-        return _Rechunked(head, request)
-    if isinstance(body, Chunked) and head.is_event_stream:
-        return _Streamed(head, request, upstream)
-    return _AsItCame(head, request)
+def _answer(head: ReplyHead, request: Request, upstream: Upstream) -> _Answer:
+    if head.is_event_stream and head.status < 400 and not head.framing(request).done:
+        return _Stream(head, request, upstream)
+    return _Answer(head, request)
 
 
-async def _pass_on(
+def _checked(answer: _Answer, data: bytes) -> bytes:
+    """The content in `data`, while nothing has been passed on."""
+    try:
+        return answer.content(data)
+    except FramingError as error:
+        raise _badly_framed(error) from error
+
+
+def _badly_framed(error: FramingError) -> EngineFailed:
+    return EngineFailed(f"the engine's answer is badly framed: {error}")
+
+
+async def _first_word(
     connection: Connection,
     request: Request,
     upstream: Upstream,
     sock: socket.socket,
     head: ReplyHead,
     data: bytes,
+    stream: _Stream,
+    opening: Opening,
+) -> bytes:
+    """The events with which the answer begins; the client gets what only passes the time till then.
+
+    llama-server sends the head before it has read the prompt, and pings while it does: they
+    promise nothing yet.
+    """
+    overture = Overture()
+    while True:
+        comfort = overture.feed(_checked(stream, data))
+        if overture.first is not None or stream.body.done or stream.seen is Seen.A_PART:
+            for message in messages_in_events(overture.first or b""):
+                _judge(upstream, request, 500, message)
+            return comfort + overture.kept
+        if comfort:
+            beginning = opening.head(head, stream.framing_line)
+            opening.seen = Seen.EVENTS
+            with upstream.held_up():
+                await connection.send(beginning + stream.framed(comfort))
+        data = await _receive(sock)
+
+
+async def _pass_on(
+    connection: Connection,
+    upstream: Upstream,
+    sock: socket.socket,
+    head: ReplyHead,
+    first: bytes,
+    answer: _Answer,
     opening: Opening,
 ) -> None:
-    dressed = _dressed(head, request, upstream)
+    beginning = opening.head(head, answer.framing_line)
     try:
-        first = dressed.dress(data)
-    except FramingError as error:
-        raise ChildLost(f"the engine's answer is badly framed: {error}") from error
-    await connection.send(opening.head(head, dressed.framing_line) + first)
-    try:
-        await _pass_body(connection, upstream, sock, dressed)
-    except ReplyCut as cut:
-        path = request.target.partition(b"?")[0]
-        end = dressed.apology(apology(path, ChildLost(str(cut))))
-        if not end:
-            raise
-        log.warning("a stream was cut, and ended with an error event: %s", cut)
-        await connection.send(end)
-    else:
-        if dressed.ending:
-            await connection.send(dressed.ending)
+        await connection.send(beginning + answer.framed(answer.heeded(first)))
+        await _pass_body(connection, upstream, sock, answer)
+    finally:
+        opening.seen = answer.seen
 
 
 async def _pass_body(
-    connection: Connection, upstream: Upstream, sock: socket.socket, dressed: _AsItCame
+    connection: Connection, upstream: Upstream, sock: socket.socket, answer: _Answer
 ) -> None:
-    body = dressed.body
+    body = answer.body
     try:
         while not body.done:
             data = await sockets.receive(sock)
             if not data:
                 break
-            part = dressed.dress(data)
+            content = answer.heeded(answer.content(data))
+            part = answer.framed(content) if content or body.done else b""
             if part and (rest := connection.send_now(part)):
                 with upstream.held_up():
                     await connection.send_slowly(rest)
     except (FramingError, OSError) as error:
         raise ReplyCut(f"the engine broke off its answer: {error}") from error
-    if not body.done and not (isinstance(body, UntilClose) and await upstream.survived()):
+    if body.done:
+        return
+    if not (isinstance(body, UntilClose) and await upstream.survived()):
         raise ReplyCut("the engine closed the connection within its answer")
+    await connection.send(answer.ending())

@@ -8,11 +8,13 @@ from http import HTTPStatus
 
 from attrs import define
 
-from llamasup.errors import ChildLost, LlamasupError, MethodNotAllowed
+from llamasup.errors import EngineFailed, LlamasupError, MethodNotAllowed
 from llamasup.front.framing import Body, Chunked, Counted, UntilClose
-from llamasup.front.requests import HOP_BY_HOP, Request
+from llamasup.front.heads import HOP_BY_HOP, BadHead, refuse_ambiguity
+from llamasup.front.requests import Request
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: [^\r\n]*)?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: .*)?")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 LONGEST_HEAD = 64 << 10
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -45,25 +47,35 @@ class ReplyHead:
 def read_head(head: bytes) -> ReplyHead:
     """A child's complete reply head, CORS headers removed: these are ours to give.
 
-    Raises ChildLost if it is not one: nothing that follows could be trusted.
+    Raises EngineFailed if it is none, or can be read in two ways: nothing of it could be passed
+    on, and nothing that follows could be trusted.
     """
+    try:
+        refuse_ambiguity(head)
+        return _read_head(head)
+    except BadHead as error:
+        raise EngineFailed(f"the engine's answer cannot be read: {error}") from None
+
+
+def _read_head(head: bytes) -> ReplyHead:
     status_line, *lines = head[:-4].split(b"\r\n")
     status = _STATUS_LINE.fullmatch(status_line)
     if status is None:
-        raise ChildLost("the engine answered with something that is not HTTP")
+        raise BadHead("this is not HTTP/1.1, or has a status that is none")
     kept: list[bytes] = []
     length: int | None = None
-    chunked = is_event_stream = False
+    coding: bytes | None = None
+    is_event_stream = False
     options: list[bytes] = []
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon:
-            raise ChildLost("the engine sent a header line that is none")
+        if not colon or not _NAME.fullmatch(name):
+            raise BadHead("a header line has no proper name")
         name = name.lower()
         if name == b"content-length":
-            length = _length(value)
+            length = int(value)
         elif name == b"transfer-encoding":
-            chunked = value.strip().lower() == b"chunked"
+            coding = value.strip().lower() if coding is None else b"several"
         elif name == b"content-type":
             is_event_stream = value.strip().lower().startswith(b"text/event-stream")
             kept.append(line)
@@ -71,15 +83,21 @@ def read_head(head: bytes) -> ReplyHead:
             options += [option.strip().lower() for option in value.split(b",")]
         elif name not in _WRITTEN_ANEW and not name.startswith(_CORS_PREFIX):
             kept.append(line)
+    _refuse_doubtful_framing(coding, length, http_1_0=status[1] == b"0")
     if options and options != [b"close"]:
         kept = [line for line in kept if line.partition(b":")[0].lower() not in options]
-    return ReplyHead(int(status[1]), kept, length, chunked, is_event_stream)
+    return ReplyHead(int(status[2]), kept, length, coding is not None, is_event_stream)
 
 
-def _length(value: bytes) -> int:
-    if not value.strip().isdigit():
-        raise ChildLost("the engine sent a Content-Length that is not a number")
-    return int(value)
+def _refuse_doubtful_framing(coding: bytes | None, length: int | None, *, http_1_0: bool) -> None:
+    if coding is None:
+        return
+    if coding != b"chunked":
+        raise BadHead("its Transfer-Encoding is not spoken here, only chunked")
+    if length is not None:
+        raise BadHead("Content-Length and Transfer-Encoding exclude each other")
+    if http_1_0:
+        raise BadHead("HTTP/1.0 has no Transfer-Encoding")
 
 
 def rewritten(

@@ -1,7 +1,7 @@
 """Requests as clients send them: bytes become a `Request`, or an error that says what is wrong.
 
-h11 reads the head; before it does, `refuse_ambiguity` turns away everything that two servers
-might read differently, because behind us stands a second server. The body is measured by
+h11 reads the head; before it does, `front.heads` turns away everything that two servers might
+read differently, because behind us stands a second server. The body is measured by
 `framing`, and held in memory whole: the model's name stands in it, and a request whose child dies
 is sent again.
 """
@@ -24,31 +24,17 @@ from llamasup.errors import (
     NotImplementedByProxy,
 )
 from llamasup.front.framing import Body, Chunked, Counted
-
-END_OF_HEAD: Final = b"\r\n\r\n"
-
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
-_CONTROL_BYTE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_FOLDED_LINE = re.compile(rb"\r\n[ \t]")
-_LEADING_BLANK_LINES = re.compile(rb"(?:\r\n){1,8}")
-_MOST_HEADERS = 100  # llama-server refuses more, and to read thousands holds up everybody
-_MOST_LINES = _MOST_HEADERS + 2  # the request line and the blank one
-_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
-
-HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
+from llamasup.front.heads import (
+    END_OF_HEAD,
+    HOP_BY_HOP,
+    BadHead,
+    TooManyLines,
+    refuse_ambiguity,
+    refuse_bare_newlines,
 )
-"""Headers that speak to the next hop alone, besides those that `Connection` names."""
+
+_LEADING_BLANK_LINES = re.compile(rb"(?:\r\n){1,8}")
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 CLIENT: Final = b"x-llamasup-client"
 """Tells control where a client is. Nobody else hears or says it."""
@@ -125,7 +111,10 @@ def take_head(inbox: bytearray, longest: int) -> bytes | None:
         return head
     if len(inbox) >= longest:
         raise HeadTooLarge(f"the request line and headers are over {longest} bytes")
-    _refuse_bare_newlines(inbox)
+    try:
+        refuse_bare_newlines(inbox)
+    except BadHead as error:
+        raise MalformedRequest(str(error)) from None
     return None
 
 
@@ -135,9 +124,12 @@ def parse_head(head: bytes) -> Request:
     Raises a ClientError that closes the connection: after a head that is not understood, nobody
     can say where the next request begins.
     """
-    if head.count(b"\r\n") > _MOST_LINES:
-        raise HeadTooLarge(f"there are more than {_MOST_HEADERS} headers")
-    refuse_ambiguity(head)
+    try:
+        refuse_ambiguity(head)
+    except TooManyLines as error:
+        raise HeadTooLarge(str(error)) from None
+    except BadHead as error:
+        raise MalformedRequest(str(error)) from None
     reader = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
     try:
         reader.receive_data(head)
@@ -167,27 +159,6 @@ def parse_head(head: bytes) -> Request:
     request.framing = body_framing(request)
     request.expects_continue = expects_continue(request)
     return request
-
-
-def refuse_ambiguity(head: bytes) -> None:
-    """Raise MalformedRequest for a head that two servers might read differently."""
-    _refuse_bare_newlines(head)
-    if _CONTROL_BYTE.search(head):
-        raise MalformedRequest("there are control characters in the head")
-    if _FOLDED_LINE.search(head):
-        raise MalformedRequest("header lines must not be folded")
-    lengths = _CONTENT_LENGTH.findall(head)
-    if len(lengths) > 1:
-        raise MalformedRequest("there is more than one Content-Length")
-    if lengths and not lengths[0].strip(b" \t").isdigit():
-        raise MalformedRequest("Content-Length is not a number")
-
-
-def _refuse_bare_newlines(head: bytes | bytearray) -> None:
-    # Counting is six times as fast as a regex, and a slow client has its head looked at again
-    # with every byte.
-    if head.count(b"\n") > head.count(b"\r\n"):
-        raise MalformedRequest("a line of the head ends without a carriage return")
 
 
 def body_framing(request: Request) -> Body:

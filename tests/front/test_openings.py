@@ -89,7 +89,7 @@ def test_no_words_make_more_of_a_comment_than_one_line(words: str) -> None:
     [
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked", True),
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8", True),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9", True),
         (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2", False),
         (b"HTTP/1.1 500 No\r\nContent-Type: text/event-stream", False),
     ],

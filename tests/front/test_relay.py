@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -16,9 +17,9 @@ from trio.testing import wait_all_tasks_blocked
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
 from llamasup.engine.failures import Verdict, verdict_on_reply
-from llamasup.errors import ChildLost
+from llamasup.errors import ChildLost, EngineFailed
 from llamasup.front.connection import Connection
-from llamasup.front.framing import LAST_CHUNK, chunk
+from llamasup.front.framing import LAST_CHUNK, Chunked, chunk
 from llamasup.front.openings import Opening
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.front.requests import Request
@@ -95,7 +96,7 @@ def asked(method: bytes = b"GET", *, http_1_0: bool = False, body: bytes = b"") 
 
 async def outcome(
     folder: Path, play: Part, to: Request, *, well: bool = True
-) -> tuple[bytes, ReplyCut | ChildLost | None]:
+) -> tuple[bytes, ReplyCut | ChildLost | EngineFailed | None]:
     """What the client gets, and what went wrong."""
     async with engine(folder, play) as upstream, client() as (connection, theirs):
         upstream.well = well
@@ -103,7 +104,7 @@ async def outcome(
         try:
             with trio.fail_after(PATIENCE):
                 await relay(connection, to, upstream, b"/", Opening(to, []))
-        except (ReplyCut, ChildLost) as error:
+        except (ReplyCut, ChildLost, EngineFailed) as error:
             failure = error
         connection.close()
         return await rest(theirs), failure
@@ -124,6 +125,14 @@ def content(reply: bytes) -> bytes:
     return reply.partition(b"\r\n\r\n")[2]
 
 
+def unchunked(body: bytes) -> bytes:
+    payload = bytearray()
+    framing = Chunked(payload)
+    assert framing.feed(body) == len(body)
+    assert framing.done
+    return bytes(payload)
+
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 COUNTED = OK + b"Content-Length: 10\r\n\r\n0123456789"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\n012\r\n7\r\n3456789\r\n0\r\n\r\n"
@@ -139,10 +148,17 @@ async def test_a_counted_body_passes_with_its_length(tmp_path: Path) -> None:
     assert content(reply) == b"0123456789"
 
 
-async def test_the_bytes_of_a_chunked_body_pass_untouched(tmp_path: Path) -> None:
+async def test_what_a_chunked_body_holds_passes_in_chunks(tmp_path: Path) -> None:
     reply = await relayed(tmp_path, saying(CHUNKED), asked())
     assert b"\r\nTransfer-Encoding: chunked\r\n" in reply
-    assert content(reply) == content(CHUNKED)
+    assert content(reply) == b"a\r\n0123456789\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("http_1_0", [False, True])
+async def test_trailers_do_not_reach_the_client(tmp_path: Path, http_1_0: bool) -> None:
+    trailed = CHUNKED.removesuffix(b"\r\n") + b"X-Sum: 1\r\n\r\n"
+    reply = await relayed(tmp_path, saying(trailed), asked(http_1_0=http_1_0))
+    assert b"X-Sum" not in reply
 
 
 async def test_a_body_of_unknown_length_is_given_chunks(tmp_path: Path) -> None:
@@ -242,7 +258,7 @@ async def test_a_client_that_stops_reading_stops_the_engine(tmp_path: Path) -> N
             assert sent < 4 << 20
             with trio.fail_after(PATIENCE):
                 reply = await rest(theirs)
-    assert content(reply) == piece * 1000 + b"0\r\n\r\n"
+    assert unchunked(content(reply)) == bytes(0x10000) * 1000
 
 
 async def test_a_cancelled_request_closes_the_engines_connection_at_once(tmp_path: Path) -> None:
@@ -287,9 +303,7 @@ async def test_an_engine_that_dies_within_a_body_of_unknown_length_cut_it(tmp_pa
     assert content(reply) == b"a\r\n0123456789\r\n"
 
 
-@pytest.mark.parametrize(
-    "answer", [b"", OK, b"SSH-2.0-OpenSSH\r\n\r\n", b"x" * 100_000, OK + b"no colon\r\n\r\n"]
-)
+@pytest.mark.parametrize("answer", [b"", OK])
 async def test_a_child_that_gives_no_answer_is_lost_and_the_client_saw_nothing(
     tmp_path: Path, answer: bytes
 ) -> None:
@@ -305,11 +319,49 @@ async def test_a_child_that_cannot_be_reached_is_lost(tmp_path: Path) -> None:
             await relay(connection, asked(), nobody, b"/", Opening(asked(), []))
 
 
-async def test_an_answer_that_is_badly_framed_from_the_start_is_not_shown(tmp_path: Path) -> None:
-    spoiled = CHUNKED.replace(b"\r\n7\r\n", b"\r\nseven\r\n")
-    reply, failure = await outcome(tmp_path, saying(spoiled), asked())
-    assert isinstance(failure, ChildLost)
+MALFORMED = {
+    "not HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
+    "a head without end": b"x" * 100_000,
+    "a header without a colon": OK + b"no colon\r\n\r\n",
+    "a bare newline": OK + b"X: a\nSet-Cookie: b\r\n\r\n",
+    "a bare carriage return": OK + b"X: a\rSet-Cookie: b\r\n\r\n",
+    "a NUL": OK + b"X: \0\r\n\r\n",
+    "an escape": OK + b"X: \x1b[2J\r\n\r\n",
+    "a space in a name": OK + b"X Y: 1\r\n\r\n",
+    "a space behind a name": OK + b"Content-Length : 5\r\n\r\n12345",
+    "a folded line": OK + b"X: 1\r\n Content-Length: 5\r\n\r\n12345",
+    "two lengths": OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n123456",
+    "a length and chunks": OK + b"Content-Length: 5\r\n" + CHUNKED[len(OK) :],
+    "another coding": OK + b"Transfer-Encoding: gzip\r\n\r\n12345",
+    "chunks twice": OK + b"Transfer-Encoding: chunked\r\n" + CHUNKED[len(OK) :],
+    "chunks in HTTP/1.0": CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "a length of 5,000 digits": OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "status 600": COUNTED.replace(b"200", b"600"),
+    "status 099": COUNTED.replace(b"200", b"099"),
+    "101 headers": OK + b"X: 1\r\n" * 101 + b"\r\n",
+    "100 Continue without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    "a chunk of no size": CHUNKED.replace(b"\r\n7\r\n", b"\r\nseven\r\n"),
+    "a bad answer of a chunk of no size": CHUNKED.replace(b"200", b"500").replace(
+        b"\n3\r", b"\nx\r"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+async def test_an_answer_that_two_could_read_differently_is_an_error_and_not_shown(
+    tmp_path: Path, fault: str
+) -> None:
+    reply, failure = await outcome(tmp_path, saying(MALFORMED[fault]), asked())
+    assert isinstance(failure, EngineFailed)
     assert reply == b""
+
+
+async def test_a_status_that_has_no_body_is_passed_on_without_a_length(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n12345"
+    reply = await relayed(tmp_path, saying(answer), asked())
+    assert b"Content-Length" not in reply
+    assert content(reply) == b""
 
 
 async def test_an_engine_that_refuses_a_body_unread_is_heard(tmp_path: Path) -> None:
@@ -377,6 +429,152 @@ async def test_a_bad_answer_that_only_quotes_such_words_is_the_clients(tmp_path:
     assert content(await relayed(tmp_path, saying(head + error), asked())) == error
 
 
+# --- until the first word ---
+
+PING = b":\n\n"
+PROGRESS = b'data: {"choices":[{"delta":{"role":"assistant"}}],"prompt_progress":{"total":9}}\n\n'
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":null},"finish_reason":null}]}\n\n'
+RAN_OUT = b"data: " + ERROR + b"\n\n"
+
+FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
+    "chunks": lambda events: STREAM + chunk(events) + LAST_CHUNK,
+    "a chunk for each seven bytes": lambda events: (
+        STREAM
+        + b"".join(chunk(events[at : at + 7]) for at in range(0, len(events), 7))
+        + LAST_CHUNK
+    ),
+    "a length": lambda events: (
+        STREAM.replace(b"Transfer-Encoding: chunked", b"Content-Length: %d" % len(events)) + events
+    ),
+    "until it closes": lambda events: (
+        STREAM.replace(b"Transfer-Encoding: chunked\r\n", b"") + events
+    ),
+}
+
+
+@pytest.mark.parametrize("http_1_0", [False, True], ids=["1.1", "1.0"])
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_memory_that_runs_out_before_the_first_word_is_kept_from_the_client(
+    tmp_path: Path, framing: str, http_1_0: bool
+) -> None:
+    for number, before in enumerate((b"", ROLE)):
+        (folder := tmp_path / str(number)).mkdir()
+        play = saying(FRAMINGS[framing](before + RAN_OUT))
+        reply, failure = await outcome(folder, play, asked(http_1_0=http_1_0))
+        assert isinstance(failure, RanOutOfMemory)
+        assert reply == b""
+
+
+@pytest.mark.parametrize("http_1_0", [False, True], ids=["1.1", "1.0"])
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_memory_that_runs_out_after_the_first_word_is_told(
+    tmp_path: Path, framing: str, http_1_0: bool
+) -> None:
+    to = asked(http_1_0=http_1_0)
+    play = saying(FRAMINGS[framing](ROLE + DELTA + RAN_OUT))
+    async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
+        with trio.fail_after(PATIENCE):
+            await relay(connection, to, upstream, b"/", Opening(to, []))
+        connection.close()
+        body = content(await rest(theirs))
+    assert (body if http_1_0 else unchunked(body)) == ROLE + DELTA + RAN_OUT
+    assert upstream.ran_out == ["CUDA error: out of memory"]
+
+
+@pytest.mark.parametrize("http_1_0", [False, True], ids=["1.1", "1.0"])
+@pytest.mark.parametrize("end", [b"", chunk(RAN_OUT) + LAST_CHUNK], ids=["dies", "ran out"])
+@pytest.mark.parametrize("comfort", [PING, PROGRESS, PROGRESS + PING])
+async def test_what_only_passes_the_time_reaches_the_client_and_another_engine_goes_on(
+    tmp_path: Path, comfort: bytes, end: bytes, http_1_0: bool
+) -> None:
+    to = asked(http_1_0=http_1_0)
+    opening = Opening(to, [])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    comforted = trio.Event()
+
+    async def play(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(STREAM + chunk(comfort))
+            await comforted.wait()
+            await stream.send_all(chunk(ROLE) + end)
+
+    async with client() as (connection, theirs):
+        got = b""
+
+        async def see_the_comfort() -> None:
+            nonlocal got
+            while comfort not in got:
+                got += bytes(await theirs.receive_some())
+            comforted.set()
+
+        with trio.fail_after(PATIENCE):
+            async with engine(tmp_path / "a", play) as first, trio.open_nursery() as nursery:
+                nursery.start_soon(see_the_comfort)
+                with pytest.raises(ChildLost):
+                    await relay(connection, to, first, b"/", opening)
+            whole = STREAM + chunk(PING + ROLE) + chunk(DELTA) + LAST_CHUNK
+            async with engine(tmp_path / "b", saying(whole)) as second:
+                await relay(connection, to, second, b"/", opening)
+        connection.close()
+        reply = got + await rest(theirs)
+    assert reply.count(b"HTTP/1.1 200") == 1
+    body = content(reply) if http_1_0 else unchunked(content(reply))
+    assert body == comfort + PING + ROLE + DELTA
+
+
+async def test_an_error_of_another_kind_is_the_clients_and_so_is_what_came_before(
+    tmp_path: Path,
+) -> None:
+    full = b'data: {"error":{"message":"Context size has been exceeded."}}\n\n'
+    reply = await relayed(tmp_path, saying(STREAM + chunk(PING + full) + LAST_CHUNK), asked())
+    assert unchunked(content(reply)) == PING + full
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_a_stream_of_other_line_ends_and_without_a_last_edge_passes_whole(
+    tmp_path: Path, framing: str
+) -> None:
+    for number, stream in enumerate(
+        (b"data: 1\r\n\r\ndata: 2\r\n\r\n", b"data: 1\r\rdata: 2\r\r", b"data: 1\n\ndata: 2")
+    ):
+        (folder := tmp_path / str(number)).mkdir()
+        reply = await relayed(folder, saying(FRAMINGS[framing](stream)), asked())
+        assert unchunked(content(reply)) == stream
+
+
+async def test_a_chunk_without_end_is_neither_held_nor_copied_again_and_again(
+    tmp_path: Path,
+) -> None:
+    size = 200 << 20
+
+    async def play(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(STREAM + b"%x\r\ndata: " % (size + 100))
+        piece = bytes(1 << 20)
+        for _ in range(200):
+            await stream.send_all(piece)
+
+    async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
+        passed = 0
+
+        async def read() -> None:
+            nonlocal passed
+            async for data in theirs:
+                passed += len(data)
+
+        before = time.process_time()
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                with pytest.raises(ReplyCut):
+                    await relay(connection, asked(), upstream, b"/", Opening(asked(), []))
+                connection.close()
+        assert time.process_time() - before < 10
+    assert passed > size - (1 << 10)
+
+
 # --- through a running llamasup: the engine's process breaks off ---
 
 CUTS = [
@@ -394,7 +592,8 @@ async def test_an_answer_that_breaks_off_never_looks_whole(
     faking: Faking, answer: str, death: str, version: bytes
 ) -> None:
     framing = "chunked" if answer == "stream" else answer
-    script = ["--fake-die-at-byte", "200", "--fake-death", death, "--fake-framing", framing]
+    dies_at = "1000" if answer == "stream" else "200"  # before its first word it is sent again
+    script = ["--fake-die-at-byte", dies_at, "--fake-death", death, "--fake-framing", framing]
     asking = request("POST", "/v1/chat/completions", chat(100, stream=answer == "stream"))
     async with running(faking(*script)) as llamasup, llamasup.connect() as client:
         await client.send(asking.replace(b"HTTP/1.1", version, 1))
@@ -402,7 +601,7 @@ async def test_an_answer_that_breaks_off_never_looks_whole(
     if death == "reset" and reply.status == 502:
         return  # the reset overtook the answer: the client was told so
     assert reply.status == 200
-    if answer == "stream" and version == b"HTTP/1.1":
+    if answer == "stream":
         assert reply.complete
         assert "[DONE]" not in reply.events()
         assert json.loads(reply.events()[-1])["error"]["code"] == "engine_lost"

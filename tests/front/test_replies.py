@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llamasup.errors import ChildLost, MethodNotAllowed, RouteNotFound
+from llamasup.errors import EngineFailed, MethodNotAllowed, RouteNotFound
 from llamasup.front.framing import Chunked, Counted, UntilClose
 from llamasup.front.replies import (
     error_reply,
@@ -42,7 +42,6 @@ def lines(reply: bytes) -> list[bytes]:
         ([b"Content-Length: 5"], Counted),
         ([b"content-length:5 "], Counted),
         ([b"Transfer-Encoding: Chunked"], Chunked),
-        ([b"Transfer-Encoding: chunked", b"Content-Length: 5"], Chunked),
         ([], UntilClose),
     ],
 )
@@ -71,10 +70,31 @@ def test_the_answer_to_head_has_no_body() -> None:
         replied(b"no colon"),
         replied(b"Content-Length: many"),
         replied(b"Content-Length: -1"),
+        replied(b"Content-Length: 5, 5"),
+        replied(b"Content-Length: " + b"9" * 5000),
+        replied(b"Content-Length: 5", b"content-length: 5"),
+        replied(b"Transfer-Encoding: chunked", b"Content-Length: 5"),
+        replied(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        replied(b"Transfer-Encoding: gzip, chunked"),
+        replied(b"Transfer-Encoding:"),
+        replied(b"Transfer-Encoding: chunked", status=b"HTTP/1.0 200 OK"),
+        replied(b": no name"),
+        replied(b"X : 1"),
+        replied(b"X\xe9: 1"),
+        replied(b" X: 1"),
+        replied(b"X: 1", b"\tY: 2"),
+        replied(b"X: a\nb"),
+        replied(b"X: a\rb"),
+        *(replied(b"X: " + bytes([control])) for control in (0, 8, 11, 27, 127)),
+        *(
+            replied(status=b"HTTP/1.1 %b No" % status)
+            for status in (b"099", b"000", b"600", b"999")
+        ),
+        replied(*[b"X: 1"] * 101),
     ],
 )
-def test_what_is_no_reply_is_a_lost_child(head: bytes) -> None:
-    with pytest.raises(ChildLost):
+def test_what_is_no_reply_or_two_is_an_error_of_the_engine(head: bytes) -> None:
+    with pytest.raises(EngineFailed):
         read_head(head)
 
 
