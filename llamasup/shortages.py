@@ -66,6 +66,26 @@ def no_thread_as_shortage() -> Iterator[None]:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
 
+class Spare:
+    """A descriptor kept back, to be given up for one that is needed when there is no other."""
+
+    def __init__(self) -> None:
+        self._kept: int | None = None
+        self.keep()
+
+    def keep(self) -> None:
+        """Have one again, if one can be had."""
+        if self._kept is None:
+            with suppress(OSError):
+                self._kept = os.open(os.devnull, os.O_RDONLY)
+
+    def give_up(self) -> None:
+        """Let go of it, if there is one: the next descriptor that is opened takes its place."""
+        if self._kept is not None:
+            os.close(self._kept)
+            self._kept = None
+
+
 Connections = int | Literal["auto"]
 
 

@@ -66,6 +66,7 @@ PURE = (
     "front.claims",
     "front.events",
     "front.framing",
+    "front.guests",
     "front.heads",
     "front.openings",
     "front.replies",

@@ -7,10 +7,11 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from llamasup.shortages import have_descriptors, is_shortage, most_connections
+from llamasup.shortages import Spare, have_descriptors, is_shortage, most_connections
 from tests.harness import out_of_descriptors
 
 INFINITE = resource.RLIM_INFINITY
@@ -109,3 +110,27 @@ def test_a_number_that_nobody_wrote_is_made_to_fit_without_a_warning(
     assert most_connections("auto") == most
     assert most_connections(9) == 9
     assert caplog.text == ""
+
+
+def test_a_spare_descriptor_is_there_when_no_other_is() -> None:
+    spare = Spare()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/dev/fd")))
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        spare.give_up()
+        spare.give_up()
+        os.close(os.open(os.devnull, os.O_RDONLY))
+        spare.keep()
+        spare.keep()
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open(os.devnull, os.O_RDONLY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        spare.give_up()
+        for descriptor in taken:
+            os.close(descriptor)

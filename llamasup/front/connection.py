@@ -39,6 +39,14 @@ class Connection:
             raise ClientLeft from error
         return str(name[0]) if isinstance(name, tuple) else "unix"
 
+    @property
+    def has_arrived(self) -> bool:
+        """Is there something that the client sent, and nobody has received yet?"""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing, or it has gone
+            return False
+
     async def arrival(self) -> None:
         """Wait until the inbox has grown. Raises ClientLeft at the end."""
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -75,9 +75,12 @@ def _comforter(settings: Server) -> Comforter | None:
 class Conversation:
     """One client's requests and their answers, in order."""
 
-    def __init__(self, connection: Connection, desk: Desk) -> None:
-        self.idle = True
-        """Nothing of a request has come, and none is being answered."""
+    def __init__(
+        self, connection: Connection, desk: Desk, notice: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        self._idle = True
+        self._notice = notice
+        """Is told whenever that changes."""
 
         self.answering = False
         """An answer may have begun, and has not ended."""
@@ -86,8 +89,29 @@ class Conversation:
         self._desk = desk
         self._patience = trio.CancelScope()
 
+    @property
+    def idle(self) -> bool:
+        """Nothing of a request has come, and none is being answered."""
+        return self._idle
+
+    @idle.setter
+    def idle(self, idle: bool) -> None:
+        """Whoever is to notice is told at once."""
+        if idle is not self._idle:
+            self._idle = idle
+            self._notice(idle)
+
+    @property
+    def silent(self) -> bool:
+        """It is idle, and nothing has come that was not read yet."""
+        return self._idle and not self._connection.has_arrived
+
+    def dismiss(self) -> None:
+        """End now, without a word: for one that is silent, also before it runs."""
+        self._patience.cancel()
+
     async def run(self) -> None:
-        """Talk until either side has had enough.
+        """Talk until either side has had enough, or it is dismissed.
 
         Raises ClientLeft or ReplyCut where the connection is not to be ended politely.
         """

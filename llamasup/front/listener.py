@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import trio
@@ -15,24 +16,35 @@ import trio
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
 from llamasup.config.schema import Server
 from llamasup.errors import LlamasupError, OperatorError, ShuttingDown
-from llamasup.front.connection import Connection
+from llamasup.front import claims
+from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.conversation import Conversation, Desk, converse
 from llamasup.front.departures import Departures
+from llamasup.front.guests import Guests
 from llamasup.front.replies import error_reply
-from llamasup.shortages import is_shortage, most_connections
+from llamasup.shortages import Spare, is_shortage, most_connections
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
 _ONE_REQUEST = 64 << 10
 _PAUSE_WITHOUT_DESCRIPTORS = 0.1
+_PAUSE_BETWEEN_COMPLAINTS = 10.0
+
+_AT_ONCE = 64
+"""Connections that are accepted in one go. One at a time, each would wait for all that the others
+have to do meanwhile; many more would hold these up."""
+
+_OF_A_NEWCOMER = 2
+"""Descriptors: its own, and that of the child that it will ask."""
 
 
 class TooManyConnections(LlamasupError):
-    """`server.max_connections` are open."""
+    """`server.max_connections` are open, or as many of them as one address may have."""
 
     status = 503
     code = "too_many_connections"
+    retry_after = 1.0
 
 
 class Doors:
@@ -194,7 +206,9 @@ class Front:
         self._watching = trio.CancelScope()
         self._lookout: trio.Nursery
         self._departures = Departures()
-        self._open: dict[Conversation, trio.CancelScope] = {}
+        self._guests = Guests[Conversation]()
+        self._spare = Spare()
+        self._silent_until = -math.inf
 
     async def serve(self) -> None:
         """Accept until `close`, then return when the last answer has been given.
@@ -243,48 +257,109 @@ class Front:
         """Accept no more and end the idle conversations; the others end after their answer."""
         self._desk.closing = True
         self.move([])
-        for conversation, scope in self._open.items():
+        for conversation in self._guests:
             if conversation.idle:
-                scope.cancel()
+                conversation.dismiss()
 
     async def _accept(self, listener: socket.socket, conversations: trio.Nursery) -> None:
         while listener.fileno() >= 0:
             await trio.lowlevel.wait_readable(listener)
-            try:
-                sock, _ = listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if is_shortage(error):
-                    log.error("cannot accept a connection: %s", error.strerror)
-                    await trio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
-                # Anything else is about the one client that left before it was accepted.
-                continue
-            sock.setblocking(False)
-            if sock.family != socket.AF_UNIX:
-                with suppress(OSError):  # macOS: the client has reset it already
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self._open) >= most_connections(self._desk.settings.max_connections):
-                _turn_away(sock)
-            else:
-                conversations.start_soon(self._attend, sock)
+            for _ in range(_AT_ONCE):
+                try:
+                    sock, _ = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if is_shortage(error):
+                        await self._do_without(listener, error)
+                        break
+                    # Anything else is about the one client that left before it was accepted.
+                    continue
+                self._receive(sock, conversations)
 
-    async def _attend(self, sock: socket.socket) -> None:
+    def _receive(self, sock: socket.socket, conversations: trio.Nursery) -> None:
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            with suppress(OSError):  # macOS: the client has reset it already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, self._desk.settings.send_timeout)
-        conversation = Conversation(connection, self._desk)
-        with self._departures.cancelling(sock) as scope:
-            self._open[conversation] = scope
-            try:
+        try:
+            place = claims.place(connection.peer)
+            self._make_room_for(place)
+        except ClientLeft:
+            sock.close()
+        except TooManyConnections as error:
+            _turn_away(sock, error)
+        else:
+            conversation = Conversation(
+                connection, self._desk, lambda idle: self._notice(conversation, idle)
+            )
+            self._guests.come(conversation, place)
+            conversations.start_soon(self._attend, sock, connection, conversation)
+
+    def _make_room_for(self, place: str) -> None:
+        """Somebody from `place` may come in, if need be for one that rests. Raises
+        TooManyConnections."""
+        guests, most = self._guests, most_connections(self._desk.settings.max_connections)
+        while guests.is_full_for(place, most):
+            if not self._dismiss(lambda: guests.who_goes_for(place, most)):
+                raise TooManyConnections(
+                    "too many connections are open from one address: three quarters of"
+                    " server.max_connections are the most that it may have"
+                    if guests.has_its_part(place, most)
+                    else "too many connections are open (server.max_connections)"
+                )
+
+    def _dismiss(self, choice: Callable[[], Conversation | None]) -> bool:
+        """Send away whoever is the choice among those who rest. False if there is nobody."""
+        while conversation := choice():
+            if conversation.silent:
+                self._guests.go(conversation)
+                conversation.dismiss()
+                return True
+            self._guests.act(conversation)  # its request has come, though nobody read it yet
+        return False
+
+    def _notice(self, conversation: Conversation, idle: bool) -> None:
+        if idle:
+            self._guests.rest(conversation)
+        else:
+            self._guests.act(conversation)
+
+    async def _do_without(self, listener: socket.socket, shortage: OSError) -> None:
+        """Nothing more can be opened: somebody who rests goes, or else the one that comes."""
+        if (now := trio.current_time()) >= self._silent_until:
+            log.error("cannot accept a connection: %s", shortage.strerror)
+            self._silent_until = now + _PAUSE_BETWEEN_COMPLAINTS
+        if sum(self._dismiss(self._guests.who_rests_longest) for _ in range(_OF_A_NEWCOMER)):
+            await trio.lowlevel.checkpoint()  # in which they close
+            return
+        self._spare.give_up()
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            await trio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
+        else:
+            sock.setblocking(False)
+            _turn_away(sock, TooManyConnections(f"too much is open ({shortage.strerror})"))
+        finally:
+            self._spare.keep()
+
+    async def _attend(
+        self, sock: socket.socket, connection: Connection, conversation: Conversation
+    ) -> None:
+        try:
+            with self._departures.cancelling(sock):
                 await converse(connection, conversation)
-            except Exception:
-                # A mistake of ours in one conversation is no reason to end the others.
-                log.exception("a conversation failed")
-            finally:
-                del self._open[conversation]
+        except Exception:
+            # A mistake of ours in one conversation is no reason to end the others.
+            log.exception("a conversation failed")
+        finally:
+            connection.close()
+            self._guests.go(conversation)
 
 
-def _turn_away(sock: socket.socket) -> None:
-    error = TooManyConnections("too many connections are open (server.max_connections)")
+def _turn_away(sock: socket.socket, error: TooManyConnections) -> None:
     with sock, suppress(OSError):
         sock.send(error_reply(error, None, []))
         sock.shutdown(socket.SHUT_WR)
