@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llamasup.config.load import current_folder, find, lying_about
 from llamasup.config.source import Source
+from llamasup.errors import OperatorError
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +69,14 @@ def _flags(options: argparse.Namespace) -> Mapping[str, object]:
         key, _, text = assignment.partition("=")
         flags[key.strip()] = _value(text.strip())
     for path in options.model:
-        flags[f"models.{Path(path).name.removesuffix('.gguf')}.path"] = path
+        name = Path(path).name.removesuffix(".gguf")
+        other = flags.setdefault(f"models.{name}.path", path)
+        if other != path:
+            raise OperatorError(
+                f'--model {other} and --model {path}: both would be called "{name}"; rename one of'
+                " the files, or give them names of their own with"
+                f" --set models.NAME.path={path}"
+            )
     for key, value in (
         ("discover.folders", options.models_dir),
         ("server.listen", options.listen),

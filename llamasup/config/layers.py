@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import attrs
 
 from llamasup.config.problems import Problem
-from llamasup.config.schema import Config
+from llamasup.config.schema import Config, ModelSettings
 from llamasup.config.tree import Origin, Tree
 from llamasup.config.wording import suggestion
 
@@ -18,13 +19,20 @@ _SERVICE_NAME = re.compile(r"\w+_(SERVICE_(HOST|PORT(_\w+)?)|PORT_[0-9]+_(TCP|UD
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
-def lay_environment(tree: Tree, environ: Mapping[str, str], here: Path) -> None:
+def lay_environment(
+    tree: Tree, environ: Mapping[str, str], here: Path, flags: Mapping[str, object] = {}
+) -> None:
     """Lay `LLAMASUP_<SECTION>_<KEY>` over the tree; relative paths start `here`.
 
-    One that sets no key of its section is a problem; variables of other names are not ours.
+    A model's are `LLAMASUP_MODELS_<NAME>_<KEY>`, for a model that has a table, or is in the `flags`
+    to come: its name in capitals, with an underscore for all that is no letter or digit. One that
+    sets no key of its section is a problem; variables of other names are not ours.
     """
-    variables = _variables()
-    sections = sorted({f"LLAMASUP_{section}_".upper() for (section, _), _ in variables.values()})
+    flagged = (_key_of_flag(flag) for flag in flags)
+    models = {*tree.table("models"), *(key[1] for key in flagged if key[0] == "models")}
+    variables = _variables() | _variables_of_models(models)
+    sections = sorted({f"LLAMASUP_{key[0]}_".upper() for key, _ in variables.values()})
+    sections += [] if "LLAMASUP_MODELS_" in sections else ["LLAMASUP_MODELS_"]
     for name, text in sorted(environ.items()):
         place = f"environment variable {name}"
         if name in variables:
@@ -33,11 +41,19 @@ def lay_environment(tree: Tree, environ: Mapping[str, str], here: Path) -> None:
         elif not _is_of_a_service(name, text):
             for section in filter(name.startswith, sections):
                 known = [variable for variable in variables if variable.startswith(section)]
-                fix = suggestion(name, known, prefix=section)
+                fix = suggestion(name, known, prefix=section) if known else _HOW_TO_NAME_A_MODEL
                 tree.problems.append(Problem(place, "", "this sets no known key", fix))
 
 
-def _variables() -> dict[str, tuple[tuple[str, str], Any]]:
+_HOW_TO_NAME_A_MODEL = (
+    "give the model a table, [models.NAME], or set LLAMASUP_DISCOVER_CONTEXT_SIZE or"
+    " LLAMASUP_DISCOVER_PARALLEL for those that folders hold"
+)
+
+_Variables = dict[str, tuple[tuple[str, ...], Any]]
+
+
+def _variables() -> _Variables:
     """Every environment variable that sets a key, with that key and its type. None sets a table."""
     return {
         f"LLAMASUP_{section}_{key}".upper(): ((section, key), kind)
@@ -46,6 +62,22 @@ def _variables() -> dict[str, tuple[tuple[str, str], Any]]:
         for key, kind in get_type_hints(table).items()
         if get_origin(kind) is not Mapping
     }
+
+
+def _variables_of_models(names: Collection[str]) -> _Variables:
+    """Those of the models of these names; none where two of them look alike in capitals."""
+    capitals = Counter(map(_in_capitals, names))
+    return {
+        f"LLAMASUP_MODELS_{_in_capitals(name)}_{key.upper()}": (("models", name, key), kind)
+        for name in names
+        if capitals[_in_capitals(name)] == 1
+        for key, kind in get_type_hints(ModelSettings).items()
+        if key != "ladder"
+    }
+
+
+def _in_capitals(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
 def _is_of_a_service(name: str, text: str) -> bool:
@@ -59,9 +91,11 @@ def _is_of_a_service(name: str, text: str) -> bool:
 
 def _read(text: str, kind: Any) -> object:
     if get_origin(kind) is tuple:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    choices = get_args(kind)
-    if int in (kind, *choices) or {type(choice) for choice in choices} == {int}:
+        parts = (part.strip() for part in text.split(","))
+        return [_read(part, get_args(kind)[0]) for part in parts if part]
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if int in (kind, *get_args(kind), *map(type, get_args(kind))):
         try:
             return int(text, 0)
         except ValueError:
@@ -72,10 +106,13 @@ def _read(text: str, kind: Any) -> object:
 def lay_flags(tree: Tree, flags: Mapping[str, object], here: Path) -> None:
     """Lay dotted keys over the tree. What stands in `models.NAME.key` for NAME may have dots."""
     origin = Origin("flag", here)
-    for dotted, value in flags.items():
-        section, _, rest = dotted.partition(".")
-        if section == "models":
-            name, _, last = rest.rpartition(".")
-            tree.put((section, name, last), value, origin)
-        else:
-            tree.put(tuple(dotted.split(".")), value, origin)
+    for flag, value in flags.items():
+        tree.put(_key_of_flag(flag), value, origin)
+
+
+def _key_of_flag(dotted: str) -> tuple[str, ...]:
+    section, _, rest = dotted.partition(".")
+    if section != "models":
+        return tuple(dotted.split("."))
+    name, _, last = rest.rpartition(".")
+    return section, name, last

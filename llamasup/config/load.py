@@ -20,7 +20,7 @@ from llamasup.config import toml_file
 from llamasup.config.checks import contradictions
 from llamasup.config.layers import lay_environment, lay_flags
 from llamasup.config.problems import ConfigError
-from llamasup.config.schema import Config, Discover, ModelSettings
+from llamasup.config.schema import Config, ModelSettings
 from llamasup.config.structure import refusals, strict
 from llamasup.config.tree import Origin, Tree
 
@@ -59,7 +59,7 @@ def load(
         tree = Tree({}, Origin("defaults", here))
     else:
         tree = Tree(toml_file.read(file), Origin(str(file), (here / file).parent))
-    lay_environment(tree, environ, here)
+    lay_environment(tree, environ, here, flags)
     lay_flags(tree, flags, here)
     return _fitted(tree)
 
@@ -115,8 +115,11 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
         return attrs.evolve(model, path=path, mmproj=mmproj)
 
     models = {name: with_absolute_files(name, model) for name, model in config.models.items()}
-    discover = Discover(
-        tuple(absolute("discover", "folders", path=path) for path in config.discover.folders)
+    discover = attrs.evolve(
+        config.discover,
+        folders=tuple(
+            absolute("discover", "folders", path=path) for path in config.discover.folders
+        ),
     )
     folders = {
         name: absolute("folders", name, path=path)

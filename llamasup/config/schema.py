@@ -212,6 +212,14 @@ class Discover:
     """`[discover]`: where models lie that no table names."""
 
     folders: tuple[Path, ...] = ()
+    context_size: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(1),
+        metadata={"write": 'a number of tokens such as 8192, or "auto"'},
+    )
+    parallel: int = field(
+        default=1, validator=at_least(1), metadata={"write": "a number of slots such as 1"}
+    )
 
 
 @frozen

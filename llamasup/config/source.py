@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from llamasup.config.load import current_folder, load
 from llamasup.config.problems import ConfigError, Problem
@@ -31,6 +32,7 @@ class Source:
         self.seen: bytes | None = None
         """The file's digest when it was loaded last."""
 
+        self._had_content = False
         self._environ = environ
         self._flags = flags
         self._here = current_folder()
@@ -39,6 +41,9 @@ class Source:
         """The configuration as it is written now. Raises ConfigError, which says what is wrong."""
         # Before the file is read: what is written in between shall look like a change.
         self.seen = self.digest()
+        if self.seen == _OF_NOTHING and self._had_content:
+            raise ConfigError([Problem(str(self.file), "", *_EMPTIED)])
+        self._had_content = self.seen not in (None, _OF_NOTHING)
         if self.file is not None and not self._named:
             _refuse_what_others_wrote(self.file)
         return load(self.file, self._environ, self._flags, self._here)
@@ -51,6 +56,13 @@ class Source:
             return hashlib.sha256(self.file.read_bytes()).digest()
         except OSError:
             return None
+
+
+_OF_NOTHING: Final = hashlib.sha256(b"").digest()
+_EMPTIED: Final = (
+    "it was emptied, as a full disk does it",
+    "write it again; if nothing is to be configured, write a comment",
+)
 
 
 def _refuse_what_others_wrote(file: Path) -> None:

@@ -59,7 +59,7 @@ class Shelf:
 
     def __init__(self, config: Config) -> None:
         self._configured = config.models
-        self._folders = config.discover.folders
+        self._discover = config.discover
         self._found: dict[Path, list[Found]] = {}
         self._own: frozenset[Identity] = frozenset()
         """The files of the configured models, as they were seen last."""
@@ -81,22 +81,24 @@ class Shelf:
         """
         unreadable: dict[Path, str] = {}
         async with trio.open_nursery() as nursery:
-            for folder in self._folders:
+            for folder in self._discover.folders:
                 nursery.start_soon(self._look_through, folder, unreadable)
             nursery.start_soon(self._look_at_own)
         discovered = models_in(
-            each_once(self._found.get(folder, []) for folder in self._folders),
+            each_once(self._found.get(folder, []) for folder in self._discover.folders),
             names_and_aliases(self._configured),
         )
         return Look(
             models={**self._configured, **self._offered(discovered)},
             found={
                 folder: sum(model.path.is_relative_to(folder) for model in discovered.values())
-                for folder in self._folders
+                for folder in self._discover.folders
                 if folder not in unreadable
             },
             unreadable={
-                folder: unreadable[folder] for folder in self._folders if folder in unreadable
+                folder: unreadable[folder]
+                for folder in self._discover.folders
+                if folder in unreadable
             },
         )
 
@@ -118,7 +120,7 @@ class Shelf:
     async def _look_at_own(self) -> None:
         """Files are known by more names than one, and their disks may hang likewise."""
         disk = self._disks[Shelf]
-        if self._configured and self._folders and not disk.hangs:
+        if self._configured and self._discover.folders and not disk.hangs:
             paths = [settings.path for settings in self._configured.values()]
             with suppress(OSError):
                 self._own = await threads.run(
@@ -128,7 +130,12 @@ class Shelf:
     def _offered(self, discovered: Mapping[str, Discovered]) -> Mapping[str, ModelSettings]:
         """Those whose file no configured model has, whatever it is called there."""
         return {
-            name: ModelSettings(path=model.path, mmproj=model.mmproj or "none")
+            name: ModelSettings(
+                path=model.path,
+                mmproj=model.mmproj or "none",
+                context_size=self._discover.context_size,
+                parallel=self._discover.parallel,
+            )
             for name, model in discovered.items()
             if model.identity not in self._own
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llamasup.config.load import load
+from llamasup.config.problems import ConfigError
 from llamasup.config.schema import Config, ModelSettings, Seconds
 from tests.config.complaints import complaints, loaded
 
@@ -38,6 +39,10 @@ def test_flags_win_over_the_environment_and_that_over_the_file(folder: Path) -> 
         ("LLAMASUP_DISCOVER_FOLDERS", "/a, /b", "discover.folders", (Path("/a"), Path("/b"))),
         ("LLAMASUP_LOG_LEVEL", "debug", "log.level", "debug"),
         ("LLAMASUP_POOL_QUEUE_FULL_STATUS", "503", "pool.queue_full_status", 503),
+        ("LLAMASUP_LADDER_CONTEXTS", "8192, 4_096", "ladder.contexts", (8192, 4096)),
+        ("LLAMASUP_DISCOVER_CONTEXT_SIZE", "8192", "discover.context_size", 8192),
+        ("LLAMASUP_DISCOVER_CONTEXT_SIZE", "auto", "discover.context_size", "auto"),
+        ("LLAMASUP_DISCOVER_PARALLEL", "4", "discover.parallel", 4),
     ],
 )
 def test_a_variable_is_read_as_its_key_s_type(
@@ -98,7 +103,7 @@ def test_an_operator_s_port_is_no_service_of_kubernetes(folder: Path) -> None:
 
 
 def test_variables_of_no_section_are_ignored(folder: Path) -> None:
-    environ = {"LLAMASUP_PORT": "1", "LLAMASUP_MODELS_X": "1", "LLAMASUP_CONFIG": "x", "HOME": "/"}
+    environ = {"LLAMASUP_PORT": "1", "LLAMASUP_CONFIG": "x", "HOME": "/"}
     assert load(None, environ) == Config()
 
 
@@ -137,3 +142,43 @@ def test_a_wrong_flag_is_told_as_one(folder: Path) -> None:
         'flag: models.x.parallel: "2" is not a whole number; write a number of slots such as 1',
         'flag: sever: this is not a known key; did you mean "server"?',
     ]
+
+
+def test_a_models_keys_are_set_by_its_name_in_capitals(folder: Path) -> None:
+    environ = {
+        "LLAMASUP_MODELS_QWEN3_8B_CONTEXT_SIZE": "4096",
+        "LLAMASUP_MODELS_QWEN3_8B_UNLOADABLE": "false",
+        "LLAMASUP_MODELS_QWEN3_8B_ALIASES": "a,b",
+        "LLAMASUP_MODELS_PHI_4_GGUF_PARALLEL": "3",
+    }
+    flags = {"models.phi.4-gguf.path": "/phi.gguf"}
+    config = loaded('[models."qwen3-8b"]\npath = "x.gguf"\n', environ=environ, flags=flags)
+    qwen = config.models["qwen3-8b"]
+    assert (qwen.context_size, qwen.unloadable, qwen.aliases) == (4096, False, ("a", "b"))
+    assert config.models["phi.4-gguf"].parallel == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("LLAMASUP_MODELS_QWEN3_PARALEL", 'did you mean "LLAMASUP_MODELS_QWEN3_PARALLEL"'),
+        ("LLAMASUP_MODELS_OTHER_PARALLEL", "LLAMASUP_MODELS_QWEN3_PARALLEL"),
+        ("LLAMASUP_MODELS_QWEN3_LADDER", "sets no known key"),
+    ],
+)
+def test_a_models_variable_that_sets_nothing_is_told(
+    folder: Path, variable: str, words: str
+) -> None:
+    [complaint] = complaints('[models.qwen3]\npath = "x.gguf"\n', environ={variable: "2"})
+    assert words in complaint
+
+
+def test_without_any_model_a_variable_of_one_is_told_what_to_do(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\[models\.NAME\].*LLAMASUP_DISCOVER_PARALLEL"):
+        load(None, {"LLAMASUP_MODELS_X_PARALLEL": "2"})
+
+
+def test_of_two_models_that_look_alike_in_capitals_neither_is_meant(folder: Path) -> None:
+    text = '[models.a-b]\npath = "x.gguf"\n[models.a_b]\npath = "y.gguf"\n'
+    [complaint] = complaints(text, environ={"LLAMASUP_MODELS_A_B_PARALLEL": "2"})
+    assert "sets no known key" in complaint

@@ -77,3 +77,19 @@ def test_a_file_that_was_come_upon_is_believed_only_if_nobody_else_can_have_writ
     file.chmod(0o666)
     with pytest.raises(ConfigError):
         come_upon.load()
+
+
+def test_a_file_that_was_emptied_is_no_wish_to_serve_nothing(tmp_path: Path) -> None:
+    """A write to a full disk leaves it so."""
+    file = tmp_path / "llamasup.toml"
+    file.write_text("")
+    source = Source(file, {}, {})
+    source.load()
+    file.write_text("[pool]\nmax_queue = 9\n")
+    source.load()
+    file.write_text("")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="emptied"):
+            source.load()
+    file.write_text("# nothing")
+    assert source.load().pool.max_queue == 256

@@ -401,3 +401,9 @@ def test_a_mistake_is_told_without_a_traceback(home: Home, words: str, told: str
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_two_model_files_of_one_name_are_told_and_none_is_dropped(home: Home) -> None:
+    done = home.run("check", "--model", "a/x.gguf", "--model", "b/x.gguf")
+    assert done.returncode == 2
+    assert 'a/x.gguf and --model b/x.gguf: both would be called "x"' in done.stderr

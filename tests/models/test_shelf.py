@@ -226,3 +226,12 @@ def test_every_file_is_offered_once_and_every_name_means_one_model(
     assert offered == sorted({folder / f"{path}.gguf" for path in {*on_disk, configured}})
     known = [name.casefold() for name in names_and_aliases(models)]
     assert len(known) == len(set(known))
+
+
+def test_what_folders_hold_gets_the_context_and_the_slots_that_are_wished_for_all(
+    tmp_path: Path,
+) -> None:
+    made(tmp_path, "x.gguf")
+    discover = Discover((tmp_path,), context_size=8192, parallel=4)
+    model = looked(Shelf(Config(discover=discover))).models["x"]
+    assert (model.context_size, model.parallel) == (8192, 4)
