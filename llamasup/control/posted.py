@@ -1,12 +1,14 @@
 """The configuration over HTTP: what is shown of it, and what can be changed from there.
 
-Nothing that comes from there changes which programs run, on which files, or who may come.
+Nothing that comes from there changes which programs run, on which files, or who may come. A model
+may come whose file lies in a folder that is looked through: it is offered from there anyway.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,7 +16,7 @@ import attrs
 from llamasup.config import toml_file
 from llamasup.config.load import meant
 from llamasup.config.problems import ConfigError, Problem
-from llamasup.config.schema import Config
+from llamasup.config.schema import Config, ModelSettings
 from llamasup.config.structure import strict
 from llamasup.errors import Forbidden
 
@@ -48,9 +50,21 @@ def read(body: bytes, content_type: bytes, running: Config) -> Config:
     Forbidden for what would change more than it may."""
     tables = toml_file.parsed(body, _PLACE) if b"toml" in content_type.lower() else _json(body)
     config = _revealed(meant(tables, _PLACE, _secrets(running)), running)
-    if keys := out_of_reach(running, config):
+    keys = out_of_reach(running, config)
+    if left_out := [key for key in keys if not _is_written(key, tables)]:
+        raise Forbidden(
+            f"{', '.join(left_out)} would change by being left out: a POST is the whole"
+            " configuration, so change what GET /config shows, and post all of it"
+        )
+    if keys:
         raise Forbidden(f"this cannot be changed over HTTP: {', '.join(keys)}")
     return config
+
+
+def _is_written(key: str, tables: Any) -> bool:
+    section, _, rest = key.partition(".")
+    table = tables.get(section, {})
+    return section == "models" or (rest in table if rest else bool(table))
 
 
 def _revealed(config: Config, running: Config) -> Config:
@@ -72,6 +86,8 @@ def _revealed(config: Config, running: Config) -> Config:
 def out_of_reach(before: Config, after: Config) -> list[str]:
     """The keys that cannot be changed from there, but are. A model may go."""
     old, new = _beyond(before), _beyond(after)
+    for name in after.models.keys() - before.models.keys():
+        old |= _of_a_newcomer(name, after.models[name], before.discover.folders)
     changed = [key for key, value in new.items() if value != old.get(key)]
     listens_elsewhere = set(after.server.listen) - set(before.server.listen)
     if any(address.startswith("unix:") for address in listens_elsewhere):
@@ -95,6 +111,20 @@ def _beyond(config: Config) -> dict[str, object]:
         keys[f"models.{name}.mmproj"] = model.mmproj
         keys[f"models.{name}.extra_args"] = model.extra_args
     return keys
+
+
+def _of_a_newcomer(name: str, model: ModelSettings, folders: Sequence[Path]) -> dict[str, object]:
+    """What a model that comes may be: any file of the folders, without arguments of its own."""
+
+    def lies_there(path: Path) -> bool:
+        return ".." not in path.parts and any(map(path.is_relative_to, folders))
+
+    mmproj = model.mmproj
+    return {
+        f"models.{name}.path": model.path if lies_there(model.path) else None,
+        f"models.{name}.mmproj": mmproj if mmproj == "none" or lies_there(mmproj) else "none",
+        f"models.{name}.extra_args": (),
+    }
 
 
 def _secrets(config: Config) -> dict[tuple[str, str], object]:

@@ -83,9 +83,44 @@ def test_a_model_may_go() -> None:
     assert read(json.dumps(tables).encode(), b"", before).models.keys() == {"m"}
 
 
+@pytest.mark.parametrize(
+    ("path", "mmproj", "keys"),
+    [
+        ("/models/x.gguf", "none", []),
+        ("/models/deep/x.gguf", "/models/mmproj.gguf", []),
+        ("/models/../etc/passwd", "none", ["models.new.path"]),
+        ("/modelsx/x.gguf", "none", ["models.new.path"]),
+        ("/models/x.gguf", "/etc/passwd", ["models.new.mmproj"]),
+    ],
+)
+def test_a_model_may_come_whose_file_lies_where_models_are_looked_for(
+    path: str, mmproj: str, keys: list[str]
+) -> None:
+    folders = {**BEFORE, "discover.folders": ["/models"]}
+    new = {"models.new.path": path, "models.new.mmproj": mmproj, "models.new.parallel": 4}
+    before, after = load(None, {}, folders), load(None, {}, {**folders, **new})
+    assert out_of_reach(before, after) == keys
+
+
+def test_a_model_that_comes_brings_no_arguments() -> None:
+    folders = {**BEFORE, "discover.folders": ["/models"]}
+    new = {"models.new.path": "/models/x.gguf", "models.new.extra_args": ["--lora", "/etc/x"]}
+    before, after = load(None, {}, folders), load(None, {}, {**folders, **new})
+    assert out_of_reach(before, after) == ["models.new.extra_args"]
+
+
+def test_who_posts_a_part_is_told_that_it_is_the_whole_that_counts() -> None:
+    with pytest.raises(
+        Forbidden, match=r"engine\.args would change by being left out.*GET /config"
+    ):
+        read(b'{"pool": {"turn": "5s"}}', b"", load(None, {}, BEFORE))
+
+
 def test_who_reaches_too_far_is_told_every_key() -> None:
-    tables = {"engine": {"command": "sh"}, "log": {"level": "debug"}}
-    with pytest.raises(Forbidden, match=r"engine\.command, engine\.args, log"):
+    tables = shown(load(None, {}, BEFORE))
+    tables["engine"]["command"] = "sh"
+    tables["log"]["level"] = "debug"
+    with pytest.raises(Forbidden, match=r"engine\.command, log"):
         read(json.dumps(tables).encode(), b"", load(None, {}, BEFORE))
 
 
