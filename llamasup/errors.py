@@ -147,6 +147,12 @@ class ModelFileMissing(ModelUnavailable):
     """A file of the model is not there, or cannot be opened."""
 
 
+class ModelNotLoaded(ModelUnavailable):
+    """Who only looks wakes nobody, and there is no child to look at."""
+
+    code = "model_not_loaded"
+
+
 class OutOfMemory(ModelUnavailable):
     """Memory ran out, on the last rung too."""
 

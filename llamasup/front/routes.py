@@ -50,6 +50,7 @@ _STREAM = [
     "/v1/responses",
     "/v1/messages",
     "/infill",
+    "/predict",
 ]
 _GENERATE = [
     *_STREAM,
@@ -64,6 +65,10 @@ _GENERATE = [
     "/v1/audio/transcriptions",
 ]
 _ASK = [
+    "/chat/completions/input_tokens",
+    "/v1/chat/completions/input_tokens",
+    "/responses/input_tokens",
+    "/v1/responses/input_tokens",
     "/v1/messages/count_tokens",
     "/tokenize",
     "/detokenize",
@@ -86,7 +91,7 @@ def _table() -> dict[bytes, _Methods]:
     rows: list[tuple[list[str], tuple[bytes, ...], Work | Literal["control"]]] = [
         (_GENERATE, (b"POST",), Work.GENERATE),
         (_ASK, (b"POST",), Work.ASK),
-        (_LOOK, _READ, Work.ASK),
+        (_LOOK, _READ, Work.LOOK),
         (_CONTROL, _READ, "control"),
         (["/api/restart", "/config"], (b"POST",), "control"),
     ]
@@ -102,6 +107,10 @@ _PATTERNS: Final[list[tuple[re.Pattern[bytes], _Methods]]] = [
     (re.compile(rb"/slots/[0-9]{1,6}"), {b"POST": Work.ASK}),
     (re.compile(rb"(?:/v1)?/models/.+"), {b"GET": "control", b"HEAD": "control"}),
 ]
+
+
+_AUTOLOAD = re.compile(rb"(?:^|&)autoload=(?:true|1)(?:&|$)")
+"""As llama-server's router has it: who only looks may still want the model loaded."""
 
 
 class Router:
@@ -127,6 +136,8 @@ class Router:
         if goal == "control":
             return ToControl(target)
         wishes = _wishes(request, query)
+        if goal is Work.LOOK and _AUTOLOAD.search(query):
+            goal = Work.ASK
         streams = wishes.stream is True and path in _STREAMING
         return ToModel(wishes.model, target, goal, streams)
 

@@ -6,23 +6,28 @@ place in memory yet is not wanted any more either; one that has begun goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import PoolSettings
-from llamasup.errors import LlamasupError, QueueFull, QueueTimeout, SlotsExhausted
+from llamasup.errors import LlamasupError, ModelNotLoaded, QueueFull, QueueTimeout, SlotsExhausted
 from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
 
 _COME_AGAIN_AFTER = 5.0
+_LOOK_AGAIN_AFTER = 1.0
 
 _QUESTIONS_AT_ONCE = 8
 """That a child is asked beside its slots. Each holds one of the engine's HTTP threads until it is
 answered; of these there are 16 more than slots, and the watchdog's question shall find one free."""
+
+_LOOKS_AT_ONCE = 4
+"""Beside those; they hold such a thread, too."""
 
 
 class Visit:
@@ -62,7 +67,10 @@ class Gate:
         self._nursery = nursery
         self._settings = settings
         self._is_idle = is_idle
-        self._queues = {work: FairQueue[Visit](settings.max_queue) for work in Work}
+        self._queues = {
+            work: FairQueue[Visit](settings.max_queue) for work in (Work.GENERATE, Work.ASK)
+        }
+        self._looks = 0
         self._has_usher = False
         self._interest = trio.CancelScope()
 
@@ -106,6 +114,29 @@ class Gate:
             self.admit()
         if not child.users:
             self._is_idle(self)
+
+    @contextmanager
+    def looked_through(self) -> Iterator[Child]:
+        """For who only looks: the child, if one is ready. It holds nothing, and is nobody's guest.
+
+        Raises ModelNotLoaded, and QueueFull where too many look at once.
+        """
+        model, child = self.keeper.model, self.keeper.child
+        if child is None or child.state is not ChildState.READY:
+            state = child.state if child else self.keeper.state
+            raise ModelNotLoaded(
+                f'"{model}" is {state.value}, and to look at it loads nothing;'
+                " to have it loaded, add ?autoload=true"
+            )
+        if self._looks >= _LOOKS_AT_ONCE:
+            full = QueueFull(f'{self._looks} others look at "{model}" at this moment')
+            full.retry_after = _LOOK_AGAIN_AFTER
+            raise full
+        self._looks += 1
+        try:
+            yield child
+        finally:
+            self._looks -= 1
 
     def hold(self, held: bool) -> None:
         """Let nobody in for now, or let them in again."""

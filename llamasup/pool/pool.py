@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import trio
 
@@ -118,6 +118,8 @@ class Pool:
         Who has to wait takes turns with other clients, and comes sooner with a higher `priority`;
         whose it is, is asked for only then.
         """
+        if work is Work.LOOK:
+            return Glance(self._gates[model], Visit(work, client, priority))
         return Lease(self._gates[model], Visit(work, client, priority))
 
     def _gate(self, plan: Plan) -> Gate:
@@ -162,9 +164,12 @@ class Lease:
         """Something of an answer came."""
         self._child.last_progress = trio.current_time()
 
-    @contextmanager
-    def held_up(self) -> Iterator[None]:
+    def held_up(self) -> AbstractContextManager[None]:
         """For as long as the client takes nothing more: the child is not to blame."""
+        return self._held_up()
+
+    @contextmanager
+    def _held_up(self) -> Iterator[None]:
         self._child.held_up += 1
         try:
             yield
@@ -190,3 +195,30 @@ class Lease:
 
     async def __aexit__(self, *error: object) -> None:
         self._gate.leave(self._visit)
+
+
+class Glance(Lease):
+    """A look at a child that is there already. It holds nothing, keeps nobody awake, and what it
+    meets says nothing about the child.
+
+    Entering raises ModelNotLoaded where there is none, and QueueFull where too many look at once.
+    """
+
+    def progressed(self) -> None:
+        """That it answers who only looks is no progress of its work."""
+
+    def held_up(self) -> AbstractContextManager[None]:
+        """The child is held up for those who have work for it."""
+        return nullcontext()
+
+    def verdict(self, status: int, message: str, size: int) -> Verdict:
+        """Nobody who only looks makes a child go."""
+        return Verdict.ITS_OWN
+
+    async def __aenter__(self) -> Lease:
+        self._look = self._gate.looked_through()
+        self._child = self._look.__enter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._look.__exit__(None, None, None)

@@ -12,4 +12,8 @@ class Work(Enum):
     """Occupies a slot until it is answered."""
 
     ASK = "ask"
-    """Answered at once, whatever the slots do (`/tokenize`, `/props`)."""
+    """Answered at once, whatever the slots do (`/tokenize`, `/apply-template`)."""
+
+    LOOK = "look"
+    """Only looks at a child, if there is one (`GET /props`, `/slots`, `/metrics`): it loads none,
+    keeps none awake, and is in nobody's way."""

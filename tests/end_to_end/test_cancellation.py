@@ -222,7 +222,7 @@ async def test_an_engine_stops_to_read_a_prompt_when_the_client_leaves(
 
 async def tasks_once_loaded(llamasup: Llamasup) -> list[str]:
     """The tasks there are when the model is loaded and nothing is asked."""
-    assert (await llamasup.ask("GET", "/props")).status == 200
+    assert (await llamasup.ask("GET", "/props?autoload=true")).status == 200
     return await tasks_when_all_wait()
 
 
@@ -283,8 +283,8 @@ def chats(journal: Journal) -> list[dict[str, Any]]:
 
 async def is_processing(llamasup: Llamasup) -> bool:
     """Does the engine work on anything?"""
-    slots = (await llamasup.ask("GET", "/slots")).json()
-    return any(slot["is_processing"] for slot in slots)
+    reply = await llamasup.ask("GET", "/slots")
+    return reply.status == 200 and any(slot["is_processing"] for slot in reply.json())
 
 
 async def is_idle(llamasup: Llamasup) -> bool:

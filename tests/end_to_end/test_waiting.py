@@ -104,7 +104,7 @@ async def test_nothing_comes_before_the_answer_unless_that_is_wished(
         ("POST", CHAT, chat(5, stream=False)),
         ("POST", CHAT, {**chat(5), "stream": None}),
         ("POST", "/v1/embeddings", {"input": "count", "stream": True}),
-        ("GET", "/props", None),
+        ("GET", "/props?autoload=true", None),
     ],
 )
 async def test_who_asked_for_no_stream_hears_nothing_before_the_answer(
@@ -124,7 +124,7 @@ async def test_who_asked_for_no_stream_hears_nothing_before_the_answer(
 
 async def test_who_need_not_wait_gets_the_engines_answer_alone(faking: Fake) -> None:
     async with running({**faking("--fake-token-delay", "0.05"), **COMMENTING}) as llamasup:
-        await llamasup.ask("GET", "/props")
+        await llamasup.ask("GET", "/props?autoload=true")
         reply = await llamasup.ask("POST", CHAT, chat(10))
         assert reply.text() == counted(10)
         assert comments(reply.body) == []

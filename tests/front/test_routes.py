@@ -12,7 +12,7 @@ from llamasup.front.requests import Request
 from llamasup.front.routes import Router, ToControl, ToModel
 from llamasup.pool.work import Work
 
-GENERATE, ASK, CONTROL = Work.GENERATE, Work.ASK, "control"
+GENERATE, ASK, LOOK, CONTROL = Work.GENERATE, Work.ASK, Work.LOOK, "control"
 
 ROUTES = [
     ("POST", "/completion", GENERATE),
@@ -33,6 +33,11 @@ ROUTES = [
     ("POST", "/v1/reranking", GENERATE),
     ("POST", "/audio/transcriptions", GENERATE),
     ("POST", "/v1/audio/transcriptions", GENERATE),
+    ("POST", "/predict", GENERATE),
+    ("POST", "/chat/completions/input_tokens", ASK),
+    ("POST", "/v1/chat/completions/input_tokens", ASK),
+    ("POST", "/responses/input_tokens", ASK),
+    ("POST", "/v1/responses/input_tokens", ASK),
     ("POST", "/v1/messages/count_tokens", ASK),
     ("POST", "/tokenize", ASK),
     ("POST", "/detokenize", ASK),
@@ -42,7 +47,7 @@ ROUTES = [
     ("POST", "/slots/0?action=save", ASK),
     ("POST", "/slots/12?action=erase", ASK),
     *(
-        (method, path, ASK)
+        (method, path, LOOK)
         for method in ("GET", "HEAD")
         for path in ("/props", "/metrics", "/slots", "/lora-adapters")
     ),
@@ -228,6 +233,28 @@ def test_a_body_that_no_engine_could_read_is_the_clients_fault(body: bytes) -> N
     assert refusal.value.status == 400
 
 
+# --- who only looks ---
+
+
+@pytest.mark.parametrize(
+    ("query", "work"),
+    [
+        ("", LOOK),
+        ("?model=a", LOOK),
+        ("?autoload=true", ASK),
+        ("?model=a&autoload=1&x", ASK),
+        ("?autoload=false", LOOK),
+        ("?autoload=truest", LOOK),
+        ("?noautoload=true", LOOK),
+    ],
+)
+def test_who_looks_has_a_model_loaded_only_by_saying_so(query: str, work: Work) -> None:
+    for path in ("/props", "/metrics", "/slots", "/lora-adapters"):
+        goal = Router().route(asking("GET", path + query))
+        assert isinstance(goal, ToModel)
+        assert goal.work is work
+
+
 # --- streams ---
 
 
@@ -255,7 +282,7 @@ def test_a_stream_is_what_the_body_asks_for_where_there_are_streams(
 
 
 def test_what_is_read_without_a_body_is_no_stream() -> None:
-    assert Router().route(asking("HEAD", "/slots")) == ToModel(None, b"/slots", ASK, streams=False)
+    assert Router().route(asking("HEAD", "/slots")) == ToModel(None, b"/slots", LOOK, streams=False)
 
 
 # --- multipart ---

@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,14 @@ from llamasup.children.needs import Needs
 from llamasup.children.orphans import own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
-from llamasup.errors import ModelNotFound, ModelUnavailable, QueueFull
+from llamasup.errors import ModelNotFound, ModelNotLoaded, ModelUnavailable, QueueFull
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 from llamasup.state import State
 from llamasup.states import ChildState
-from tests.harness import Journal, chat, eventually, running
+from tests.harness import PATIENCE, Journal, chat, eventually, running
 
 Fake = Callable[..., Mapping[str, object]]
 CHAT = "/v1/chat/completions"
@@ -362,3 +362,72 @@ async def test_a_lower_number_of_models_holds_at_once_for_those_that_idle(faking
         pool.configure(load(None, {}, {**config, "pool.max_loaded_models": 1}))
         await eventually(lambda: pool.keepers["fake"].idle)
         assert pool.keepers["other"].child
+
+
+# --- who only looks ---
+
+
+async def test_who_looks_loads_nothing_and_learns_how_things_stand(
+    faking: Fake, journal: Journal
+) -> None:
+    async with pool_of(faking("--fake-load-seconds", "0.5")) as pool:
+        with pytest.raises(ModelNotLoaded, match=r'"fake" is unloaded.*\?autoload=true'):
+            async with pool.lease("fake", Work.LOOK):
+                pytest.fail("there is nothing to look at")
+        assert not journal.entries("started")
+        pool.preload(["fake"])
+        await journal.first("started")
+        with pytest.raises(ModelNotLoaded, match='"fake" is loading'):
+            async with pool.lease("fake", Work.LOOK):
+                pytest.fail("there is nothing to look at yet")
+
+
+async def test_who_looks_keeps_nothing_awake_and_takes_nothing(faking: Fake) -> None:
+    async with pool_of({**faking(), "pool.idle_unload": "0.3s"}) as pool:
+        async with pool.lease("fake", Work.GENERATE), pool.lease("fake", Work.LOOK) as look:
+            assert look.address == child_of(pool).address
+            assert child_of(pool).users == 1
+        last_used = child_of(pool).last_used
+        with trio.fail_after(PATIENCE):
+            while pool.keepers["fake"].child:
+                with suppress(ModelNotLoaded):
+                    async with pool.lease("fake", Work.LOOK):
+                        assert child_of(pool).users == 0
+                        assert child_of(pool).last_used == last_used
+                await trio.sleep(0.01)
+
+
+async def test_who_looks_is_let_in_where_all_slots_are_taken_and_is_in_nobodys_way(
+    faking: Fake,
+) -> None:
+    config = {**faking(), **faking(name="other"), "pool.max_loaded_models": 1}
+    async with pool_of(config) as pool:
+        async with pool.lease("fake", Work.GENERATE), pool.lease("fake", Work.LOOK):
+            pass
+        async with pool.lease("fake", Work.LOOK), pool.lease("other", Work.GENERATE):
+            assert pool.keepers["fake"].child is None
+
+
+async def test_no_number_of_those_who_look_takes_all_threads_of_an_engine(faking: Fake) -> None:
+    async with pool_of(faking()) as pool, AsyncExitStack() as looks:
+        async with pool.lease("fake", Work.GENERATE):
+            pass
+        for _ in range(4):
+            await looks.enter_async_context(pool.lease("fake", Work.LOOK))
+        with pytest.raises(QueueFull, match="look at"):
+            await looks.enter_async_context(pool.lease("fake", Work.LOOK))
+        await looks.aclose()
+        async with pool.lease("fake", Work.LOOK):
+            pass
+
+
+async def test_a_look_through_the_front_wakes_nobody(faking: Fake, journal: Journal) -> None:
+    async with running(faking()) as llamasup:
+        for path in ("/props", "/slots", "/metrics?model=fake", "/lora-adapters"):
+            reply = await llamasup.ask("GET", path)
+            assert reply.status == 503
+            assert reply.error["type"]
+            assert "unloaded" in reply.error["message"]
+        assert not journal.entries("started")
+        assert (await llamasup.ask("GET", "/props?autoload=true")).status == 200
+        assert (await llamasup.ask("GET", "/props")).status == 200
