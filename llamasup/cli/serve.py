@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import logging
 import os
-import sys
 from contextlib import suppress
 from typing import Any
 
 import trio
 
-from llamasup import __version__
+from llamasup import __version__, logs
 from llamasup.cli import options
 from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
@@ -35,24 +33,17 @@ def run(parsed: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0 after a clean stop."""
     source = options.source(parsed)
     config = source.load()
-    logging.basicConfig(
-        level=config.log.level.upper(),
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        stream=sys.stderr,
-    )
+    with logs.flowing(config.log.level) as say:
 
-    def announce(served: Config, addresses: list[Address], look: Look) -> None:
-        lines = greeting(served, addresses, str(source.file or "none"), look)
-        if served.models and not config.models:
-            lines += how_to_go_on(addresses)
-        # A log that cannot be written is no reason not to serve.
-        with suppress(OSError):
-            print("\n".join(lines), file=sys.stderr)
+        def announce(served: Config, addresses: list[Address], look: Look) -> None:
+            lines = greeting(served, addresses, str(source.file or "none"), look)
+            if served.models and not config.models:
+                lines += how_to_go_on(addresses)
+            say("\n".join(map(logs.escaped, lines)))
 
-    _keep_memory_flat()
-    have_descriptors(config.server.max_connections)
-    trio.run(serve, config, source, os.environ, announce)
-    _let_go_of_a_broken_log()
+        _keep_memory_flat()
+        have_descriptors(config.server.max_connections)
+        trio.run(serve, config, source, os.environ, announce)
     return 0
 
 
@@ -66,14 +57,6 @@ def _keep_memory_flat() -> None:
     # libraries know no mallopt, or do nothing.)
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
-def _let_go_of_a_broken_log() -> None:
-    """What could not be written is tried again as Python ends, and would cost the exit status."""
-    try:
-        sys.stderr.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def greeting(config: Config, addresses: list[Address], file: str, look: Look) -> list[str]:

@@ -24,15 +24,18 @@ from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.framing import Counted, FramingError
 from llamasup.front.openings import Opening, Seen
+from llamasup.front.refusals import Refusals
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
 from llamasup.front.replies import error_reply, preflight_reply
 from llamasup.front.requests import CLIENT, Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl, ToModel
+from llamasup.logs import cut
 from llamasup.pool.pool import Lease, Pool
 from llamasup.pool.roster import Roster
 
 log = logging.getLogger(__name__)
 
+_LONGEST_PATH = 200
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -54,6 +57,7 @@ class Desk:
         self.control = control
         self.router = Router(settings.path_prefixes)
         self.comforter = _comforter(settings)
+        self.refusals = Refusals()
         self.closing = False
         """Every connection ends after the answer that it is at."""
 
@@ -196,7 +200,7 @@ class Conversation:
                 opening = Opening(request, extra)
             await self._forward(request, opening)
         except LlamasupError as error:
-            log.info("%s %s: %d %s", *_said(request), error.status, error)
+            self._tell(request, error)
             if isinstance(error, MalformedRequest):
                 request.keep_alive = False
             await self._connection.send(opening.failure(error))
@@ -257,6 +261,18 @@ class Conversation:
             return lease
         return Comforted(desk.comforter, lease, self._connection, opening)
 
+    def _tell(self, request: Request, error: LlamasupError) -> None:
+        """In the log, unless this client is refused all the time."""
+        try:
+            peer = self._connection.peer
+        except ClientLeft:
+            return  # and will not see it either
+        now, refusals = trio.current_time(), self._desk.refusals
+        if refusals.told(peer, now):
+            log.info("%s %s: %d %s", *_said(request), error.status, error)
+            for client, number in refusals.untold(peer, now):
+                log.info("%d more requests from %s were refused", number, client)
+
     async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
         """Answer what was no request, and end: what follows it cannot be told apart."""
         await self._connection.send(error_reply(error, None, list(extra)))
@@ -269,7 +285,9 @@ def _check_size(size: int, longest: int) -> None:
 
 
 def _said(request: Request) -> tuple[str, str]:
-    return request.method.decode("latin-1"), request.target.decode("latin-1")
+    """For the log. Not with the query: some clients put their key there."""
+    path = request.target.partition(b"?")[0].decode("latin-1")
+    return cut(request.method.decode("latin-1"), 20), cut(path, _LONGEST_PATH)
 
 
 async def converse(connection: Connection, conversation: Conversation) -> None:

@@ -1,0 +1,242 @@
+"""What llamasup says to its operator: every word goes one way to stderr, and nobody waits for it.
+
+Whoever should read stderr may not: a pager, a terminal in Ctrl-S, a log driver that hangs. So a
+thread of its own writes, from a ring of lines that is bounded. When that is full the newest lines
+are dropped, and counted where they are missing: how trouble began says more than how it went on.
+
+Names, targets and an engine's words are foreign. One formatter makes a record one line of bounded
+length, without a character that a terminal would obey.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import select
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+LONGEST: Final = 2000
+"""Characters of a record's message."""
+
+MOST_LINES: Final = 4096
+MOST_BYTES: Final = 1 << 20
+_AT_ONCE: Final = 64 << 10
+_LAST_WORDS: Final = 1.0
+"""Seconds for what is still to be written at the end."""
+
+_FIRST_OF_TRACEBACK, _LAST_OF_TRACEBACK = 10, 60
+
+Say = Callable[[str], None]
+"""Takes lines for the operator that are no records, such as the greeting."""
+
+
+@contextmanager
+def flowing(level: str) -> Iterator[Say]:
+    """Until the end of the block the log flows, from `level` upwards, and never holds anybody up.
+
+    So does all else that is written to `sys.stderr`. At the end it is waited for a second.
+    """
+    outlet = Outlet(_descriptor())
+    handler = _Handler(outlet)
+    handler.setFormatter(Formatter())
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    root.addHandler(handler)
+    before, sys.stderr = sys.stderr, _Stderr(outlet)
+    try:
+        yield outlet.say
+    finally:
+        sys.stderr = before
+        root.removeHandler(handler)
+        outlet.close(_LAST_WORDS)
+
+
+def _descriptor() -> int:
+    # Where stderr was closed before us, its number may be a client's by now.
+    return sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)
+
+
+def escaped(text: str) -> str:
+    """The text without a character that is not seen as what it is: controls, marks of direction,
+    line ends, halves of characters."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """The text, or its beginning and how much is missing."""
+    missing = len(text) - longest
+    return text if missing <= 0 else f"{text[:longest]}… ({missing} characters more)"
+
+
+class Formatter(logging.Formatter):
+    """A record as one line. The traceback of a mistake of ours follows it, each line indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        line = f"{self.formatTime(record)} {record.levelname:7} {_plain(record.getMessage())}"
+        if record.exc_info:
+            line += "".join(f"\n    {_plain(said)}" for said in _told(record.exc_info[1]))
+        return line
+
+
+def _plain(text: str) -> str:
+    return cut(escaped(cut(text)))  # an escape is longer than what it stands for
+
+
+def _told(error: BaseException | None) -> list[str]:
+    lines = [] if error is None else "".join(traceback.format_exception(error)).splitlines()
+    left_out = len(lines) - _FIRST_OF_TRACEBACK - _LAST_OF_TRACEBACK
+    if left_out > 0:
+        lines[_FIRST_OF_TRACEBACK:-_LAST_OF_TRACEBACK] = [f"… ({left_out} lines more)"]
+    return lines
+
+
+class Outlet:
+    """The ring, and the thread that empties it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._dropped = 0
+        self._in_hand = False
+        self._changed = threading.Condition()
+        self._writer: threading.Thread | None = None
+
+    def say(self, text: str) -> None:
+        """Take a line, or several that belong together. Never waits, never fails."""
+        data = (text[:_AT_ONCE] + "\n").encode(errors="backslashreplace")
+        with self._changed:
+            self._take(data)
+            self._changed.notify()
+        if not self._has_writer():
+            self._write_in_passing()
+
+    def close(self, patience: float) -> None:
+        """Return when everything is written, or after so many seconds."""
+        deadline = time.monotonic() + patience
+        with self._changed:
+            if self._has_writer():
+                self._changed.wait_for(lambda: not (self._lines or self._in_hand), patience)
+                return
+        while self._lines and (left := deadline - time.monotonic()) > 0:
+            self._write_in_passing(left)
+
+    def _take(self, data: bytes) -> None:
+        """Once something was dropped, nothing is taken before there is room for more than a line:
+        the gap is one, and is told once."""
+        room_for = 2 if self._dropped else 1
+        if len(self._lines) < MOST_LINES // room_for and self._size < MOST_BYTES // room_for:
+            self._tell_of_gap()
+            self._lines.append(data)
+            self._size += len(data)
+        else:
+            self._dropped += 1
+
+    def _tell_of_gap(self) -> None:
+        if self._dropped:
+            gap = b"(%d lines are missing here: nobody read the log)\n" % self._dropped
+            self._lines.append(gap)
+            self._size += len(gap)
+            self._dropped = 0
+
+    def _has_writer(self) -> bool:
+        if self._writer is None:
+            # It must not hold up the end of the process.
+            writer = threading.Thread(target=self._write, name="log", daemon=True)
+            try:
+                writer.start()
+            except RuntimeError:
+                return False  # the next line tries again
+            self._writer = writer
+        return True
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._in_hand = False
+                self._changed.notify()
+                self._changed.wait_for(lambda: self._lines)
+                data = self._next(_AT_ONCE)
+                self._in_hand = True
+            self._let_out(data)
+
+    def _next(self, most: int) -> bytes:
+        """So much of what comes next, at least a line."""
+        data = [self._lines.popleft()]
+        size = len(data[0])
+        while self._lines and size + len(self._lines[0]) <= most:
+            data.append(self._lines.popleft())
+            size += len(data[-1])
+        self._size -= size
+        if not self._lines:
+            self._tell_of_gap()
+        return b"".join(data)
+
+    def _let_out(self, data: bytes) -> None:
+        """For as long as it takes; where nobody will ever read it, at once."""
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                self._has_room(None)
+            except OSError:
+                return
+
+    def _write_in_passing(self, patience: float = 0.0) -> None:
+        """What can be written without waiting longer. No thread can be had."""
+        with self._changed:
+            while self._lines and self._has_room(patience):
+                data = self._next(select.PIPE_BUF)  # a pipe that takes anything takes so much
+                try:
+                    rest = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
+                except OSError:
+                    return
+                if rest:
+                    self._lines.appendleft(rest)
+                    self._size += len(rest)
+
+    def _has_room(self, patience: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        return bool(poll.poll(None if patience is None else patience * 1000))
+
+
+class _Handler(logging.Handler):
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._outlet.say(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+class _Stderr(io.TextIOBase):
+    """For warnings of Python's, and whatever else knows no other way."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if said := text.rstrip("\n"):
+            self._outlet.say("\n".join(map(_plain, said.split("\n"))))
+        return len(text)

@@ -1,0 +1,138 @@
+"""Nobody reads the log, no thread can be had, a disk does not answer: llamasup serves, and ends.
+
+Each is a process of its own, for what hangs here would hold up the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from llamasup.config.addresses import UnixAddress
+from tests.harness import LLAMASUP, REPOSITORY, Client, eventually, request
+
+Fake = Callable[..., Mapping[str, object]]
+SOON = 8.0
+"""Seconds: more than an end ever takes, less than any patience that nobody shall need."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """For its sockets; the path is short, as Unix sockets need it."""
+    with TemporaryDirectory(prefix="llamasup-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """The end of a pipe that is full, and that nobody reads."""
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(into, b"x" * 4096)
+    os.set_blocking(into, True)
+    yield into
+    os.close(out)
+    os.close(into)
+
+
+class Subject:
+    """A llamasup on a Unix socket."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self._address = UnixAddress(str(folder / "front.sock"))
+
+    def connect(self) -> Client:
+        return Client(self._address)
+
+    async def ask(self, method: str, path: str, body: object = None) -> int:
+        """One request on a connection of its own; its status."""
+        async with self.connect() as client:
+            await client.send(request(method, path, body))
+            return (await client.reply()).status
+
+    async def is_up(self) -> bool:
+        with suppress(OSError):
+            async with self.connect():
+                return True
+        assert self.process.poll() is None
+        return False
+
+    async def ends(self, within: float = SOON) -> int:
+        """Its exit status, soon."""
+        await eventually(lambda: self.process.poll() is not None, within)
+        return self.process.returncode
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, *arguments: str, stderr: int = subprocess.DEVNULL, under: Sequence[str] = ()
+) -> AsyncIterator[Subject]:
+    command = [*under, *LLAMASUP, "serve", "--listen", f"unix:{folder}/front.sock"]
+    command += [f"--set=folders.{name}={folder}/{name}" for name in ("run", "cache", "state")]
+    with subprocess.Popen(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    ) as process:
+        subject = Subject(process, folder)
+        try:
+            await eventually(subject.is_up)
+            yield subject
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+async def test_who_does_not_read_the_log_holds_up_nothing(folder: Path, unread: int) -> None:
+    async with serving(folder, "--log-level", "debug", stderr=unread) as subject:
+        async with subject.connect() as client:
+            for number in range(1000):
+                await client.send(request("POST", f"/nowhere/{number}?{'x' * 200}", b"{}"))
+                assert (await client.reply()).status == 404
+        assert await subject.ask("GET", "/health") == 200
+        subject.process.terminate()
+        assert await subject.ends() == 0
+
+
+async def test_the_second_signal_wins_though_nobody_reads_the_log(
+    folder: Path, unread: int
+) -> None:
+    async with serving(folder, stderr=unread) as subject, subject.connect() as client:
+        await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
+        subject.process.terminate()
+        await eventually(lambda: not (folder / "front.sock").exists())
+        subject.process.terminate()
+        assert await subject.ends() == 0
+
+
+async def test_no_word_of_a_client_looks_like_ours_in_the_log(folder: Path) -> None:
+    forged = "x\n2026-01-01 00:00:00,000 ERROR   all models are gone\x1b[2J\u202e"
+    log = folder / "log"
+    with log.open("wb") as stderr:
+        async with serving(folder, stderr=stderr.fileno()) as subject:
+            body = {"model": forged, "messages": []}
+            assert await subject.ask("POST", "/v1/chat/completions?api_key=sesame", body) == 404
+            for _ in range(50):
+                await subject.ask("POST", "/" + "y" * 50_000 + "?api_key=sesame", b"{}")
+            subject.process.terminate()
+            assert await subject.ends() == 0
+    said = log.read_text()
+    assert r"x\n2026-01-01 00:00:00,000 ERROR   all models are gone\x1b[2J\u202e" in said
+    assert all(line.isprintable() for line in said.splitlines())
+    assert not [line for line in said.splitlines() if line.startswith("2026-01-01")]
+    assert "sesame" not in said
+    assert len(said) < 20_000
