@@ -22,7 +22,7 @@ from llamasup.config.schema import Config, ModelSettings, Seconds
 from llamasup.config.source import Source
 from llamasup.errors import LlamasupError
 from llamasup.front.listener import Front
-from llamasup.models.catalog import Catalog
+from llamasup.models.catalog import Catalog, Names
 from llamasup.models.shelf import Look, Shelf
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
@@ -58,7 +58,11 @@ class Running:
         self.pool = pool
         self._shelf = Shelf(config)
         self.roster = Roster(
-            self._shelf, self._planned, pool, Catalog({}, config.server.default_model), nursery
+            self._shelf,
+            self._planned,
+            pool,
+            Catalog(Names({}), config.server.default_model),
+            nursery,
         )
         self._launcher = launcher
         self._state = state
@@ -100,7 +104,7 @@ class Running:
             logging.getLogger().setLevel(config.log.level.upper())
         there = self.pool.keepers.keys()
         self.pool.configure(config)
-        self.roster.adopt(shelf, look, Catalog({}, config.server.default_model))
+        self.roster.adopt(shelf, look, Catalog(Names({}), config.server.default_model))
         self.pool.preload(
             model
             for model in config.pool.preload

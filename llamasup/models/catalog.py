@@ -2,35 +2,100 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
-from difflib import get_close_matches
-from functools import lru_cache
+from heapq import nlargest
 
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError, ModelNotFound
+from llamasup.models.discover import friendly_names
 
 _LONGEST_SHOWN = 100
-"""Characters of a name that is not there: to compare megabytes with every model takes seconds."""
+"""Characters of a name that is not there: it may have megabytes."""
 
 _MOST_LISTED = 20
 """Names in a refusal: folders may hold thousands of models."""
 
+_LONGEST_NAME = 1024
+"""Characters: no file is called so. Ten million take ten milliseconds only to be folded."""
+
+_MOST_COMPARED = 4096
+_MOST_NEAR = 3
+_ALIKE = 0.45
+"""Such a part of their pairs of letters two names must share for one to be taken for the other."""
+
+_BITS = 509
+
+
+class Names:
+    """Every name that a model may be asked for by. It takes a while to build: some 20 ms for 2,000.
+
+    Its names and aliases come first, in any case. Where nobody has such a one, a model is meant
+    also by the name of its file, and without its quantization, if it is the only one.
+    """
+
+    def __init__(self, models: Mapping[str, ModelSettings]) -> None:
+        self.models = list(models)
+        self._exact = {name.casefold(): name for name in models}
+        for name, settings in models.items():
+            self._exact |= {alias.casefold(): name for alias in settings.aliases}
+        self._friendly = _unambiguous(models)
+        # Two thousand names are compared in half a millisecond so; difflib takes eighty.
+        self._pairs = {name: _pairs(name) for name in [*self._exact][:_MOST_COMPARED]}
+
+    def find(self, asked: str) -> str | None:
+        """The model that is meant; None if there is none, or more than one could be."""
+        if len(asked) > _LONGEST_NAME:
+            return None
+        folded = asked.casefold()
+        return (
+            self._exact.get(folded)
+            or self._friendly.get(folded)
+            or self._friendly.get(folded.removesuffix(".gguf"))
+        )
+
+    def near(self, asked: str) -> list[str]:
+        """Names that are written like it, the most alike first."""
+        pairs = _pairs(asked[:_LONGEST_SHOWN].casefold())
+        size = pairs.bit_count()
+        alike = (
+            (2 * (pairs & other).bit_count() / (size + other.bit_count()), name)
+            for name, other in self._pairs.items()
+        )
+        nearest = nlargest(_MOST_NEAR, alike)
+        return [self._spelled(name) for likeness, name in nearest if likeness >= _ALIKE]
+
+    def _spelled(self, folded: str) -> str:
+        name = self._exact[folded]
+        return name if name.casefold() == folded else folded
+
+
+def _unambiguous(models: Mapping[str, ModelSettings]) -> dict[str, str]:
+    meant: dict[str, set[str]] = defaultdict(set)
+    for model, settings in models.items():
+        for name in (model, *friendly_names(model, settings.path)):
+            meant[name.casefold()].add(model)
+    return {name: min(those) for name, those in meant.items() if len(those) == 1}
+
+
+def _pairs(name: str) -> int:
+    """Which pairs of neighbouring letters it has, as bits; its ends count as letters."""
+    bits = 0
+    for first, second in zip(f"^{name}", f"{name}$", strict=True):
+        bits |= 1 << (ord(first) * 31 + ord(second)) % _BITS
+    return bits
+
 
 class Catalog:
-    """Every model under its name and its aliases, looked up without regard to case."""
+    """The names of the models that there are, looked up without regard to case."""
 
-    def __init__(self, models: Mapping[str, ModelSettings], default: str = "") -> None:
+    def __init__(self, names: Names, default: str = "") -> None:
         self._default = default
-        self.adopt(models)
+        self._names = names
 
-    def adopt(self, models: Mapping[str, ModelSettings]) -> None:
+    def adopt(self, names: Names) -> None:
         """From now on these are the models, and no others."""
-        self._models = {name.casefold(): name for name in models}
-        for name, settings in models.items():
-            self._models |= {alias.casefold(): name for alias in settings.aliases}
-        self._names = list(models)
-        # Among 2,000 names it takes 40 ms, and a client with a wrong one asks again and again.
-        self._suggestion = lru_cache(maxsize=64)(self._suggest)
+        self._names = names
 
     def choose(self, asked: str | None) -> str:
         """The model that `asked` means; without a name the default, or the only one there is.
@@ -38,26 +103,22 @@ class Catalog:
         Raises ModelNotFound with near matches, or ClientError with the names to choose from.
         """
         if wanted := asked or self._default:
-            model = self._models.get(wanted.casefold())
+            model = self._names.find(wanted)
             if model is None:
                 shown = wanted[:_LONGEST_SHOWN]
                 raise ModelNotFound(f'there is no model "{shown}"; {self._suggestion(shown)}')
             return model
-        if len(self._names) == 1:
-            return self._names[0]
+        if len(self._names.models) == 1:
+            return self._names.models[0]
         raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
 
-    def _suggest(self, asked: str) -> str:
-        near = get_close_matches(asked.casefold(), self._models, n=3, cutoff=0.5)
-        if near:
-            return "did you mean " + " or ".join(f'"{self._spelled(name)}"' for name in near) + "?"
+    def _suggestion(self, asked: str) -> str:
+        if near := self._names.near(asked):
+            return "did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
         return f"there are: {self._listing()}"
 
-    def _spelled(self, folded: str) -> str:
-        name = self._models[folded]
-        return name if name.casefold() == folded else folded
-
     def _listing(self) -> str:
-        listed = ", ".join(f'"{name}"' for name in self._names[:_MOST_LISTED])
-        more = len(self._names) - _MOST_LISTED
+        names = self._names.models
+        listed = ", ".join(f'"{name}"' for name in names[:_MOST_LISTED])
+        more = len(names) - _MOST_LISTED
         return (f"{listed} and {more} more" if more > 0 else listed) or "none at all"

@@ -116,6 +116,15 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     return tuple(path.with_name(name) for name in names)
 
 
+def friendly_names(name: str, path: Path) -> Iterator[str]:
+    """What people call a model besides its name: as its file, and without its quantization."""
+    part = _PART.fullmatch(path.stem)
+    stem = part["whole"] if part else path.stem
+    for called in (stem, _split_stem(stem)[0], _split_stem(name.replace(":", "-"))[0]):
+        if called.lower() not in _SAYS_NOTHING:
+            yield called
+
+
 def _newest_revisions(files: Iterable[Found]) -> list[Found]:
     """Hugging Face's cache keeps old revisions of a file; they are no models of their own."""
     newest: dict[object, Found] = {}

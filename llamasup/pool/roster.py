@@ -98,12 +98,13 @@ class Roster:
             model: self._planned(model, settings) for model, settings in look.models.items()
         }
         self._pool.adopt(self._plans.values())
-        self._catalog.adopt(look.models)
+        self._catalog.adopt(look.names)
 
     def _planned(self, model: str, settings: ModelSettings) -> Plan:
         """The same plan as before, as long as nothing has changed."""
         plan = self._plans.get(model)
-        return plan if plan and plan.settings == settings else self._plan(model, settings)
+        unchanged = plan and (plan.settings is settings or plan.settings == settings)
+        return plan if plan and unchanged else self._plan(model, settings)
 
 
 def _report(before: Look, now: Look) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError, ModelNotFound
-from llamasup.models.catalog import Catalog
+from llamasup.models.catalog import Catalog, Names
 
 
 def models(**aliases: list[str]) -> Mapping[str, ModelSettings]:
@@ -18,6 +18,10 @@ def models(**aliases: list[str]) -> Mapping[str, ModelSettings]:
         name.replace("_", "-"): ModelSettings(path=Path("x.gguf"), aliases=tuple(names))
         for name, names in aliases.items()
     }
+
+
+def catalog_of(models: Mapping[str, ModelSettings], default: str = "") -> Catalog:
+    return Catalog(Names(models), default)
 
 
 TWO = models(Qwen3_8B=["gpt-4o-mini", "Straße"], mistral=[])
@@ -36,27 +40,27 @@ TWO = models(Qwen3_8B=["gpt-4o-mini", "Straße"], mistral=[])
     ],
 )
 def test_a_model_answers_to_its_name_and_its_aliases_in_any_case(asked: str, model: str) -> None:
-    assert Catalog(TWO).choose(asked) == model
+    assert catalog_of(TWO).choose(asked) == model
 
 
 @pytest.mark.parametrize("asked", [None, ""])
 def test_without_a_name_the_default_is_meant(asked: str | None) -> None:
-    assert Catalog(TWO, "mistral").choose(asked) == "mistral"
-    assert Catalog(TWO, "GPT-4o-mini").choose(asked) == "Qwen3-8B"
+    assert catalog_of(TWO, "mistral").choose(asked) == "mistral"
+    assert catalog_of(TWO, "GPT-4o-mini").choose(asked) == "Qwen3-8B"
 
 
 def test_without_a_name_the_only_model_is_meant() -> None:
-    assert Catalog(models(only=["other"])).choose(None) == "only"
+    assert catalog_of(models(only=["other"])).choose(None) == "only"
 
 
 def test_an_unknown_name_is_not_the_default() -> None:
     with pytest.raises(ModelNotFound):
-        Catalog(models(only=[]), "only").choose("another")
+        catalog_of(models(only=[]), "only").choose("another")
 
 
 def test_without_a_name_and_with_several_models_the_client_learns_them() -> None:
     with pytest.raises(ClientError) as refusal:
-        Catalog(TWO).choose(None)
+        catalog_of(TWO).choose(None)
     assert refusal.value.status == 400
     assert '"Qwen3-8B", "mistral"' in str(refusal.value)
 
@@ -72,7 +76,7 @@ def test_without_a_name_and_with_several_models_the_client_learns_them() -> None
 )
 def test_an_unknown_name_gets_the_nearest_ones_or_all(asked: str, hint: str) -> None:
     with pytest.raises(ModelNotFound) as refusal:
-        Catalog(TWO).choose(asked)
+        catalog_of(TWO).choose(asked)
     assert refusal.value.status == 404
     assert refusal.value.code == "model_not_found"
     assert f'"{asked}"' in str(refusal.value)
@@ -82,28 +86,28 @@ def test_an_unknown_name_gets_the_nearest_ones_or_all(asked: str, hint: str) -> 
 def test_a_name_of_megabytes_is_neither_compared_nor_repeated_whole() -> None:
     started = time.process_time()
     with pytest.raises(ModelNotFound) as refusal:
-        Catalog(TWO).choose("qwen" * 2_000_000)
+        catalog_of(TWO).choose("qwen" * 2_000_000)
     assert len(str(refusal.value)) < 500
     assert time.process_time() - started < 0.1
 
 
 def test_without_any_model_the_refusal_says_so() -> None:
     with pytest.raises(ClientError, match="none at all"):
-        Catalog({}).choose(None)
+        catalog_of({}).choose(None)
 
 
 def test_a_default_that_is_not_there_is_named_in_the_refusal() -> None:
     with pytest.raises(ModelNotFound, match='there is no model "mistrall"; did you mean "mistral"'):
-        Catalog(TWO, "mistrall").choose(None)
+        catalog_of(TWO, "mistrall").choose(None)
 
 
 def test_models_come_and_go() -> None:
-    catalog = Catalog(TWO, "new")
-    catalog.adopt(models(new=["newer"]))
+    catalog = catalog_of(TWO, "new")
+    catalog.adopt(Names(models(new=["newer"])))
     assert [catalog.choose(asked) for asked in ("NEW", "newer", None)] == ["new"] * 3
     with pytest.raises(ModelNotFound, match='there are: "new"'):
         catalog.choose("mistral")
-    catalog.adopt(TWO)
+    catalog.adopt(Names(TWO))
     with pytest.raises(ModelNotFound, match='there are: "Qwen3-8B", "mistral"'):
         catalog.choose("new")
 
@@ -111,5 +115,87 @@ def test_models_come_and_go() -> None:
 def test_of_thousands_of_models_a_refusal_lists_some() -> None:
     many = {f"model-{number}": ModelSettings(path=Path("x.gguf")) for number in range(2000)}
     with pytest.raises(ClientError, match='"model-19" and 1980 more') as refusal:
-        Catalog(many).choose(None)
+        catalog_of(many).choose(None)
     assert len(str(refusal.value)) < 1000
+
+
+def lying(*paths: str) -> Mapping[str, ModelSettings]:
+    """Models in a folder, named after their files."""
+    return {Path(path).stem: ModelSettings(path=Path(path)) for path in paths}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "mistral-7b",
+        "Mistral-7B",
+        "mistral-7b.gguf",
+        "mistral-7b.Q4_K_M.gguf",
+        "mistral-7b.q4_k_m.GGUF",
+    ],
+)
+def test_a_model_is_found_as_its_file_and_without_its_quantization(asked: str) -> None:
+    catalog = catalog_of(lying("mistral-7b.Q4_K_M.gguf", "mistral-7b-v2.Q4_K_M.gguf"))
+    assert catalog.choose(asked) == "mistral-7b.Q4_K_M"
+
+
+def test_a_name_that_could_mean_several_means_none() -> None:
+    catalog = catalog_of(lying("mistral-7b.Q4_K_M.gguf", "mistral-7b.Q8_0.gguf"))
+    with pytest.raises(ModelNotFound, match="did you mean") as refusal:
+        catalog.choose("mistral-7b")
+    assert '"mistral-7b.Q4_K_M"' in str(refusal.value)
+    assert '"mistral-7b.Q8_0"' in str(refusal.value)
+    assert catalog.choose("mistral-7b.Q8_0.gguf") == "mistral-7b.Q8_0"
+
+
+def test_exact_names_and_aliases_always_win() -> None:
+    both = lying("mistral-7b.Q4_K_M.gguf", "mistral-7b.gguf")
+    assert catalog_of(both).choose("mistral-7b") == "mistral-7b"
+    named = {
+        **lying("mistral-7b.Q4_K_M.gguf"),
+        "big": ModelSettings(path=Path("big.gguf"), aliases=("mistral-7b",)),
+    }
+    assert catalog_of(named).choose("mistral-7b") == "big"
+
+
+@pytest.mark.parametrize(
+    ("asked", "model"),
+    [
+        ("ann/mistral", "ann/mistral:Q4_K_M"),
+        ("mistral-Q4_K_M.gguf", "ann/mistral:Q4_K_M"),
+        ("qwen", "folder"),
+        ("model", None),
+        ("big-Q8_0", "big"),
+    ],
+)
+def test_friendly_names_come_from_names_and_files(asked: str, model: str | None) -> None:
+    there = {
+        "ann/mistral:Q4_K_M": ModelSettings(path=Path("ann/mistral/mistral-Q4_K_M.gguf")),
+        "folder": ModelSettings(path=Path("folder/qwen.Q8_0.gguf")),
+        "nothing": ModelSettings(path=Path("nothing/model.gguf")),
+        "big": ModelSettings(path=Path("big-Q8_0-00001-of-00002.gguf")),
+    }
+    if model is None:
+        with pytest.raises(ModelNotFound):
+            catalog_of(there).choose(asked)
+    else:
+        assert catalog_of(there).choose(asked) == model
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["some-moddel-77-7b", "zzz", "q" * 10_000_000, "some-model-" * 9, "\U0001f999" * 100],
+    ids=range(5),
+)
+def test_among_thousands_an_unknown_name_is_refused_in_a_moment(asked: str) -> None:
+    catalog = catalog_of(
+        lying(*(f"some-model-{number}-7b-instruct.Q4_K_M.gguf" for number in range(2000)))
+    )
+
+    def refuse() -> float:
+        started = time.thread_time()
+        with pytest.raises(ModelNotFound):
+            catalog.choose(asked)
+        return time.thread_time() - started
+
+    assert min(refuse() for _ in range(5)) < 0.005  # it takes a tenth of that

@@ -15,7 +15,7 @@ from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import ModelNotFound
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
-from llamasup.models.catalog import Catalog
+from llamasup.models.catalog import Catalog, Names
 from llamasup.models.shelf import Look
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import PAUSE, Roster
@@ -64,7 +64,7 @@ async def staged(*names: str) -> AsyncIterator[Stage]:
     shelf.may_look.set()
     async with trio.open_nursery() as nursery:
         pool = Pool((), Config(), Gauge(ThisMachine()), nursery)
-        roster = Roster(shelf, FakePlan, pool, Catalog({}), nursery)  # type: ignore[arg-type]
+        roster = Roster(shelf, FakePlan, pool, Catalog(Names({})), nursery)  # type: ignore[arg-type]
         await roster.refresh()
         yield Stage(shelf, pool, roster)
         nursery.cancel_scope.cancel()
