@@ -26,7 +26,7 @@ from llamasup.children.slots import Slots
 from llamasup.children.watchdog import Watch, watch
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Seconds
-from llamasup.engine.failures import Cause, Kind, explain
+from llamasup.engine.failures import Cause, Heard, Kind, explain, explain_death
 from llamasup.engine.loglines import (
     Event,
     Line,
@@ -38,7 +38,7 @@ from llamasup.engine.loglines import (
     SlotsConfigured,
 )
 from llamasup.errors import ModelUnavailable
-from llamasup.memory.host import forget_peak, most_resident, oom_kills
+from llamasup.memory.host import OomKills, forget_peak, most_resident
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState, moved
 
@@ -53,6 +53,7 @@ _PIPE_PATIENCE = 0.5
 _KILL_PATIENCE = 30.0
 _GRACE_OF_THE_DEAF = 0.5
 _SURVIVAL = 0.05
+_LOOKS_FOR_KILLS = 5.0
 _READ_SIZE = 8 << 10
 
 
@@ -110,7 +111,7 @@ class Child:
         """When the last request that used it was done."""
 
         self._run_folder = run_folder
-        self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._tail: deque[Heard] = deque(maxlen=_TAIL)
         self._life = trio.CancelScope()
         self._exited = trio.Event()
         self._gone = trio.Event()
@@ -120,7 +121,7 @@ class Child:
         self._farewell = trio.CancelScope()
         self._pumps: set[trio.CancelScope] = set()
         self._pipes_empty = trio.Event()
-        self._oom_kills = 0
+        self._kills = OomKills()
 
     @property
     def address(self) -> Address:
@@ -146,6 +147,7 @@ class Child:
                 assert pipe is not None  # we asked for them
                 incarnation.start_soon(self._pump, pipe)
             incarnation.start_soon(self._until_gone, process, incarnation.cancel_scope)
+            incarnation.start_soon(self._count_kills)
             if not (self._leave_mark(process) and await self._until_ready()):
                 self.stop()
                 return
@@ -228,7 +230,7 @@ class Child:
             self.cause = Cause(kind, words)
             return None
         self.pid = process.pid
-        self._oom_kills = oom_kills()
+        self._kills.look(trio.current_time())
         self.last_progress = trio.current_time()
         return process
 
@@ -261,10 +263,20 @@ class Child:
             incarnation.cancel()
 
     def _autopsy(self, status: int | None) -> Cause:
-        cause = explain(status, list(self._tail))
-        if cause.kind is Kind.KILLED and oom_kills() > self._oom_kills:
+        now = trio.current_time()
+        if self.ready_at < math.inf:
+            cause = explain_death(status, self._tail, now)
+        else:
+            cause = explain(status, [line.text for line in self._tail])
+        if cause.kind is Kind.KILLED and self._kills.just_now(now):
             return Cause(Kind.OUT_OF_MEMORY, "the kernel killed it, for memory had run out")
         return cause
+
+    async def _count_kills(self) -> None:
+        """So that an old kill, of whomever, is not taken for this one's when it dies."""
+        while True:
+            await trio.sleep(_LOOKS_FOR_KILLS)
+            self._kills.look(trio.current_time())
 
     def _leave_service(self) -> None:
         if self.state in (ChildState.STARTING, ChildState.READY, ChildState.RETIRING):
@@ -368,16 +380,21 @@ class Child:
     def _heed(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Line):
-                self._tail.append(event.text)
+                self._tail.append(Heard(trio.current_time(), event.text))
                 log.debug("%s: %s", self, event.text)
-            elif isinstance(event, Listening | ModelLoaded):
-                self._hint.set()
-            elif isinstance(event, LoadProgress):
-                self.load_progress = event.fraction
             elif isinstance(event, PromptProgress):
                 self.last_progress = trio.current_time()
-            elif isinstance(event, SlotsConfigured):
-                self.slots.size = event.n_slots
+            elif self.state is ChildState.STARTING:
+                self._heed_milestone(event)
+
+    def _heed_milestone(self, event: Event) -> None:
+        """Of a start. Later ones tell nothing new, and may be the words of a client."""
+        if isinstance(event, Listening | ModelLoaded):
+            self._hint.set()
+        elif isinstance(event, LoadProgress):
+            self.load_progress = event.fraction
+        elif isinstance(event, SlotsConfigured) and event.n_slots >= 1:
+            self.slots.size = event.n_slots
 
     def __str__(self) -> str:
         return f"{self.launch.model}[{self.pid}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -69,6 +70,7 @@ class Footing:
         self._free = 0
         self._ran_out = False
         self._crowded = False
+        self._suspected: dict[Rung, float] = {}
         self._tried: list[str] = []
 
     @property
@@ -109,18 +111,28 @@ class Footing:
         """The next incarnation takes the same rung."""
         self._keeps_place = True
 
-    def step_down(self, words: str, *, crowded: bool = False) -> bool:
+    def step_down(self, words: str, *, crowded: bool = False, proven: bool = True) -> bool:
         """This rung ran out of memory, in these words; `crowded` if others held some of it.
 
-        Is there a lower one to go on with?
+        Is there a lower one to go on with? What is not proven makes nobody remember it, but a
+        second one on the same rung, within the time that is climbed in, is proof.
         """
         self._tried.append(f"{self.rung}: {words}")
         if self._place is None or self.is_last:
             return False
-        self._ran_out, self._crowded = True, crowded
+        self._ran_out = self._convinced(self._rungs[self._place], proven) or self._ran_out
+        self._crowded = crowded
         self._place += 1
         self._keeps_place = True
         return True
+
+    def _convinced(self, rung: Rung, proven: bool) -> bool:
+        now = time.time()
+        suspected_at = self._suspected.pop(rung, -math.inf)
+        if proven or now - suspected_at < self.plan.climb_interval:
+            return True
+        self._suspected[rung] = now
+        return False
 
     async def held(self) -> None:
         """A child got ready on this rung: remember that, if it is news."""

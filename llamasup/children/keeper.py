@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import trio
+from attrs import evolve
 
 from llamasup.children.child import Child
 from llamasup.children.footing import Footing
@@ -178,11 +179,15 @@ class Keeper:
     def out_of_memory(self, child: Child, words: str) -> bool:
         """A child said so to a request. Is there a lower rung to go on with?
 
-        The first request to suffer it retires the child; for the others it is the same step.
+        The first request to suffer it retires the child; for the others it is the same step, and
+        they prove that it was not its own doing.
         """
+        suffered = Cause(Kind.OUT_OF_MEMORY, words, proven=False)
         if child.state is ChildState.READY and not self._footing.is_last:
             log.warning("%s ran out of memory: %s", child, words)
-            child.retire(Cause(Kind.OUT_OF_MEMORY, words), child.launch.watch.retirement)
+            child.retire(suffered, child.launch.watch.retirement)
+        elif child.cause is not None and child.cause.kind is Kind.OUT_OF_MEMORY:
+            child.cause = evolve(child.cause, proven=True)
         return child.state is not ChildState.READY
 
     def exhausted(self, words: str) -> OutOfMemory:
@@ -297,6 +302,7 @@ class Keeper:
 
         Is it missed? That is: did it die, or could it not be started?
         """
+        ran_out = False
         while True:
             child = await self._incarnate(load)
             if child is None:
@@ -305,8 +311,12 @@ class Keeper:
                 self._mourn(child)
                 return child.cause is not None
             assert child.cause is not None  # it never got ready
-            if not self._steps_down(child.cause) and not await self._tries_again(load, child.cause):
-                self._fail(load, child.cause)
+            cause = child.cause
+            if ran_out and cause.kind is Kind.SHORTAGE:
+                cause = evolve(cause, kind=Kind.OUT_OF_MEMORY)  # threads take memory, too
+            ran_out = cause.kind is Kind.OUT_OF_MEMORY
+            if not self._steps_down(cause) and not await self._tries_again(load, cause):
+                self._fail(load, cause)
                 return True
 
     async def _incarnate(self, load: _Load) -> Child | None:
@@ -379,7 +389,9 @@ class Keeper:
 
     def _steps_down(self, cause: Cause) -> bool:
         """Take the next rung, if that is what the cause asks for and there is one."""
-        if cause.kind is not Kind.OUT_OF_MEMORY or not self._footing.step_down(cause.words):
+        if cause.kind is not Kind.OUT_OF_MEMORY:
+            return False
+        if not self._footing.step_down(cause.words, proven=cause.proven):
             return False
         log.warning("%s: out of memory (%s): next rung, %s", self.model, cause.words, self.rung)
         return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Literal
 
@@ -220,7 +220,7 @@ def explain(exit: int | None, lines: Sequence[str]) -> Cause:
     return _finished(exit, lines) or _from_lines(lines) or _from_exit(exit, lines)
 
 
-def explain_death(exit: int | None, heard: Sequence[Heard], now: float) -> Cause:
+def explain_death(exit: int | None, heard: Iterable[Heard], now: float) -> Cause:
     """Why a child died that had been ready.
 
     By then its log tells of requests, in the words of their clients, who may write line breaks and

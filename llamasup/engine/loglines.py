@@ -90,13 +90,17 @@ Event: TypeAlias = (
 class LogReader:
     """Reads one stream, however its bytes are cut. Never raises, and never holds more than a line.
 
-    A line longer than `longest` bytes loses its rest.
+    A line longer than `longest` bytes loses its rest. Where an engine prefixes its lines, those
+    without mean nothing: they may be a client's, who wrote line breaks into a grammar.
     """
 
     longest = 16 << 10
 
     def __init__(self) -> None:
         self._line = bytearray()
+        self._prefixes: bool | None = None
+        """Known by its first line with a prefix, or by its first milestone without. Both come
+        before there are clients."""
 
     def feed(self, data: bytes) -> list[Event]:
         """The events of every line that `data` completes."""
@@ -112,10 +116,27 @@ class LogReader:
         """The events of a line that was left without its end."""
         text = self._line.decode(errors="replace")
         self._line.clear()
-        return list(_read(text))
+        events = list(_read(text))
+        decided = self._prefixes is not None
+        if (decided and len(events) < 2) or text.startswith(_TO_PARENT):
+            return events
+        return self._believed(events, is_prefixed=_has_prefix(text))
+
+    def _believed(self, events: list[Event], is_prefixed: bool) -> list[Event]:
+        milestones = [event for event in events if not isinstance(event, Line | Trouble)]
+        if self._prefixes is None and (is_prefixed or milestones):
+            self._prefixes = is_prefixed
+        if self._prefixes and not is_prefixed:
+            return [event for event in events if event not in milestones]
+        return events
 
     def _append(self, data: bytes) -> None:
         self._line += data[: max(self.longest - len(self._line), 0)]
+
+
+def _has_prefix(text: str) -> bool:
+    text = _COLOURS.sub("", text)
+    return text.startswith("{") or split_line(text)[1] != text
 
 
 def _read(text: str) -> Iterator[Event]:
@@ -225,9 +246,12 @@ def _read_json(text: str) -> Iterator[Event]:
     if row.function:
         prefix += f"{row.function}: "
         message += "".join(f" {name}={value}" for name in _TOLD if (value := getattr(row, name)))
-    for part in message.splitlines():
-        if part := part.rstrip():
-            yield from _read_text(prefix + part)
+    first, *others = [part.rstrip() for part in message.splitlines() if part.strip()] or [""]
+    if first:
+        yield from _read_text(prefix + first)
+    for part in others:  # whatever it looks like, it is the rest of something
+        text = prefix + part
+        yield Line(text, split_line(text)[0])
 
 
 _LETTERS = {

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from llamasup.memory.hardware import MEMINFO, OWN_CGROUPS, limit_files, parse_meminfo, read_files
+from llamasup.memory.hardware import (
+    MEMINFO,
+    OWN_CGROUPS,
+    cgroup_folders,
+    limit_files,
+    parse_meminfo,
+    read_files,
+)
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_COUNTERS = ("memory.events", "memory.oom_control")
+_JUST_NOW = 10.0
 _FORGET_THE_PEAK = "5"
 _KB = 1024
 _MOST_RELATIVES = 32
@@ -25,14 +35,47 @@ def free_memory() -> int:
     return sum(device.free for device in parse_meminfo(files.get(MEMINFO, ""), limits))
 
 
-def oom_kills() -> int:
-    """How often the kernel has killed a process for memory, in our cgroup or on this machine.
+class OomKills:
+    """How often the kernel has killed for memory, looked at now and then.
 
-    A number that has grown while a child was killed tells who did it.
+    Without privileges nobody can ask it whom: the log that names the process is root's, and a
+    cgroup of its own for each child is not ours to make. What can be known is that it killed one
+    of us just before a child was found killed.
     """
-    return _number_after(_own_cgroup() / "memory.events", "oom_kill ") + _number_after(
-        Path("/proc/vmstat"), "oom_kill "
-    )
+
+    def __init__(self) -> None:
+        self._count: int | None = None
+        self._grew_at = -math.inf
+
+    def look(self, now: float) -> None:
+        """Take note of what has happened since the last look."""
+        count = oom_kills()
+        if self._count is not None and count > self._count:
+            self._grew_at = now
+        self._count = count
+
+    def just_now(self, now: float) -> bool:
+        """Has it killed within the last seconds? What dies with much memory takes some to go."""
+        self.look(now)
+        return now - self._grew_at <= _JUST_NOW
+
+
+def oom_kills() -> int:
+    """How often the kernel has killed a process of our cgroup for memory; where that is not said,
+    how often on this machine."""
+    own_cgroups = _text(Path(OWN_CGROUPS))
+    for counter in _kill_counters(own_cgroups):
+        if (count := _number_said(Path(counter), "oom_kill ")) is not None:
+            return count
+    return _number_after(Path("/proc/vmstat"), "oom_kill ")
+
+
+@lru_cache(maxsize=1)
+def _kill_counters(own_cgroups: str) -> tuple[str, ...]:
+    """The files that count them (v2 and v1), the nearest first. In a container the path may be
+    the host's, and only the top of it is there, which then is ours."""
+    folders = cgroup_folders(own_cgroups)
+    return tuple(f"{folder}/{name}" for folder in folders for name in _COUNTERS)
 
 
 def family(pid: int) -> list[int]:
@@ -75,16 +118,13 @@ def forget_peak(pid: int) -> None:
             Path(f"/proc/{relative}/clear_refs").write_text(_FORGET_THE_PEAK)
 
 
-def _own_cgroup() -> Path:
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
-        if line.startswith("0::/"):
-            return _CGROUPS / line.removeprefix("0::/")
-    return _CGROUPS
-
-
 def _number_after(file: Path, label: str) -> int:
+    return _number_said(file, label) or 0
+
+
+def _number_said(file: Path, label: str) -> int | None:
     found = re.search(rf"^{re.escape(label)}\s*(\d+)", _text(file), re.MULTILINE)
-    return int(found[1]) if found else 0
+    return int(found[1]) if found else None
 
 
 def _text(file: Path) -> str:
