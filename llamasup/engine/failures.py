@@ -229,10 +229,8 @@ def explain_death(exit: int | None, heard: Iterable[Heard], now: float) -> Cause
     """
     lines = [line.text for line in heard if now - line.at <= _LAST_SECONDS]
     telling = [line for line in lines if not _ABOUT_REQUESTS.match(split_line(line)[1])]
-    ended = _finished(exit, telling) or _from_exit(exit, telling)
-    if ended.kind not in (Kind.CRASH, Kind.UNKNOWN) or exit in _SILENT_ENDS:
-        return ended
-    return _from_abort(telling) or ended
+    abort = _from_abort(telling) if exit in _ABORTS else None
+    return abort or _finished(exit, lines) or _from_exit(exit, telling)
 
 
 # A dump of its memory may take a while.
@@ -240,8 +238,9 @@ _LAST_SECONDS = 10.0
 
 _ABOUT_REQUESTS = re.compile(r"(?:slot|res|que) |srv +(?:operator\(\): got exc|send_error)|\w*pars")
 
-# Words explain none of these: they come from outside, or are where a request sent the engine.
-_SILENT_ENDS = {-11, 128 + 11, -7, 128 + 7, -8, 128 + 8, 0xC000_0005}
+# By signal 6, directly or below a shell, or as Windows does it. All other ends come from outside,
+# or are where a request sent the engine: it had no time to say anything.
+_ABORTS = {-6, 128 + 6, 3, 0xC000_0409}
 
 
 def _from_abort(lines: Sequence[str]) -> Cause | None:
@@ -253,7 +252,9 @@ def _from_abort(lines: Sequence[str]) -> Cause | None:
     if _NOT_RELOADED.search(last):
         return _from_lines(lines)
     ran_out = [message for message in messages if _RAN_OUT.fullmatch(clean(message))]
-    if _ABORT_FOR_MEMORY.search(last) or (ran_out and _BARE_ABORT.search(last)):
+    reasons = [message for message in messages if _REASON.match(clean(message))]
+    is_reason = bool(ran_out and reasons) and reasons[-1] == ran_out[-1]
+    if _ABORT_FOR_MEMORY.search(last) or (is_reason and _BARE_ABORT.search(last)):
         hits = ran_out or [last]
         return _out_of_memory(hits, messages[messages.index(hits[0]) :])
     if _ABORT_FOR_THREADS.search(last):
@@ -270,6 +271,7 @@ _ABORT = re.compile(
 )
 _NOT_RELOADED = re.compile(r":[0-9]+: failed to reload model after sleeping$")
 _BARE_ABORT = re.compile(r":[0-9]+: \w+ error$")
+_REASON = re.compile(r"(?:CUDA|ROCm|HIP|MUSA) error: |Insufficient Memory \(")
 _ABORT_FOR_MEMORY = re.compile(
     r"an instance of '(?:std::bad_alloc|vk::OutOf(?:Device|Host)MemoryError)'$"
     r"|of type (?:std::bad_alloc: std::bad_alloc|vk::OutOf(?:Device|Host)MemoryError: [\w: ]+)$"

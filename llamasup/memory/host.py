@@ -20,6 +20,7 @@ from llamasup.memory.hardware import (
 
 _COUNTERS = ("memory.events", "memory.oom_control")
 _JUST_NOW = 10.0
+_VMSTAT = Path("/proc/vmstat")
 _FORGET_THE_PEAK = "5"
 _KB = 1024
 _MOST_RELATIVES = 32
@@ -67,7 +68,7 @@ def oom_kills() -> int:
     for counter in _kill_counters(own_cgroups):
         if (count := _number_said(Path(counter), "oom_kill ")) is not None:
             return count
-    return _number_after(Path("/proc/vmstat"), "oom_kill ")
+    return _number_after(_VMSTAT, "oom_kill ")
 
 
 @lru_cache(maxsize=1)

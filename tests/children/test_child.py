@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -335,14 +336,74 @@ async def test_a_killed_load_is_explained_by_its_signal(
 async def test_a_child_that_the_kernel_kills_has_run_out_of_memory(
     faking: Fake, first_child: FirstChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kills = iter([7, 8])
-    monkeypatch.setattr("llamasup.children.child.oom_kills", lambda: next(kills))
+    kills = 7
+    monkeypatch.setattr("llamasup.memory.host.oom_kills", lambda: kills)
     async with living(await first_child(faking())) as child:
         assert child.pid is not None
+        kills = 8
         os.kill(child.pid, signal.SIGKILL)
         await eventually(lambda: child.state is ChildState.GONE)
     assert child.cause is not None
     assert child.cause.kind is Kind.OUT_OF_MEMORY
+    assert child.cause.proven
+
+
+async def test_a_child_that_somebody_kills_did_not_run_out_of_memory_when_another_process_did(
+    faking: Fake, first_child: FirstChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel killed a browser last week; now an operator kills a child."""
+    looks = kills = 7
+
+    def look() -> int:
+        nonlocal looks
+        looks += 1
+        return kills
+
+    monkeypatch.setattr("llamasup.memory.host.oom_kills", look)
+    monkeypatch.setattr("llamasup.memory.host._JUST_NOW", 0.1)
+    monkeypatch.setattr("llamasup.children.child._LOOKS_FOR_KILLS", 0.01)
+    async with living(await first_child(faking())) as child:
+        assert child.pid is not None
+        kills, looked = 8, looks
+        await eventually(lambda: looks > looked + 1)
+        grew_at = trio.current_time()
+        await eventually(lambda: trio.current_time() > grew_at + 0.2)
+        os.kill(child.pid, signal.SIGKILL)
+        await eventually(lambda: child.state is ChildState.GONE)
+    assert child.cause is not None
+    assert child.cause.kind is Kind.KILLED
+
+
+# --- what clients have written into its log ---
+
+
+@pytest.mark.parametrize("dialect", ["current", "old", "jsonl"])
+async def test_a_start_in_the_words_of_a_client_is_none(
+    faking: Fake, first_child: FirstChild, dialect: str
+) -> None:
+    said = [
+        *("initializing slots, n_slots = 0", "I srv  x: initializing, n_slots = 0, n_ctx_slot = 1"),
+        'cmd_child_to_router:state:{"state":"loading","payload":'
+        '{"stages":["a"],"current":"a","value":0.1}}',
+    ]
+    child = await first_child(faking("--fake-dialect", dialect, parallel=2))
+    async with living(child):
+        progress = child.load_progress
+        reply = await ask(child, {"grammar": "\n".join(said)})
+        assert b"failed to parse grammar" in reply
+        await eventually(lambda: any(said[1] in line.text for line in child._tail))
+        assert child.slots.size == 2
+        assert child.load_progress == progress
+
+
+async def ask(child: Child, body: Mapping[str, object]) -> bytes:
+    """The child's answer to a completion, whole."""
+    content = json.dumps(body).encode()
+    assert isinstance(child.address, UnixAddress)
+    async with await trio.open_unix_socket(child.address.path) as client:
+        head = b"POST /completion HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        await client.send_all(head + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+        return b"".join([part async for part in client])
 
 
 # --- retirement ---

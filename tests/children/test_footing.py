@@ -80,6 +80,67 @@ async def test_a_rung_that_held_only_for_a_while_is_part_of_the_story() -> None:
     assert steps.story("full, too") == "context 3000: full, later; context 2000: full, too"
 
 
+async def test_what_one_request_suffered_is_not_remembered() -> None:
+    plan = Ladder()
+    steps = footing(plan)
+    await steps.take(WIDE)
+    assert steps.step_down("says a request", proven=False)
+    assert await steps.take(WIDE) == Rung(2000)
+    await steps.held()
+    assert plan.known is None
+    assert await steps.take(WIDE) == Rung(3000), "the next load begins as if nothing had been"
+
+
+async def test_what_a_second_request_suffers_on_the_same_rung_is_remembered() -> None:
+    plan = Ladder()
+    steps = footing(plan)
+    for _ in range(2):
+        await steps.take(WIDE)
+        steps.step_down("says a request", proven=False)
+        await steps.take(WIDE)
+        await steps.held()
+    assert plan.known is not None
+    assert plan.known.rung == Rung(2000)
+
+
+async def test_a_suspicion_fades(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Ladder()
+    steps = footing(plan)
+    now = 1e9
+    monkeypatch.setattr(time, "time", lambda: now)
+    for _ in range(3):
+        await steps.take(WIDE)
+        steps.step_down("says a request", proven=False)
+        await steps.take(WIDE)
+        await steps.held()
+        now += plan.climb_interval + 1
+    assert plan.known is None
+
+
+async def test_one_request_that_no_rung_can_answer_proves_nothing() -> None:
+    plan = Ladder()
+    steps = footing(plan)
+    for _ in range(2):
+        await steps.take(WIDE)
+        steps.step_down("says a request", proven=False)
+    await steps.take(WIDE)
+    await steps.held()
+    assert plan.known is None
+
+
+async def test_a_load_that_fails_after_a_suspicion_is_proof_of_it() -> None:
+    plan = Ladder()
+    steps = footing(plan)
+    await steps.take(WIDE)
+    steps.step_down("says a request", proven=False)
+    await steps.take(WIDE)
+    steps.step_down("no cache")
+    await steps.take(WIDE)
+    await steps.held()
+    assert plan.known is not None
+    assert plan.known.rung == Rung(1000)
+
+
 async def test_an_accident_keeps_its_rung() -> None:
     plan = Ladder()
     steps = footing(plan)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
@@ -327,6 +328,68 @@ async def test_many_who_run_out_of_memory_at_once_take_one_step(
     assert contexts(journal) == ["32768", "16384"]
 
 
+@pytest.mark.parametrize(("sufferers", "remembered"), [(1, Rung(32768)), (2, Rung(16384))])
+async def test_a_rung_is_remembered_when_a_second_request_suffers_it(
+    faking: Fake, planning: Planning, sufferers: int, remembered: Rung
+) -> None:
+    async with keeping(planning({**faking(), **LADDER})) as keeper:
+        first = await keeper.ready()
+        first.enter()
+        for _ in range(sufferers):
+            assert keeper.out_of_memory(first, "bad_alloc")
+        first.leave()
+        assert await keeper.ready() is not first
+        assert keeper.rung == Rung(16384)
+        assert await loaded_again(keeper) == remembered
+
+
+async def test_what_the_kernel_did_is_remembered(
+    faking: Fake, planning: Planning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = 0
+    monkeypatch.setattr("llamasup.memory.host.oom_kills", lambda: kills)
+    async with keeping(planning({**faking(), **LADDER})) as keeper:
+        await keeper.ready()
+        kills = 1
+        await kill(keeper)
+        await keeper.ready()
+        assert await loaded_again(keeper) == Rung(16384)
+
+
+async def loaded_again(keeper: Keeper) -> Rung | None:
+    """The rung on which it begins after an unload."""
+    keeper.unload()
+    await keeper.until_idle()
+    await keeper.ready()
+    return keeper.rung
+
+
+NO_THREADS = "what():  Resource temporarily unavailable"
+
+
+async def test_an_engine_without_threads_is_tried_again_and_never_given_up(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    config = {**faking("--fake-fail-load", NO_THREADS), **LADDER, "recovery.patience": 0.1}
+    async with keeping(planning(config)) as keeper:
+        for _ in range(8):
+            failure = await refusal(keeper)
+            assert "it could have no more threads" in str(failure)
+            keeper.record = evolve(keeper.record, not_before=0.0)  # a while later
+        assert not keeper.record.given_up
+        assert set(contexts(journal)) == {"32768"}
+
+
+async def test_a_load_that_ran_out_of_memory_and_then_of_threads_goes_on_down(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    script = ("--fake-fail-load", f"failed to allocate buffer for kv cache|{NO_THREADS}")
+    config = {**faking(*script, "--fake-fail-above-ctx", "8192"), **LADDER}
+    async with keeping(planning(config)) as keeper:
+        await keeper.ready()
+    assert contexts(journal) == ["32768", "16384", "8192"]
+
+
 async def test_on_the_last_rung_a_child_that_runs_out_of_memory_stays(
     faking: Fake, planning: Planning
 ) -> None:
@@ -343,7 +406,7 @@ async def test_a_child_that_the_kernel_killed_for_memory_is_followed_by_a_smalle
     faking: Fake, planning: Planning, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = 0
-    monkeypatch.setattr("llamasup.children.child.oom_kills", lambda: kills)
+    monkeypatch.setattr("llamasup.memory.host.oom_kills", lambda: kills)
     async with keeping(planning({**faking(), **LADDER})) as keeper:
         await keeper.ready()
         kills = 1

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from llamasup.engine.failures import (
     Cause,
+    Heard,
     Kind,
     Verdict,
     Where,
     explain,
+    explain_death,
     symptom,
     verdict_on_reply,
 )
@@ -209,6 +211,40 @@ def test_an_abort_out_of_memory_is_not_a_mere_crash(log: str, where: Where, word
 
 
 @pytest.mark.parametrize(
+    ("exit", "log", "words"),
+    [
+        (-6, "out_of_threads", "Resource temporarily unavailable"),
+        (-6, "pypi_out_of_threads", "Resource temporarily unavailable"),
+        (
+            1,
+            "out_of_threads_while_loading",
+            "Thread creation failed: Resource temporarily unavailable",
+        ),
+        (
+            1,
+            "pypi_out_of_threads_while_loading",
+            "Thread creation failed: Resource temporarily unavailable",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_make_its_threads_lacks_something_and_is_not_broken(
+    exit: int, log: str, words: str
+) -> None:
+    assert explain(exit, said(log)) == Cause(
+        Kind.SHORTAGE, f"it could have no more threads: {words}"
+    )
+
+
+def test_no_memory_for_the_tensors_is_no_crash() -> None:
+    assert explain(-6, said("out_of_memory_tensors")).kind is Kind.OUT_OF_MEMORY
+
+
+def test_threads_that_were_missing_beside_memory_are_one_more_sign_that_it_ran_out() -> None:
+    story = [*said("out_of_memory_kv"), *said("out_of_threads")]
+    assert explain(-6, story).kind is Kind.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
     ("log", "words"),
     [
         ("cuda_illegal_access", "CUDA error: an illegal memory access was encountered"),
@@ -307,6 +343,11 @@ def test_an_engine_that_cannot_run_here_is_unusable(line: str) -> None:
         ("/src/server-context.cpp:1076: the state is lost", Kind.CRASH),
         ("/src/ggml-cuda.cu:1: the state is lost", Kind.CRASH),
         ("/src/ggml.c:1: GGML_ASSERT(x > 0)", Kind.CRASH),
+        ("./src/ggml.c:1: GGML_ASSERT(ctx->mem_buffer != NULL) failed", Kind.OUT_OF_MEMORY),
+        ("  what():  Resource temporarily unavailable", Kind.SHORTAGE),
+        ("thread constructor failed: Resource temporarily unavailable", Kind.SHORTAGE),
+        ("OpenBLAS blas_thread_init: pthread_create failed for thread 1 of 4", Kind.SHORTAGE),
+        ("RuntimeError: can't start new thread", Kind.SHORTAGE),
     ],
 )  # fmt: skip
 def test_lone_lines_that_point_at_a_cause(line: str, kind: Kind) -> None:
@@ -392,6 +433,113 @@ def test_any_end_has_a_cause_in_one_bounded_line(exit: int | None, lines: list[s
     assert len(words) < 1000
 
 
+# --- deaths of children that were ready ---
+
+NOW = 1000.0
+RAN_OUT = ["std::bad_alloc", "CUDA error: out of memory", "decode() failed: std::bad_alloc"]
+LISTENING = "0.00.001.000 I srv  llama_server: listening on http://127.0.0.1:8080"
+
+
+def dead(exit: int, *lines: str, ago: float = 0.1) -> Cause:
+    return explain_death(exit, [Heard(NOW - ago, line) for line in (LISTENING, *lines)], NOW)
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("not_seen_here/out_of_memory_cuda_while_decoding", "CUDA error: out of memory"),
+        ("not_seen_here/out_of_memory_hip_while_decoding", "ROCm error: out of memory"),
+        (
+            "not_seen_here/out_of_memory_vulkan_thrown",
+            "vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        ),
+        (
+            "out_of_memory_tensors",
+            "./src/ggml.c:1655: GGML_ASSERT(ctx->mem_buffer != NULL) failed",
+        ),
+    ],
+)
+def test_an_abort_for_memory_is_proof(log: str, words: str) -> None:
+    cause = dead(-6, *said(log))
+    assert (cause.kind, cause.words, cause.proven) == (Kind.OUT_OF_MEMORY, words, True)
+
+
+def test_metal_gives_up_with_a_fatal_error() -> None:
+    story = said("not_seen_here/out_of_memory_metal_while_decoding")
+    assert dead(-6, *story, "/src/ggml-metal.m:1: fatal error").kind is Kind.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("log", ["cuda_illegal_access", "assertion"])
+def test_any_other_abort_is_a_crash_in_its_own_words(log: str) -> None:
+    story = said(f"not_seen_here/{log}")
+    assert dead(-6, *story) == explain(-6, story)
+
+
+def test_a_model_that_cannot_be_loaded_again_after_a_sleep_says_why() -> None:
+    assert dead(-6, *said("failed_wake_up")) == explain(-6, said("failed_wake_up"))
+
+
+def test_no_threads_for_a_request_is_a_shortage() -> None:
+    assert dead(-6, *said("out_of_threads_when_asked")).kind is Kind.SHORTAGE
+
+
+def test_what_was_said_long_before_a_death_does_not_explain_it() -> None:
+    story = said("not_seen_here/out_of_memory_cuda_while_decoding")
+    assert dead(-6, *story, ago=60).kind is Kind.CRASH
+    assert dead(-6, *story, ago=60).words == "killed by SIGABRT"
+
+
+def test_a_grammar_that_kills_an_engine_can_say_what_it_likes() -> None:
+    assert dead(-11, *said("refused_and_crashed")).kind is Kind.CRASH
+
+
+def test_a_child_that_left_with_its_parent_has_finished() -> None:
+    assert dead(1, *said("child_mode_stdin_closed")).kind is Kind.FINISHED
+    assert dead(0).kind is Kind.FINISHED
+
+
+ENDS = [
+    (-9, []),
+    (-11, []),
+    (-6, ["/src/ggml.c:3108: GGML_ASSERT(ggml_can_repeat(b, a)) failed"]),
+    (-6, ["/src/ggml-cuda.cu:88: CUDA error", "CUDA error: an illegal memory access was met"]),
+    (-6, ["terminate called after throwing an instance of 'std::out_of_range'", "  what():  at"]),
+    (-6, ["double free or corruption (out)"]),
+    (1, []),
+    (0, []),
+]
+LOGGED = [
+    "parse: error parsing grammar: expecting ::= at {}\n\n\n{}",
+    "0.02.362.111 E srv    send_error: task id = 0, error: Invalid: {}",
+    '0.02.365.555 W srv    operator(): got exception: {{"error":{{"message":"{}"}}}}',
+    "0.02.365.555 W common_sampler_types_from_names: unable to match sampler by name '{}'",
+    "0.02.365.555 E a line that llama-server has not thought of yet: {}",
+]
+loggable = st.one_of(
+    st.text(),
+    st.lists(
+        st.sampled_from(
+            [line for path in EVERY_LOG for line in path.read_text().splitlines()]
+            + [f"{prefix}{words}" for prefix in ("", "0.00.000.001 E ") for words in RAN_OUT]
+            + ["terminate called after throwing an instance of 'std::bad_alloc'", "E CUDA error"],
+        ),
+        max_size=5,
+    ).map("\n".join),
+)
+
+
+@settings(deadline=None)
+@given(end=st.sampled_from(ENDS), logged=st.lists(st.sampled_from(LOGGED)), words=loggable)
+def test_no_words_of_clients_change_why_a_child_died(
+    end: tuple[int, list[str]], logged: list[str], words: str
+) -> None:
+    exit, last_words = end
+    chatter = [line for form in logged for line in form.format(*[words] * 2).splitlines()]
+    plain = dead(exit, "0.01.000.000 I slot 0", "srv 1", "srv 2", *last_words)
+    quoting = dead(exit, *chatter, "0.01.000.000 I slot 0", "srv 1", "srv 2", *last_words)
+    assert (quoting.kind, quoting.proven) == (plain.kind, plain.proven)
+
+
 # --- replies ---
 
 SMALL, LARGE = 1000, 60 << 20
@@ -461,7 +609,6 @@ QUOTING = [
     "a message that llama-server has not thought of yet, about {}",
     "{} is no role",
 ]
-RAN_OUT = ["std::bad_alloc", "CUDA error: out of memory", "decode() failed: std::bad_alloc"]
 clients_words = st.one_of(
     st.text(), st.sampled_from([*RAN_OUT, "cuda", "failed to allocate buffer", "\nstd::bad_alloc"])
 )

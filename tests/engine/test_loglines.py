@@ -218,6 +218,52 @@ def test_chatter_that_quotes_us_is_not_believed(quote: bytes) -> None:
     assert len(read(quote)) == 1
 
 
+MILESTONES = [
+    b"initializing slots, n_slots = 0",
+    b"main: model loaded",
+    b"main: server is listening on http://127.0.0.1:1",
+    b"slot update: id  0 | task 0 | prompt processing, n_tokens = 9, progress = 0.5",
+]
+
+
+@pytest.mark.parametrize("line", MILESTONES)
+@pytest.mark.parametrize("first", [b"0.00.001.000 I srv  x", b"I x", b'{"level":"info","msg":"x"}'])
+def test_a_line_without_prefix_is_no_milestone_where_there_are_prefixes(
+    first: bytes, line: bytes
+) -> None:
+    assert len(read(line)) == 2
+    assert len(read(first + b"\n" + line)) == 2, "one line each, and no meaning"
+
+
+@pytest.mark.parametrize("line", MILESTONES)
+def test_an_engine_without_prefixes_keeps_its_milestones_whatever_its_clients_write(
+    line: bytes,
+) -> None:
+    forged = b"0.00.000.001 I a client's"
+    assert len(read(MILESTONES[1] + b"\n" + forged + b"\n" + line)) == 5
+
+
+def test_what_a_child_reports_is_no_line_of_its_log() -> None:
+    report = b'cmd_child_to_router:state:{"state":"ready"}\n'
+    events = read(report + MILESTONES[0] + b"\n" + report)
+    assert len(events) == 6
+
+
+def test_the_rest_of_a_json_message_has_no_meaning() -> None:
+    row = b'{"level":"info","msg":"parse: no grammar:\\nmain: model loaded\\n"}'
+    assert read(row) == [
+        Line("I parse: no grammar:", "info"),
+        Line("I main: model loaded", "info"),
+    ]
+
+
+def test_a_grammar_that_the_engine_logs_is_no_start() -> None:
+    events = meanings("refused_and_crashed")
+    assert [event for event in events if isinstance(event, SlotsConfigured)] == [
+        SlotsConfigured(2, 2048)
+    ]
+
+
 @pytest.mark.parametrize("path", EVERY_LOG, ids=lambda path: path.stem)
 def test_every_line_of_every_log_is_kept(path: Path) -> None:
     data = path.read_bytes()

@@ -70,7 +70,7 @@ class Script:
 
     fake_load_seconds: float = 0.0
     fake_load_line_every: float = math.inf  # seconds between log lines while loading
-    fake_fail_load: str = ""  # log this, then exit as after a failed load
+    fake_fail_load: str = ""  # log this, then exit as after a failed load; "a|b": b from the 2nd on
     fake_fail_above_ctx: int = -1  # fail so only with a larger context
     fake_never_ready: bool = False
     fake_exit_after_ready: float = math.inf
@@ -164,6 +164,11 @@ class Log:
             case "jsonl":
                 row = {"type": "log", "time": age, "level": level, "msg": f"{text}\n"}
                 put(sys.stdout.fileno(), json.dumps(row, separators=(",", ":")))
+
+    def refused_grammar(self, grammar: str) -> None:
+        """As llama-server does it: the client's words as they are, past all prefixes."""
+        put(sys.stderr.fileno(), f"parse: error parsing grammar: no ::= in\n\n\n{grammar}\n")
+        self.line("failed to parse grammar", "error")
 
     def flood(self, lines: int) -> None:
         for number in range(lines):
@@ -358,7 +363,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log.flood(script.fake_flood)
         self.pause(script.fake_first_byte_delay)
         tokens = script.fake_words.split() or count(request)
-        if script.fake_error and script.fake_error_if in json.dumps(request):
+        if "grammar" in request:
+            self.server.log.refused_grammar(str(request["grammar"]))
+            self.reply_error(400, "invalid_request_error", "failed to parse grammar")
+        elif script.fake_error and script.fake_error_if in json.dumps(request):
             status, _, message = script.fake_error.partition(" ")
             self.reply_error(int(status), "server_error", message)
         elif request.get("stream"):
@@ -547,7 +555,8 @@ def load(script: Script, journal: Journal, log: Log) -> None:
         time.sleep(min(remaining, script.fake_load_line_every))
         log.line("srv    load_model: still loading")
     if script.fake_fail_load and script.ctx_size > script.fake_fail_above_ctx:
-        log.line(script.fake_fail_load, "error")
+        words = script.fake_fail_load.split("|")
+        log.line(words[min(lives(script.fake_journal), len(words)) - 1], "error")
         log.line("srv  llama_server: exiting due to model loading error", "error")
         leave(journal, 1)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
+import pytest
 
 from llamasup.memory.hardware import ThisMachine, host
 from llamasup.memory.host import (
+    OomKills,
+    _kill_counters,
     anonymous_memory,
     family,
     forget_peak,
@@ -93,3 +97,49 @@ def test_a_process_may_have_a_name_that_is_no_text() -> None:
     with oddly_named() as process:
         assert anonymous_memory(process.pid) > 0
         assert most_resident(process.pid) > 0
+
+
+def test_a_kill_explains_a_death_for_seconds_and_not_for_weeks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count = 7
+    monkeypatch.setattr("llamasup.memory.host.oom_kills", lambda: count)
+    kills = OomKills()
+    assert not kills.just_now(0.0), "those before it are nobody's"
+    count = 8
+    assert kills.just_now(3.0)
+    assert kills.just_now(8.0), "a large process takes its time to go"
+    week = 7 * 24 * 3600.0
+    assert not kills.just_now(week)
+    count = 9
+    kills.look(week + 5)
+    assert kills.just_now(week + 6)
+    assert not kills.just_now(week + 60)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"own/memory.events": "low 0\noom 3\noom_kill 2\n", "memory.events": "oom_kill 9\n"}, 2),
+        ({"memory.events": "oom_kill 9\n"}, 9),
+        ({"own/memory.oom_control": "under_oom 0\noom_kill 4\n"}, 4),
+        ({"own/memory.oom_control": "under_oom 0\n"}, 70),
+        ({}, 70),
+    ],
+    ids=["own", "container", "v1", "old v1", "the machine's"],
+)
+def test_the_nearest_counter_is_asked(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    folders = [str(tmp_path / "own"), str(tmp_path)]
+    monkeypatch.setattr("llamasup.memory.host.cgroup_folders", lambda _: folders)
+    (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 70\n")
+    monkeypatch.setattr("llamasup.memory.host._VMSTAT", tmp_path / "vmstat")
+    _kill_counters.cache_clear()
+    try:
+        assert oom_kills() == expected
+    finally:
+        _kill_counters.cache_clear()
