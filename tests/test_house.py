@@ -79,6 +79,7 @@ PURE = (
     "memory.measured",
     "memory.room",
     "models.catalog",
+    "models.purpose",
     "pool.admission",
     "pool.queue",
     "pool.tally",

@@ -28,6 +28,7 @@ from llamasup.memory.host import free_memory
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.models.headers import stamp
+from llamasup.models.purpose import Purpose
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState
 
@@ -71,14 +72,21 @@ class Launcher:
                 self._known = identity, engine
             return self._known[1]
 
-    async def child(self, model: str, settings: ModelSettings, rung: Rung) -> Child:
+    async def child(
+        self,
+        model: str,
+        settings: ModelSettings,
+        rung: Rung,
+        purpose: Purpose = Purpose.GENERATE,
+    ) -> Child:
         """The next incarnation of `model`, on `rung`, not started. Raises ModelUnavailable."""
         engine = await self.engine()
         address = self._address(engine)
+        engine_args = self.config.engine.args
         launch = Launch(
             model=model,
             argv=argv(
-                engine, model, settings, rung, address, self._cache_ram(), self.config.engine.args
+                engine, model, settings, rung, address, self._cache_ram(), engine_args, purpose
             ),
             environment=self._environment(engine.program),
             address=address,
@@ -124,7 +132,9 @@ class Launcher:
         ]
         return json.dumps(depends_on)
 
-    async def breakdown(self, settings: ModelSettings, rung: Rung) -> Amounts | None:
+    async def breakdown(
+        self, settings: ModelSettings, rung: Rung, purpose: Purpose = Purpose.GENERATE
+    ) -> Amounts | None:
         """The engine's own word on what a child on `rung` would take, under its names of devices.
 
         None if it cannot be asked, or has no answer. Raises Unheard, and EngineUnusable.
@@ -135,9 +145,8 @@ class Launcher:
         if _ANSWERING not in engine.flags or word_after(args, FIT) == "off":
             return None
         address = self._private_address(engine)
-        words = argv(
-            engine, "", settings, rung, address, self._cache_ram(), self.config.engine.args
-        )
+        engine_args = self.config.engine.args
+        words = argv(engine, "", settings, rung, address, self._cache_ram(), engine_args, purpose)
         surroundings = self._environment(engine.program)
         surroundings.pop(CHILD_MODE, None)  # in which it logs as it likes
         rehearsal = Rehearsal([*words, _ANSWERING], surroundings, address)

@@ -35,6 +35,7 @@ from llamasup.memory.measured import counted, is_fresh
 from llamasup.memory.room import Amounts
 from llamasup.models.gguf import BadModelFile, Header
 from llamasup.models.headers import Headers
+from llamasup.models.purpose import Purpose, purpose_of
 from llamasup.state import Footprint, SourceName, State
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,10 @@ class Needs:
         header = (await self._headers.of(settings.path)).header
         return header.trained_context if header else None
 
+    async def purpose(self, settings: ModelSettings) -> Purpose:
+        """What the model is for, as its file says."""
+        return purpose_of((await self._headers.of(settings.path)).header)
+
     async def file_size(self, settings: ModelSettings) -> int:
         """Bytes of the model's file, all parts together; 0 if it cannot be read."""
         return (await self._headers.of(settings.path)).size
@@ -132,7 +137,8 @@ class Needs:
                 return known
             try:
                 whole = await self._whole(settings, rung)
-                answer = await self._launcher.breakdown(settings, whole)
+                purpose = await self.purpose(settings)
+                answer = await self._launcher.breakdown(settings, whole, purpose)
             except Unheard as error:
                 log.warning("the engine was not heard on %s: %s", settings.path.name, error)
                 self._rests_until = trio.current_time() + _REST

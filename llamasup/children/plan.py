@@ -82,7 +82,8 @@ class Plan:
 
     async def child(self, rung: Rung) -> Child:
         """The next incarnation, not started. Raises ModelUnavailable."""
-        return await self._launcher.child(self.model, self.settings, rung)
+        purpose = await self._needs.purpose(self.settings)
+        return await self._launcher.child(self.model, self.settings, rung, purpose)
 
     def circumstances(self) -> object:
         """Changes when a model that was given up deserves another try."""

@@ -5,17 +5,29 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung
+from llamasup.models.purpose import Purpose
 
 CHILD_MODE = "LLAMA_SERVER_ROUTER_PORT"
 """In "child mode" llama-server reports its loading, and ends when its stdin closes."""
 
 ALL_LAYERS = "999"
 """More layers than any model has: every build takes it for "all"."""
+
+
+_PURPOSES: Final = {
+    Purpose.GENERATE: (),
+    Purpose.EMBED: ("--embeddings",),
+    Purpose.RERANK: ("--reranking",),
+}
+_SAYS_ITS_PURPOSE: Final = frozenset(
+    {"--embedding", "--embeddings", "--rerank", "--reranking", "--pooling"}
+)
 
 
 def argv(
@@ -26,6 +38,7 @@ def argv(
     address: Address,
     cache_ram: int,
     engine_args: Sequence[str] = (),
+    purpose: Purpose = Purpose.GENERATE,
 ) -> list[str]:
     """How to launch `settings` on `rung`. The user's arguments come last, and so win."""
     words = [*engine.program.command, "--model", str(settings.path), *_where(address)]
@@ -48,6 +61,9 @@ def argv(
     add("--batch-size", settings.batch_size)
     # Unset, it would be 8 GiB of host memory for every child.
     add("--cache-ram", cache_ram >> 20)
+    if _SAYS_ITS_PURPOSE.isdisjoint([*engine_args, *settings.extra_args]):
+        for flag in _PURPOSES[purpose]:
+            add(flag)
     add("--metrics")
     add("--slots")
     return [*words, *engine_args, *settings.extra_args]

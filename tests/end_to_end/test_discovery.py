@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from tests.harness import FAKE, Journal, Llamasup, Reply, chat, counted, eventually, running
+from tests.models.shapes import bert
 
 CHAT = "/v1/chat/completions"
 
@@ -188,3 +190,20 @@ async def test_a_folder_may_come_later(
             return await listed(llamasup) == ["x"]
 
         await eventually(is_listed)
+
+
+async def test_models_that_embed_and_models_that_judge_are_served_as_such(
+    folder: Path, real: Mapping[str, object]
+) -> None:
+    """Started like others, an engine would abort on the one, and not answer for the other."""
+    bert().write(folder)
+    evolve(bert(4, judges=True), name="judge").write(folder)
+    async with running(real) as llamasup:
+        question = {"model": "bert", "input": ["hello", "you"]}
+        embedded = await llamasup.ask("POST", "/v1/embeddings", question)
+        assert embedded.status == 200, embedded.body
+        assert [len(entry["embedding"]) for entry in embedded.json()["data"]] == [32, 32]
+        question = {"model": "judge", "query": "hello", "documents": ["you", "me"]}
+        judged = await llamasup.ask("POST", "/v1/rerank", question)
+        assert judged.status == 200, judged.body
+        assert len(judged.json()["results"]) == 2

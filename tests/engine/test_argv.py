@@ -21,6 +21,7 @@ from llamasup.config.schema import ModelSettings
 from llamasup.engine.argv import argv, asks_for_keys, environment
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung, ladder
+from llamasup.models.purpose import Purpose
 from llamasup.states import ChildState
 
 FLAGS = frozenset(
@@ -116,6 +117,32 @@ def test_only_known_flags_are_used_and_the_users_arguments_come_last(
     own = said[: len(said) - len(engine_args) - len(settings.extra_args)]
     assert said == [*own, *engine_args, *settings.extra_args]
     assert {word for word in own if word.startswith("--")} <= engine.flags
+
+
+@pytest.mark.parametrize(
+    ("purpose", "flags"),
+    [
+        (Purpose.GENERATE, set()),
+        (Purpose.EMBED, {"--embeddings"}),
+        (Purpose.RERANK, {"--reranking"}),
+    ],
+)
+def test_the_engine_is_told_what_the_model_is_for_unless_the_operator_does(
+    purpose: Purpose, flags: set[str]
+) -> None:
+    its_own = {"--embeddings", "--reranking"}
+    engine = evolve(ENGINE, flags=FLAGS | its_own)
+
+    def told(*own: str, engine_args: tuple[str, ...] = ()) -> set[str]:
+        settings = evolve(SETTINGS, extra_args=own)
+        rung = first_rung(settings)
+        words = argv(engine, "qwen", settings, rung, SOCKET, CACHE_RAM, engine_args, purpose)
+        return its_own & {*words}
+
+    assert told() == flags
+    assert told("--pooling", "mean") == set()
+    assert told("--embeddings") == {"--embeddings"}
+    assert told(engine_args=("--rerank",)) == set()
 
 
 # --- the environment ---

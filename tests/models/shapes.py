@@ -64,7 +64,8 @@ class Shape:
         """All of the file but its weights."""
         own = {f"{self.architecture}.{key}": value for key, value in self.metadata.items()}
         general = {"general.architecture": self.architecture, "general.name": self.name}
-        return gguf_head({**general, **own, **tokenizer()}, self._described())
+        types = {"tokenizer.ggml.token_type_count": 2} if "bert" in self.architecture else {}
+        return gguf_head({**general, **own, **tokenizer(), **types}, self._described())
 
     def _described(self) -> Iterable[bytes]:
         offset = 0
@@ -573,6 +574,45 @@ def rwkv7() -> Shape:
     tensors |= {f"token_embd_norm.{kind}": (2048,) for kind in ("weight", "bias")}
     tensors |= {"output_norm.bias": (2048,)}
     return Shape("rwkv7", "rwkv7", metadata, tensors)
+
+
+def bert(pooling: int | None = 1, *, judges: bool = False) -> Shape:
+    """A small BERT, which embeds texts; or one that judges how well two texts fit."""
+    width, hidden, context = 32, 64, 512
+    weights = {
+        **{f"attn_{name}": (width, width) for name in ("q", "k", "v", "output")},
+        "ffn_up": (width, hidden),
+        "ffn_down": (hidden, width),
+        **norms(width, "attn_output_norm", "layer_output_norm"),
+    }
+    layer = {
+        f"{name}.{kind}": dimensions if kind == "weight" else dimensions[-1:]
+        for name, dimensions in weights.items()
+        for kind in ("weight", "bias")
+    }
+    tensors: dict[str, Dimensions] = {
+        "token_embd.weight": (width, VOCABULARY),
+        "token_types.weight": (width, 2),
+        "position_embd.weight": (width, context),
+        "token_embd_norm.weight": (width,),
+        "token_embd_norm.bias": (width,),
+        **{f"blk.{index}.{name}": layer[name] for index in range(2) for name in layer},
+    }
+    if judges:
+        tensors |= {"cls.weight": (width, width), "cls.bias": (width,)}
+        tensors |= {"cls.output.weight": (width, 1), "cls.output.bias": (1,)}
+    metadata: dict[str, Value] = {
+        "context_length": context,
+        "embedding_length": width,
+        "block_count": 2,
+        "feed_forward_length": hidden,
+        "attention.head_count": 4,
+        "attention.layer_norm_epsilon": 1e-12,
+        "attention.causal": False,
+    }
+    if pooling is not None:
+        metadata["pooling_type"] = pooling
+    return Shape("bert", "bert", metadata, tensors, matrices=F32)
 
 
 def projector(width: int, hidden: int, into: int) -> Shape:

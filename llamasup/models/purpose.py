@@ -1,0 +1,40 @@
+"""What a model is for: to go on with a text, to embed it, or to judge how well two fit. Pure.
+
+llama-server has to be told: it would abort on a model that embeds, and not answer for one that
+judges.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from llamasup.models.gguf import Header
+
+
+class Purpose(Enum):
+    """What a model is for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    RERANK = "rerank"
+
+
+_POOLING_BY_RANK: Final = 4
+_NO_POOLING: Final = (None, 0)
+_EMBED_ALWAYS: Final = {"gemma-embedding", "t5encoder"}
+_CLASSIFIER: Final = "cls."
+
+
+def purpose_of(header: Header | None) -> Purpose:
+    """By what its header says; one that cannot be read is taken for a model like most."""
+    if header is None:
+        return Purpose.GENERATE
+    pooling = header.own("pooling_type")
+    is_encoder = "bert" in header.architecture or header.architecture in _EMBED_ALWAYS
+    judges = any(tensor.name.startswith(_CLASSIFIER) for tensor in header.tensors)
+    if pooling == _POOLING_BY_RANK or (is_encoder and judges):
+        return Purpose.RERANK
+    if is_encoder or pooling not in _NO_POOLING:
+        return Purpose.EMBED
+    return Purpose.GENERATE
