@@ -136,6 +136,13 @@ class ModelNotFound(ClientError):
     code = "model_not_found"
 
 
+class RequestKillsEngine(ClientError):
+    """This very request has ended the engine, and again when it was tried alone."""
+
+    status = 422
+    code = "request_kills_engine"
+
+
 class ModelUnavailable(LlamasupError):
     """The model's engine could not be started, in the engine's own words."""
 

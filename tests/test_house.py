@@ -48,6 +48,7 @@ PURE = (
     "access.pages",
     "children.restarts",
     "children.signs",
+    "children.suspects",
     "config.addresses",
     "config.checks",
     "config.problems",

@@ -23,6 +23,7 @@ from llamasup import programs
 from llamasup.children import probe
 from llamasup.children.orphans import RunFolder
 from llamasup.children.slots import Slots
+from llamasup.children.suspects import Accused
 from llamasup.children.watchdog import Watch, watch
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Seconds
@@ -97,6 +98,15 @@ class Child:
         """Bytes of the host's memory that it held at most while it worked, known when it was told
         to go; 0 if they say nothing about what it needs."""
 
+        self.in_flight = 0
+        """How many requests used it when it was found to be dead, or as good as that."""
+
+        self.accused: list[Accused] = []
+        """Those of them that could be told."""
+
+        self.mourned = trio.Event()
+        """It is gone, and what that means for those who used it is known."""
+
         self.settled = trio.Event()
         """It is ready, or never will be."""
 
@@ -162,7 +172,9 @@ class Child:
     def stop(self, cause: Cause | None = None) -> None:
         """Begin to end it, for a cause or because it is wished: nobody new is let in."""
         self._leave_service()
-        self.cause = self.cause or cause
+        if self.cause is None and cause is not None:
+            self.cause = cause
+            self.in_flight = self.users
         self._life.cancel()
 
     def retire(self, cause: Cause, patience: float = math.inf) -> None:
@@ -194,6 +206,11 @@ class Child:
         if not self.users:
             self._unused.set()
 
+    async def until_unused(self) -> None:
+        """Return when no request uses it."""
+        if self.users:
+            await self._unused.wait()
+
     async def survived(self) -> bool:
         """It closed a connection without a word: is it still well? If not, return when it is gone.
 
@@ -212,8 +229,7 @@ class Child:
     async def _retire_when_told(self) -> None:
         await self._retired.wait()
         with self._farewell:
-            if self.users:
-                await self._unused.wait()
+            await self.until_unused()
         self.stop()
 
     async def _spawn(self) -> trio.Process | None:
@@ -249,6 +265,8 @@ class Child:
         finally:
             with trio.CancelScope(shield=True):
                 wished = process.returncode is None
+                if not wished and self.cause is None:
+                    self.in_flight = self.users
                 self._leave_service()
                 if wished:
                     self._weigh(process)

@@ -32,7 +32,9 @@ from llamasup.children.restarts import (
     after_failed_start,
     after_life,
     after_success,
+    after_verdict,
 )
+from llamasup.children.suspects import Suspects
 from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import (
     EngineUnusable,
@@ -50,6 +52,10 @@ from llamasup.states import ChildState, KeeperState, moved
 log = logging.getLogger(__name__)
 
 _NOTE_PATIENCE = 1.0
+_TESTIMONY_PATIENCE = 1.0
+
+_LAID_TO_REQUESTS = {Kind.CRASH, Kind.KILLED, Kind.HANG, Kind.UNKNOWN}
+"""Ends that a request may have caused, and not only want of memory or somebody's wish."""
 
 _ERRORS = {Kind.ENGINE_UNUSABLE: EngineUnusable, Kind.MISSING_FILE: ModelFileMissing}
 
@@ -104,6 +110,9 @@ class Keeper:
         self.last_failure: LlamasupError | None = None
         self.loads = 0
         self.record = Record()
+        self.suspects = Suspects()
+        """Requests that may have ended its children."""
+
         self._landlord = landlord
         self._nursery = nursery
         self._interested = 0
@@ -308,7 +317,10 @@ class Keeper:
             if child is None:
                 return False
             if load.settled.is_set():
-                self._mourn(child)
+                try:
+                    await self._mourn(child)
+                finally:
+                    child.mourned.set()
                 return child.cause is not None
             assert child.cause is not None  # it never got ready
             cause = child.cause
@@ -373,7 +385,7 @@ class Keeper:
             place.ready()
             await self._footing.held()
 
-    def _mourn(self, child: Child) -> None:
+    async def _mourn(self, child: Child) -> None:
         """It was ready, and is gone: decide with what the next one begins, and when."""
         cause = child.cause
         now = trio.current_time()
@@ -383,9 +395,29 @@ class Keeper:
             self.record = after_life(self.record, ready_for)
         elif not self._steps_down(cause):
             log.warning("%s died: %s", child, cause.words)
+            if cause.kind in _LAID_TO_REQUESTS and (explained := await self._inquest(child)):
+                self.record = after_verdict(after_life(self.record, ready_for), explained - 1)
+                return
             self.record = after_death(self.record, now, ready_for, random.random())
             message = f'model "{self.model}" died: {cause.words}'
             self.last_failure = ModelUnavailable(message)
+
+    async def _inquest(self, child: Child) -> int:
+        """How many deaths are laid to requests by that of this child; 0 if it is the model's.
+
+        They say themselves what they are, on their way out.
+        """
+        with trio.move_on_after(_TESTIMONY_PATIENCE):
+            await child.until_unused()
+        now = trio.current_time()
+        explained = self.suspects.note_death(child.accused, child.in_flight, now)
+        if explained:
+            log.warning(
+                "%s: %d deaths are laid to a request, which is refused for a while",
+                self.model,
+                explained,
+            )
+        return explained
 
     def _steps_down(self, cause: Cause) -> bool:
         """Take the next rung, if that is what the cause asks for and there is one."""

@@ -61,6 +61,11 @@ def after_death(record: Record, now: float, ready_for: float, jitter: float) -> 
     return _delayed(after_life(record, ready_for), now, jitter)
 
 
+def after_verdict(record: Record, deaths: int) -> Record:
+    """So many of those that were counted were a request's doing, and none of the model's."""
+    return evolve(record, deaths=max(record.deaths - deaths, 0))
+
+
 def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
     """A child died before it was ready. `jitter` is random, from 0 to 1."""
     if kind is Kind.SHORTAGE:

@@ -22,6 +22,7 @@ from llamasup.errors import (
 from llamasup.front import claims
 from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.connection import ClientLeft, Connection
+from llamasup.front.digests import Digest
 from llamasup.front.framing import Counted, FramingError
 from llamasup.front.openings import Opening, Seen
 from llamasup.front.refusals import Refusals
@@ -227,9 +228,11 @@ class Conversation:
         """Have a child answer; if it fails before the client has seen a byte, the next one."""
         desk = self._desk
         replays = desk.max_replays
+        digest = Digest(request)
         while True:
             model = await desk.roster.choose(goal.model)
-            async with self._lease(model, goal, request, opening) as lease:
+            lost: ChildLost | None = None
+            async with self._lease(model, goal, request, opening, digest) as lease:
                 try:
                     await relay(self._connection, request, lease, goal.target, opening)
                     return
@@ -238,16 +241,21 @@ class Conversation:
                     steps_down = lease.out_of_memory(str(error))
                     if not steps_down or not replays:
                         raise lease.exhausted(str(error)) from error
-                except ChildLost:
-                    # So that the next lease is not on a child whose death is not yet known.
-                    await lease.survived()
-                    if not replays:
-                        raise
+                except ChildLost as error:
+                    lease.broke_off()
+                    lost = error
+                except ReplyCut:
+                    lease.broke_off()
+                    raise
+            if lost is not None:
+                await lease.outcome()
+                if not replays:
+                    raise lost
             replays -= 1
             log.info("%s %s is sent again", *_said(request))
 
     def _lease(
-        self, model: str, goal: ToModel, request: Request, opening: Opening
+        self, model: str, goal: ToModel, request: Request, opening: Opening, digest: Digest
     ) -> Lease | Comforted:
         """A lease in this client's name; who waits for it may be told how long it will take."""
         desk = self._desk
@@ -256,6 +264,7 @@ class Conversation:
             goal.work,
             client=lambda: claims.client(request, self._connection.peer),
             priority=claims.priority(request),
+            digest=digest,
         )
         if desk.comforter is None or not goal.streams:
             return lease

@@ -15,6 +15,7 @@ from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import PoolSettings
 from llamasup.errors import LlamasupError, ModelNotLoaded, QueueFull, QueueTimeout, SlotsExhausted
+from llamasup.pool.dock import Dock
 from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
@@ -33,18 +34,26 @@ _LOOKS_AT_ONCE = 4
 class Visit:
     """One request's way through the gate, and back."""
 
-    __slots__ = ("answered", "child", "client", "failure", "priority", "ticket", "work")
+    __slots__ = ("alone", "answered", "child", "client", "failure", "priority", "ticket", "work")
 
     def __init__(self, work: Work, client: Callable[[], Client], priority: int) -> None:
         self.work = work
         self.client = client
         self.priority = priority
+        self.alone = False
+        """It may have ended an engine, and is let in beside none of the others."""
+
         self.child: Child | None = None
         """Whose guest it is, from the moment that it is let in."""
 
         self.failure: LlamasupError | None = None
         self.answered: trio.Event | None = None
         self.ticket: Ticket[Visit] | None = None
+
+    @property
+    def line(self) -> Work | None:
+        """Where it waits; None for those who are to be tried alone."""
+        return None if self.alone else self.work
 
 
 class Gate:
@@ -68,8 +77,9 @@ class Gate:
         self._settings = settings
         self._is_idle = is_idle
         self._queues = {
-            work: FairQueue[Visit](settings.max_queue) for work in (Work.GENERATE, Work.ASK)
+            line: FairQueue[Visit](settings.max_queue) for line in (None, Work.GENERATE, Work.ASK)
         }
+        self._dock = Dock(nursery, self._queues[None].__len__, self.admit)
         self._looks = 0
         self._has_usher = False
         self._interest = trio.CancelScope()
@@ -89,8 +99,8 @@ class Gate:
         Raises QueueFull, QueueTimeout, or why there will be no child. Cancelled, nothing is held.
         """
         child = self._open_to()
-        if child and not self._queues[visit.work] and _has_room(child, visit.work):
-            _let_in(visit, child)
+        if child and not self._queues[visit.line] and self._has_room(child, visit.line):
+            self._let_in(visit, child)
             return child
         self._join(visit)
         patience = self._settings.queue_timeout
@@ -108,6 +118,7 @@ class Gate:
         child = visit.child
         assert child is not None  # only guests leave
         child.leave()
+        self._dock.leaves(visit)
         if visit.work is Work.GENERATE:
             child.slots.give_back()
         if any(self._queues.values()):
@@ -148,17 +159,17 @@ class Gate:
         """For a client that waits: for what, and for how many others before it."""
         if not self._open_to():
             return self.keeper.outlook
-        before = visit.ticket and self._queues[visit.work].position(visit.ticket)
+        before = visit.ticket and self._queues[visit.line].position(visit.ticket)
         whose_turn = f"{before} before you" if before else "you are next"
         return f"waiting for a slot of {self.keeper.model}, {whose_turn}"
 
     def admit(self) -> None:
         """Let in as many of those who wait as there is room for."""
         if child := self._open_to():
-            for work, queue in self._queues.items():
-                while queue and _has_room(child, work):
+            for line, queue in self._queues.items():
+                while queue and self._has_room(child, line):
                     visit = queue.pop()
-                    _let_in(visit, child)
+                    self._let_in(visit, child)
                     _answer(visit)
         self._take_note()
 
@@ -168,8 +179,23 @@ class Gate:
         open_ = child is not None and child.state is ChildState.READY and not self.held
         return child if open_ else None
 
+    def _has_room(self, child: Child, line: Work | None) -> bool:
+        if not self._dock.lets_in(child, suspect=line is None):
+            return False
+        if line is Work.ASK:
+            return child.users - child.slots.taken < _QUESTIONS_AT_ONCE
+        return child.slots.free
+
+    def _let_in(self, visit: Visit, child: Child) -> None:
+        if visit.work is Work.GENERATE:
+            child.slots.take()
+        child.enter()
+        visit.child = child
+        if visit.alone:
+            self._dock.enters(visit)
+
     def _join(self, visit: Visit) -> None:
-        queue = self._queues[visit.work]
+        queue = self._queues[visit.line]
         # Where nobody may wait for a slot, somebody has to wait for the load all the same.
         queue.size = self._settings.max_queue or (0 if self._open_to() else 1)
         client = visit.client()
@@ -180,6 +206,8 @@ class Gate:
         except Crowded:
             raise self._full(len(queue)) from None
         visit.answered = trio.Event()
+        if visit.alone:
+            self._dock.is_awaited()
         self._take_note()
         if not self._has_usher:
             self._has_usher = True
@@ -210,7 +238,9 @@ class Gate:
                 self.leave(visit)
                 visit.child = None
             elif not visit.failure:
-                self._queues[visit.work].remove(visit.ticket)
+                self._queues[visit.line].remove(visit.ticket)
+                if visit.alone:
+                    self.admit()  # whoever waited for it
                 self._take_note()
             raise
 
@@ -248,19 +278,6 @@ class Gate:
             self.shut_out_since = None
         elif self.shut_out_since is None:
             self.shut_out_since = trio.current_time()
-
-
-def _has_room(child: Child, work: Work) -> bool:
-    if work is Work.GENERATE:
-        return child.slots.free
-    return child.users - child.slots.taken < _QUESTIONS_AT_ONCE
-
-
-def _let_in(visit: Visit, child: Child) -> None:
-    if visit.work is Work.GENERATE:
-        child.slots.take()
-    child.enter()
-    visit.child = child
 
 
 def _answer(visit: Visit) -> None:

@@ -7,8 +7,8 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import trio
 
@@ -16,6 +16,7 @@ from llamasup.access.keys import SECRETS
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
+from llamasup.children.suspects import Accused
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Config
 from llamasup.engine.failures import Verdict, verdict_on_reply
@@ -25,8 +26,12 @@ from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.queue import Client
 from llamasup.pool.residency import Residency
 from llamasup.pool.work import Work
+from llamasup.states import ChildState
 
 log = logging.getLogger(__name__)
+
+_VERDICT_PATIENCE = 2.0
+_TESTIMONY_PATIENCE = 3.0
 
 
 class Pool:
@@ -111,16 +116,23 @@ class Pool:
         return self._gates[model].waiting
 
     def lease(
-        self, model: str, work: Work, *, client: Callable[[], Client] = Client, priority: int = 0
+        self,
+        model: str,
+        work: Work,
+        *,
+        client: Callable[[], Client] = Client,
+        priority: int = 0,
+        digest: Callable[[], Awaitable[bytes]] | None = None,
     ) -> Lease:
         """A lease on `model` for `work`, to be entered.
 
         Who has to wait takes turns with other clients, and comes sooner with a higher `priority`;
-        whose it is, is asked for only then.
+        whose it is, is asked for only then. By its `digest` a request is known again that ended a
+        child; it is asked for only when there was a death. Without, none is laid to it.
         """
         if work is Work.LOOK:
-            return Glance(self._gates[model], Visit(work, client, priority))
-        return Lease(self._gates[model], Visit(work, client, priority))
+            return Glance(self._gates[model], Visit(work, client, priority), None)
+        return Lease(self._gates[model], Visit(work, client, priority), digest)
 
     def _gate(self, plan: Plan) -> Gate:
         keeper = Keeper(plan, self.residency, self._nursery)
@@ -131,13 +143,21 @@ class Lease:
     """Held from `async with`: a child that is ready and, where the work needs one, a slot of it.
 
     Entering loads the model and waits its turn. It raises ModelUnavailable if the model cannot be
-    started, QueueFull and QueueTimeout. Cancelled while waiting, it holds nothing.
+    started, QueueFull and QueueTimeout, and RequestKillsEngine if the request has ended children of
+    this model. Cancelled while waiting, it holds nothing.
+
+    Left after the child broke off, it takes a moment to say whose request that was, which may have
+    ended the child; cancelled or not.
     """
 
-    def __init__(self, gate: Gate, visit: Visit) -> None:
+    def __init__(
+        self, gate: Gate, visit: Visit, digest: Callable[[], Awaitable[bytes]] | None
+    ) -> None:
         self._gate = gate
         self._visit = visit
+        self._digest = digest
         self._child: Child
+        self._is_broken = False
 
     @property
     def address(self) -> Address:
@@ -189,12 +209,64 @@ class Lease:
         """The error for a request that no rung could answer."""
         return self._gate.keeper.exhausted(words)
 
+    def broke_off(self) -> None:
+        """The child ended its connection in the middle of an answer, or before it."""
+        self._is_broken = True
+
+    async def outcome(self) -> None:
+        """Afterwards: return when it is known what the end of the child means for the request.
+
+        Raises RequestKillsEngine if it is not to be sent again. It waits two seconds at most.
+        """
+        if self._child.state is not ChildState.READY:
+            with trio.move_on_after(_VERDICT_PATIENCE):
+                await self._child.mourned.wait()
+            await self._must_be_alone()
+
     async def __aenter__(self) -> Lease:
-        self._child = await self._gate.enter(self._visit)
-        return self
+        while True:
+            alone = self._visit.alone = await self._must_be_alone()
+            self._child = await self._gate.enter(self._visit)
+            try:
+                # What waited meanwhile, another one like it may have been tried.
+                is_suspect = await self._must_be_alone()
+            except BaseException:
+                self._gate.leave(self._visit)
+                raise
+            if alone or not is_suspect:
+                return self
+            self._gate.leave(self._visit)
+            self._visit.child = None
+
+    async def _must_be_alone(self) -> bool:
+        suspects = self._gate.keeper.suspects
+        if not suspects or (digest := await self._known_by()) is None:
+            return False
+        return suspects.must_be_alone(digest, self._visit.client(), trio.current_time())
+
+    async def _known_by(self) -> bytes | None:
+        """Its digest; None if there can be none, or none now, for want of a thread."""
+        if self._digest is not None:
+            with suppress(OSError):
+                return await self._digest()
+        return None
 
     async def __aexit__(self, *error: object) -> None:
-        self._gate.leave(self._visit)
+        try:
+            if self._is_broken:
+                await self._testify()
+            elif self._visit.alone and not any(error) and (digest := await self._known_by()):
+                self._gate.keeper.suspects.acquit(digest)
+        finally:
+            self._gate.leave(self._visit)
+
+    async def _testify(self) -> None:
+        """If the child is dead, or about to die, say what was in flight."""
+        deadline = trio.current_time() + _TESTIMONY_PATIENCE
+        with trio.CancelScope(shield=True, deadline=deadline):
+            if not await self._child.survived() and (digest := await self._known_by()):
+                client, alone = self._visit.client(), self._visit.alone
+                self._child.accused.append(Accused(digest, client, alone))
 
 
 class Glance(Lease):

@@ -15,6 +15,7 @@ from llamasup.children.restarts import (
     after_failed_start,
     after_life,
     after_success,
+    after_verdict,
 )
 from llamasup.engine.failures import Kind
 
@@ -56,6 +57,11 @@ def test_no_number_of_deaths_is_too_large(deaths: int, jitter: float, was_ready:
         after = after_failed_start(before, now=0.0, kind=Kind.SHORTAGE, jitter=jitter)
     assert after.deaths == deaths + 1
     assert 0 <= after.wait(0.0) <= LONGEST_PAUSE * 1.25
+
+
+def test_what_was_a_requests_doing_is_not_held_against_the_model() -> None:
+    assert after_verdict(Record(deaths=5), 2) == Record(deaths=3)
+    assert after_verdict(Record(deaths=1), 2) == Record()
 
 
 def test_five_starts_that_fail_in_a_row_are_enough() -> None:

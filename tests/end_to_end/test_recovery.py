@@ -38,7 +38,7 @@ async def test_a_request_whose_child_died_before_its_first_byte_is_answered_by_t
 
 
 async def test_a_request_is_sent_again_once_and_not_more(faking: Fake, journal: Journal) -> None:
-    async with running(faking("--fake-die-at-byte", "-1")) as llamasup:
+    async with running(faking("--fake-die-at-byte", "-1", "--fake-death", "close")) as llamasup:
         reply = await llamasup.ask("POST", "/v1/chat/completions", chat(5))
         assert (reply.status, reply.error["code"]) == (502, "engine_lost")
     assert len(journal.entries("died")) == 2

@@ -87,6 +87,7 @@ class Script:
     fake_first_byte_delay: float = 0.0
     fake_token_delay: float = 0.0
     fake_die_at_byte: int = NEVER  # of an answer's body; -1: before its head
+    fake_die_if: str = ""  # …only in answers to requests that hold this text
     fake_death: str = "kill"  # kill (the process), reset or close (the connection)
 
 
@@ -358,7 +359,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply_error(404, "not_found_error", "File Not Found")
 
     def generate(self, script: Script, path: str, request: dict[str, object]) -> None:
-        self.dies_at = script.fake_die_at_byte
+        if script.fake_die_if in json.dumps(request):
+            self.dies_at = script.fake_die_at_byte
         events, reply = GENERATION[path]
         self.server.log.flood(script.fake_flood)
         self.pause(script.fake_first_byte_delay)

@@ -1,0 +1,164 @@
+"""Requests that end engines: who is suspected, who is convicted, and what is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamasup.children.suspects import (
+    LONGEST_SENTENCE,
+    MEMORY,
+    MOST,
+    SENTENCE,
+    SUSPICION,
+    Accused,
+    Suspects,
+)
+from llamasup.errors import RequestKillsEngine
+
+
+def one(name: str, *, client: str = "somebody", alone: bool = False) -> Accused:
+    return Accused(name.encode(), client, alone)
+
+
+def is_suspected(suspects: Suspects, name: str, now: float, client: str = "another") -> bool:
+    return suspects.must_be_alone(name.encode(), client, now)
+
+
+def is_convicted(suspects: Suspects, name: str, now: float) -> bool:
+    try:
+        is_suspected(suspects, name, now)
+    except RequestKillsEngine:
+        return True
+    return False
+
+
+def test_nobody_is_suspected_before_a_death() -> None:
+    suspects = Suspects()
+    assert not suspects
+    assert not is_suspected(suspects, "a", 0)
+
+
+def test_one_death_is_no_proof_but_whoever_was_in_flight_is_tried_alone() -> None:
+    suspects = Suspects()
+    assert suspects.note_death([one("a"), one("b")], 2, 0) == 0
+    assert suspects
+    assert [is_suspected(suspects, name, 1) for name in "abc"] == [True, True, False]
+
+
+def test_a_second_death_convicts_and_says_what_is_so() -> None:
+    suspects = Suspects()
+    assert suspects.note_death([one("a")], 1, 0) == 0
+    assert suspects.note_death([one("a", alone=True)], 1, 10) == 2
+    with pytest.raises(RequestKillsEngine) as refusal:
+        is_suspected(suspects, "a", 10)
+    assert str(refusal.value) == (
+        "this very request has ended the engine 2 times; it is refused, and may be tried again in"
+        " 600 s"
+    )
+    assert (refusal.value.status, refusal.value.retry_after) == (422, SENTENCE)
+
+
+def test_a_conviction_clears_those_who_were_suspected_for_the_same() -> None:
+    suspects = Suspects()
+    suspects.note_death([one("a"), one("b"), one("c")], 3, 0)
+    suspects.note_death([one("a", alone=True)], 1, 1)
+    assert [is_suspected(suspects, name, 2) for name in "bc"] == [False, False]
+
+
+def test_a_death_in_a_trial_is_laid_to_the_one_on_trial() -> None:
+    suspects = Suspects()
+    suspects.note_death([one("a"), one("b")], 2, 0)
+    assert suspects.note_death([one("b"), one("a", alone=True)], 2, 1) == 2
+    assert is_convicted(suspects, "a", 1)
+    assert not is_suspected(suspects, "b", 1)
+
+
+def test_who_was_answered_when_it_was_alone_is_acquitted() -> None:
+    suspects = Suspects()
+    suspects.note_death([one("a")], 1, 0)
+    suspects.acquit(b"a")
+    assert not is_suspected(suspects, "a", 1)
+    suspects.acquit(b"never heard of")
+
+
+def test_deaths_that_are_far_apart_are_chance() -> None:
+    suspects = Suspects()
+    suspects.note_death([one("a", client="x")], 1, 0)
+    assert suspects.note_death([one("a", client="y")], 1, SUSPICION) == 0
+
+
+def test_who_does_it_again_is_refused_for_longer_each_time_within_bounds() -> None:
+    suspects, now = Suspects(), 0.0
+    suspects.note_death([one("a")], 1, now)
+    sentences = []
+    for _ in range(9):
+        assert suspects.note_death([one("a", alone=True)], 1, now) > 0
+        with pytest.raises(RequestKillsEngine) as refusal:
+            is_suspected(suspects, "a", now)
+        assert refusal.value.retry_after is not None
+        sentences.append(refusal.value.retry_after)
+        now += sentences[-1]
+        assert is_suspected(suspects, "a", now)
+    assert sentences[:3] == [SENTENCE, 2 * SENTENCE, 4 * SENTENCE]
+    assert sentences[-1] == LONGEST_SENTENCE
+
+
+def test_in_the_end_everything_is_forgotten() -> None:
+    suspects = Suspects()
+    suspects.note_death([one("a")], 1, 0)
+    suspects.note_death([one("a", alone=True)], 1, 0)
+    assert is_suspected(suspects, "a", SENTENCE + MEMORY - 1)
+    assert not is_suspected(suspects, "a", SENTENCE + MEMORY)
+    assert not suspects
+
+
+def test_a_client_that_ends_the_engine_with_ever_new_requests_is_tried_alone() -> None:
+    suspects = Suspects()
+    for now, name in enumerate("ab"):
+        assert not is_suspected(suspects, name, now, "villain")
+        suspects.note_death([one(name, client="villain")], 1, now)
+    assert is_suspected(suspects, "c", 2, "villain")
+    assert not is_suspected(suspects, "c", 2, "somebody else")
+    assert suspects.note_death([one("c", client="villain", alone=True)], 1, 3) == 1
+    assert is_convicted(suspects, "c", 4)
+    assert not is_suspected(suspects, "d", 3 + SUSPICION, "villain")
+
+
+def test_the_same_request_twice_makes_nobody_notorious() -> None:
+    suspects = Suspects()
+    suspects.note_death([one("a")], 1, 0)
+    suspects.note_death([one("a", alone=True)], 1, 1)
+    assert not is_suspected(suspects, "b", 2, "somebody")
+
+
+def test_who_was_beside_others_is_not_notorious_for_it() -> None:
+    suspects = Suspects()
+    for now in range(3):
+        suspects.note_death([one(f"a{now}"), one(f"b{now}", client="other")], 2, now)
+    assert not is_suspected(suspects, "c", 3, "somebody")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(st.integers(0, 400), st.integers(0, 400), st.booleans()), max_size=9
+            ),
+            st.floats(0, 2000),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_happens_little_is_kept_and_no_death_is_explained_that_was_none(
+    history: list[tuple[list[tuple[int, int, bool]], float]],
+) -> None:
+    suspects, now, explained = Suspects(), 0.0, 0
+    for deaths, (accused, pause) in enumerate(history, start=1):
+        now += pause
+        those = [Accused(b"%d" % digest, client, alone) for digest, client, alone in accused]
+        explained += suspects.note_death(those, len(those), now)
+        assert explained <= deaths
+        assert len(suspects._files) <= MOST
+        assert len(suspects._clients) <= MOST

@@ -1,0 +1,93 @@
+"""A request that ends the engine answers for itself: neither the model nor the others do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+import pytest
+import trio
+
+from tests.harness import Journal, Llamasup, Reply, chat, counted, running
+
+Fake = Callable[..., Mapping[str, object]]
+
+CHAT = "/v1/chat/completions"
+POISON = {"prompt": "x", "n_predict": 4, "grammar": "root ::= " + "(" * 500_000}
+"""llama.cpp reads grammars recursively. 20,000 are the end of a llama-server's stack."""
+
+
+async def poison(llamasup: Llamasup, **more: object) -> Reply:
+    return await llamasup.ask("POST", "/completion", {**POISON, **more})
+
+
+async def test_a_real_engine_that_a_request_ends_answers_all_others(
+    counting: dict[str, object],
+) -> None:
+    async with running(counting) as llamasup:
+        answers: list[Reply] = []
+
+        async def ask() -> None:
+            answers.append(await llamasup.ask("POST", CHAT, chat(30, stream=False)))
+
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poison, llamasup)
+                for _ in range(4):
+                    nursery.start_soon(ask)
+        assert [reply.status for reply in answers] == [200] * 12
+        refused = await poison(llamasup)
+        assert (refused.status, refused.error["code"]) == (422, "request_kills_engine")
+        assert "ended the engine 2 times" in refused.error["message"]
+        loads = (await llamasup.model_status("count"))["loads"]
+        assert loads == 3  # the first one, and one for each of two deaths
+        reply = await llamasup.ask("POST", CHAT, chat(10))
+        assert reply.text() == counted(10)
+
+
+async def test_one_client_with_ever_new_poison_takes_no_model_from_the_others(
+    faking: Fake, journal: Journal
+) -> None:
+    deadly = faking("--fake-die-at-byte", "-1", "--fake-die-if", "poison", parallel=4)
+    async with running({**deadly, "recovery.patience": 3}) as llamasup:
+        for number in range(6):
+            body = chat(3, stream=False, user=f"poison {number}")
+            key = {"Authorization": "Bearer villain"}
+            bad = await llamasup.ask("POST", CHAT, body, key)
+            assert bad.status == 422
+            good = await llamasup.ask("POST", CHAT, chat(5))
+            assert good.text() == counted(5)
+        # Two for each at first, then one: what such a client sends is not tried twice.
+        assert len(journal.entries("died")) == 2 + 2 + 4
+
+
+async def test_a_death_that_no_request_has_caused_condemns_none(
+    faking: Fake, journal: Journal
+) -> None:
+    async with running(faking("--fake-first-byte-delay", "0.5")) as llamasup:
+        async with trio.open_nursery() as nursery:
+            replies: list[Reply] = []
+
+            async def ask() -> None:
+                replies.append(await llamasup.ask("POST", CHAT, chat(5)))
+
+            nursery.start_soon(ask)
+            pid = (await journal.first("request"))["pid"]
+            os.kill(pid, signal.SIGKILL)
+        assert replies[0].text() == counted(5)
+        assert (await llamasup.ask("POST", CHAT, chat(5))).status == 200
+
+
+@pytest.mark.parametrize("size", [100, 3 << 20])
+async def test_what_was_convicted_is_refused_without_the_engine(
+    faking: Fake, journal: Journal, size: int
+) -> None:
+    deadly = faking("--fake-die-at-byte", "-1", "--fake-die-if", "poison")
+    body = chat(3, user="poison" + "x" * size)
+    async with running(deadly) as llamasup:
+        for _ in range(3):
+            reply = await llamasup.ask("POST", CHAT, body)
+            assert (reply.status, reply.error["code"]) == (422, "request_kills_engine")
+        assert reply.headers["retry-after"]
+    assert len(journal.entries("died")) == 2
