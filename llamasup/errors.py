@@ -143,6 +143,17 @@ class RequestKillsEngine(ClientError):
     code = "request_kills_engine"
 
 
+class TaskFell(LlamasupError):
+    """A task of ours that should have seen to it fell; the log says how. Asking again is fine."""
+
+
+class Shortage(LlamasupError):
+    """We lack a thread, a descriptor or the like to answer this. That passes."""
+
+    status = 503
+    code = "shortage"
+
+
 class ModelUnavailable(LlamasupError):
     """The model's engine could not be started, in the engine's own words."""
 

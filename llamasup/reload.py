@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from llamasup import threads
+from llamasup import tending, threads
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.plan import Plan
@@ -127,8 +127,8 @@ class Follower:
     async def follow(self, running: Running) -> None:
         """Follow until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._heed, running)
-            nursery.start_soon(self._watch, running)
+            nursery.start_soon(tending.again, "who heeds hangups", self._heed, running)
+            nursery.start_soon(tending.again, "who watches the file", self._watch, running)
 
     async def _heed(self, running: Running) -> None:
         """Load it again at each signal, changed or not."""

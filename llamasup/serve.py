@@ -23,6 +23,7 @@ import attrs
 import platformdirs
 import trio
 
+from llamasup import tending
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
@@ -82,7 +83,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop.heed, signals)
             if os.getpid() == 1:
-                nursery.start_soon(reap_orphans)
+                nursery.start_soon(tending.again, "who reaps orphans", reap_orphans)
             with stop.hurry:
                 await sweep(left, config.recovery.leftover_patience)
                 launcher = Launcher(config, environ, cache, run_folder)
@@ -166,8 +167,8 @@ async def _serve(
         app = ControlApp(running, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket)
         await children.start(control.run)
-        children.start_soon(_look_at_engine, launcher)
-        children.start_soon(notifier.keep_telling, pool.summary)
+        children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)
+        children.start_soon(tending.again, "who tells systemd", notifier.keep_telling, pool.summary)
         pool.preload(config.pool.preload)
         desk = Desk(config.server, config.recovery.max_replays, roster, pool, control)
         front = Front(desk, doors)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import trio
 
+from llamasup.tending import tell_of_fall
+
 log = logging.getLogger(__name__)
 
 
@@ -53,5 +55,13 @@ class Notifier:
         if not self._watchdog:
             return
         while True:
-            self.tell("WATCHDOG=1", f"STATUS={status()}")
+            self.tell("WATCHDOG=1", f"STATUS={_said(status)}")
             await trio.sleep(self._watchdog / 2)
+
+
+def _said(status: Callable[[], str]) -> str:
+    """That we cannot say how we live is no sign that we do not."""
+    try:
+        return status()
+    except Exception as error:
+        return tell_of_fall("the status for systemd", error)

@@ -20,6 +20,7 @@ ROOMS = (
     "states",
     "shortages",
     "logs",
+    "tending",
     "threads",
     "ownership",
     "config",

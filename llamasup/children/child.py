@@ -19,7 +19,7 @@ from contextlib import suppress
 import trio
 from attrs import frozen
 
-from llamasup import programs
+from llamasup import programs, tending
 from llamasup.children import probe
 from llamasup.children.orphans import RunFolder
 from llamasup.children.slots import Slots
@@ -167,7 +167,7 @@ class Child:
             forget_peak(process.pid)
             self.settled.set()
             incarnation.start_soon(self._retire_when_told)
-            await watch(self, self.launch.watch)
+            await tending.again(f"the watchdog of {self}", watch, self, self.launch.watch)
 
     def stop(self, cause: Cause | None = None) -> None:
         """Begin to end it, for a cause or because it is wished: nobody new is let in."""
@@ -389,7 +389,12 @@ class Child:
                 while data := await pipe.receive_some(_READ_SIZE):
                     if self.state is ChildState.STARTING:
                         self.last_progress = trio.current_time()
-                    self._heed(reader.feed(bytes(data)))
+                    try:
+                        self._heed(reader.feed(bytes(data)))
+                    except Exception as error:
+                        # Were it not read on, the child would stand still with a full pipe.
+                        tending.tell_of_fall(f"the reader of {self}'s log", error, ", and reads on")
+                        reader = LogReader()
             self._heed(reader.end())
         self._pumps.discard(pump)
         if not self._pumps:

@@ -22,6 +22,7 @@ from typing import Protocol
 import trio
 from attrs import evolve
 
+from llamasup import tending
 from llamasup.children.child import Child
 from llamasup.children.footing import Footing
 from llamasup.children.needs import Needed
@@ -44,6 +45,7 @@ from llamasup.errors import (
     ModelUnavailable,
     NotAdmitted,
     OutOfMemory,
+    TaskFell,
 )
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Room
@@ -262,7 +264,8 @@ class Keeper:
             raise self._not_yet(wait)
         self._load = load = _Load()
         self.state = moved(self.state, KeeperState.LOADING)
-        self._nursery.start_soon(self._keep, load, wait, name=f"keeper of {self.model}")
+        name = f"keeper of {self.model}"
+        self._nursery.start_soon(tending.alone, name, self._keep, load, wait, name=name)
         return load
 
     def _not_yet(self, wait: float) -> LlamasupError:
@@ -288,9 +291,14 @@ class Keeper:
             self._note_failed_start(cause)
             self._fail(load, cause)
             missed = True
+        except Exception as error:
+            self._fall(load, error)
+            missed = True
         finally:
             self.child = self._load = None
-            failed = load.failure is not None and not load.outdated
+            # Who has been ready did not fail to load, whatever it fell by.
+            is_loading = self.state is KeeperState.LOADING
+            failed = is_loading and load.failure is not None and not load.outdated
             if load.outdated:
                 self._forget()
             self.state = moved(self.state, KeeperState.FAILED if failed else KeeperState.UNLOADED)
@@ -298,6 +306,14 @@ class Keeper:
             load.over.set()
         if self.plan.preloaded and (missed or load.outdated) and not self.record.given_up:
             await self._restart()
+
+    def _fall(self, load: _Load, error: Exception) -> None:
+        """It costs this load. That the next one may fall likewise, its pause allows for."""
+        load.failure = TaskFell(f'the keeper of "{self.model}" fell')  # whatever follows here
+        why = tending.tell_of_fall(f"the keeper of {self.model}", error)
+        cause = Cause(Kind.SHORTAGE, why)
+        self._note_failed_start(cause)
+        self._fail(load, cause)
 
     async def _restart(self) -> None:
         """A preloaded model comes back without being asked for."""

@@ -9,37 +9,42 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 
 import trio
 from attrs import define, field
 
-from llamasup import __version__, threads
+from llamasup import __version__
 from llamasup.access import pages
 from llamasup.access.keys import Tries, header
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config
 from llamasup.control import model_fits, posted
-from llamasup.errors import ClientError, EngineUnusable, Forbidden, LlamasupError, OperatorError
+from llamasup.errors import (
+    ClientError,
+    EngineUnusable,
+    Forbidden,
+    LlamasupError,
+    OperatorError,
+    Shortage,
+)
 from llamasup.front.requests import CLIENT
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.contexts import TrainedContexts
 from llamasup.pool.fits import survey
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
+from llamasup.shortages import is_shortage
 
 log = logging.getLogger(__name__)
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-
-_READING: Final = 0.1
-"""Seconds for which a listing may read the headers of models that are new."""
-
 
 _NOT_WRITTEN: Final = (
     "it is not written to any file: the next change of the configuration's file, a SIGHUP or a"
@@ -75,7 +80,8 @@ class ControlApp:
             await _live(receive, send)
             return
         try:
-            status, document = await self._answer(scope, receive)
+            with _shortages_told():
+                status, document = await self._answer(scope, receive)
         except LlamasupError as error:
             await _reply(send, error.status, json.loads(error.body()), error.retry_after)
         else:
@@ -134,7 +140,7 @@ class ControlApp:
 
     async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
         files = [keeper.plan.settings.path for keeper in keepers]
-        trained = await threads.run(self._trained.known, files, _READING)
+        trained = await self._trained.of(files)
         return [self._entry(keeper, trained.get(keeper.plan.settings.path)) for keeper in keepers]
 
     def _entry(self, keeper: Keeper, trained: int | None) -> object:
@@ -230,6 +236,16 @@ class ControlApp:
                 "slots_taken": child.slots.taken,
             },
         }
+
+
+@contextmanager
+def _shortages_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not is_shortage(error):
+            raise
+        raise Shortage(f"this cannot be answered now: {error.strerror}") from error
 
 
 async def _live(receive: Receive, send: Send) -> None:

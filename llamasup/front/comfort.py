@@ -6,6 +6,7 @@ request no task of its own, and no comment is ever cancelled halfway.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from contextlib import suppress
 
@@ -15,6 +16,8 @@ from llamasup.config.schema import Seconds
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.openings import Opening
 from llamasup.pool.pool import Lease
+
+log = logging.getLogger(__name__)
 
 
 class Comforter:
@@ -45,7 +48,11 @@ class Comforter:
                 return
             self._due[client] = now + self._interval
             self._due.move_to_end(client)
-            client.comfort()
+            try:
+                client.comfort()
+            except Exception:
+                # Whom we cannot speak to shall not cost the others their comfort.
+                log.exception("a client that waits cannot be comforted")
 
     def dismiss(self) -> None:
         """Nobody comes any more; those who wait are still spoken to."""

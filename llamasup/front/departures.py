@@ -33,12 +33,13 @@ class Departures:
 
     @contextmanager
     def cancelling(self, sock: socket.socket) -> Iterator[trio.CancelScope]:
-        """A scope that is cancelled when the client at `sock` leaves."""
+        """A scope that is cancelled when the client at `sock` leaves. Raises OSError where
+        the kernel watches no more."""
         descriptor = sock.fileno()
         with trio.CancelScope() as scope:
             self._scopes[descriptor] = scope
-            self._events.add(descriptor)
             try:
+                self._events.add(descriptor)
                 yield scope
             finally:
                 # Closing the socket takes it out of the kernel's list.

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import trio
 
+from llamasup import tending
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
 from llamasup.config.schema import Server
 from llamasup.errors import LlamasupError, OperatorError, ShuttingDown
@@ -217,9 +218,9 @@ class Front:
         """
         async with trio.open_nursery() as self._lookout:
             lookout = self._lookout
-            lookout.start_soon(self._departures.watch)
+            lookout.start_soon(tending.again, "the lookout for clients", self._departures.watch)
             if self._desk.comforter is not None:
-                lookout.start_soon(self._desk.comforter.run)
+                lookout.start_soon(tending.again, "the comforter", self._desk.comforter.run)
             async with trio.open_nursery() as conversations:
                 while not self._desk.closing:
                     await self._watch_doors(conversations)
@@ -229,7 +230,7 @@ class Front:
         with trio.CancelScope() as self._watching:
             async with trio.open_nursery() as doors:
                 for listener in self._doors.listeners:
-                    doors.start_soon(self._accept, listener, conversations)
+                    doors.start_soon(tending.again, "a door", self._accept, listener, conversations)
                 await trio.sleep_forever()
 
     def move(self, addresses: Sequence[str]) -> None:
@@ -251,7 +252,7 @@ class Front:
         before = desk.comforter
         desk.adopt(settings, max_replays)
         if desk.comforter is not None and desk.comforter is not before:
-            self._lookout.start_soon(desk.comforter.run)
+            self._lookout.start_soon(tending.again, "the comforter", desk.comforter.run)
 
     def close(self) -> None:
         """Accept no more and end the idle conversations; the others end after their answer."""
@@ -275,7 +276,11 @@ class Front:
                         break
                     # Anything else is about the one client that left before it was accepted.
                     continue
-                self._receive(sock, conversations)
+                try:
+                    self._receive(sock, conversations)
+                except BaseException:
+                    sock.close()
+                    raise
 
     def _receive(self, sock: socket.socket, conversations: trio.Nursery) -> None:
         sock.setblocking(False)

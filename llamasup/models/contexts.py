@@ -2,17 +2,28 @@
 
 A header takes tens of milliseconds, and there may be thousands. So they are read when somebody
 asks, for a moment only, and remembered for as long as the file stays the same: what is not known
-to the first who asks is known to a later one.
+to the first who asks is known to a later one. A disk that does not answer takes a moment, too, and
+one thread for as long as it hangs: meanwhile what was known is believed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
+import trio
+
+from llamasup import threads
 from llamasup.models.gguf import BadModelFile, header_of
 from llamasup.models.headers import stamp
+
+READING: Final = 0.1
+"""Seconds for which a listing may read the headers of models that are new."""
+
+PATIENCE: Final = 1.0
+"""Seconds after which a listing does without them."""
 
 
 class TrainedContexts:
@@ -20,6 +31,17 @@ class TrainedContexts:
 
     def __init__(self) -> None:
         self._read: dict[Path, tuple[object, int | None]] = {}
+        self._thread = trio.CapacityLimiter(1)
+
+    async def of(self, files: Sequence[Path]) -> Mapping[Path, int]:
+        """The contexts of those that are known, or can be read in a moment."""
+        try:
+            return await threads.run(
+                self.known, files, READING, limiter=self._thread, patience=PATIENCE
+            )
+        except OSError:
+            read = {file: self._read[file][1] for file in files if file in self._read}
+            return {file: context for file, context in read.items() if context}
 
     def known(self, files: Iterable[Path], within: float) -> Mapping[Path, int]:
         """The contexts of those that are known, or can be read in so many seconds.

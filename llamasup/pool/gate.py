@@ -11,10 +11,18 @@ from contextlib import contextmanager
 
 import trio
 
+from llamasup import tending
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import PoolSettings
-from llamasup.errors import LlamasupError, ModelNotLoaded, QueueFull, QueueTimeout, SlotsExhausted
+from llamasup.errors import (
+    LlamasupError,
+    ModelNotLoaded,
+    QueueFull,
+    QueueTimeout,
+    SlotsExhausted,
+    TaskFell,
+)
 from llamasup.pool.dock import Dock
 from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
 from llamasup.pool.work import Work
@@ -211,7 +219,8 @@ class Gate:
         self._take_note()
         if not self._has_usher:
             self._has_usher = True
-            self._nursery.start_soon(self._usher, name=f"usher of {self.keeper.model}")
+            name = f"usher of {self.keeper.model}"
+            self._nursery.start_soon(tending.alone, name, self._usher, name=name)
 
     def _displace(self, queue: FairQueue[Visit], client: Client) -> None:
         """Somebody who has more that wait than `client` has one of them refused in its stead."""
@@ -246,12 +255,17 @@ class Gate:
 
     async def _usher(self) -> None:
         """As long as somebody waits, have a child loaded; and again when that one is going."""
-        while self.waiting:
-            if child := await self._fetched():
-                self.admit()
-                await child.slots.closed.wait()
-                self._take_note()
-        self._has_usher = False
+        try:
+            while self.waiting:
+                if child := await self._fetched():
+                    self.admit()
+                    await child.slots.closed.wait()
+                    self._take_note()
+        except Exception:
+            self.turn_away(TaskFell(f'the usher of "{self.keeper.model}" fell; ask again'))
+            raise
+        finally:
+            self._has_usher = False
 
     async def _fetched(self) -> Child | None:
         with trio.CancelScope() as self._interest:

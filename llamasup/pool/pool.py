@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 
 import trio
 
+from llamasup import tending
 from llamasup.access.keys import SECRETS
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
@@ -45,7 +46,7 @@ class Pool:
         self._gates: dict[str, Gate] = {}
         self.residency = Residency(config, self._gates, gauge)
         self.adopt(plans)
-        nursery.start_soon(self.residency.run)
+        nursery.start_soon(tending.again, "the residency's clock", self.residency.run)
 
     @property
     def keepers(self) -> dict[str, Keeper]:
@@ -74,7 +75,7 @@ class Pool:
         if gate.keeper.idle:
             del self._gates[gate.keeper.model]
         else:
-            self._nursery.start_soon(self._until_gone, gate)
+            self._nursery.start_soon(tending.alone, "a farewell", self._until_gone, gate)
 
     async def _until_gone(self, gate: Gate) -> None:
         """A model is seen while its child is there. It may have come back meanwhile."""
@@ -94,7 +95,8 @@ class Pool:
         """Load these without being asked for them."""
         for model in models:
             if model in self._gates:
-                self._nursery.start_soon(self._preload, self._gates[model].keeper)
+                keeper = self._gates[model].keeper
+                self._nursery.start_soon(tending.alone, "a preload", self._preload, keeper)
             else:
                 log.warning("%s cannot be preloaded: there is no such model", model)
 

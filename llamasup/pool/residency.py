@@ -187,10 +187,10 @@ class Residency:
         await trio.lowlevel.checkpoint_if_cancelled()  # nobody goes for the sake of nobody
         model = keeper.model
         self._requests[model] = request = _Request(self._gates[model], needed)
-        self.reconsider()
         try:
+            self.reconsider()
             await request.decided.wait()
-        except trio.Cancelled:
+        except BaseException:
             if request.place:
                 del self.places[model]
             self._requests.pop(model, None)

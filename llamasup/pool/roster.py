@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from llamasup import tending
 from llamasup.children.plan import Plan
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError
@@ -70,7 +71,8 @@ class Roster:
             if trio.current_time() < self._not_before:
                 return
             self._looked = trio.Event()
-            self._nursery.start_soon(self._look, self._looked, name="look at the shelf")
+            name = "look at the shelf"
+            self._nursery.start_soon(tending.alone, name, self._look, self._looked, name=name)
         await self._looked.wait()
 
     async def _look(self, looked: trio.Event) -> None:

@@ -1,0 +1,73 @@
+"""Tasks of ours that fall, by a mistake of ours or a want of something, and what follows of it.
+
+Most fall alone: their client or their model is told, and can ask again. Those that all depend on
+begin again, ever more seldom, but for as long as llamasup runs: to give one up would mean that
+nothing idles out any more, or that nobody notices clients that leave, until the next restart. The
+architecture page says which task is of which kind, and which few end llamasup.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from llamasup.errors import LlamasupError
+from llamasup.shortages import is_shortage
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 60.0
+"""Seconds; a task that ran for as long was well."""
+
+Task = Callable[..., Awaitable[object]]
+
+
+async def alone(what: str, task: Task, *arguments: object) -> None:
+    """Run it. If it falls, the log says so, and nobody falls with it. Cancelled, so is the task."""
+    try:
+        await task(*arguments)
+    except* Exception as errors:
+        tell_of_fall(what, errors)
+
+
+async def again(what: str, task: Task, *arguments: object) -> None:
+    """Run it until it returns, and begin it again whenever it falls: after 0.1, 0.2 … 60 s.
+
+    Cancelled, so is the task. It has to be one that can be begun anew.
+    """
+    pause = FIRST_PAUSE
+    while True:
+        began = trio.current_time()
+        try:
+            await task(*arguments)
+            return
+        except* Exception as errors:
+            if trio.current_time() - began >= LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            tell_of_fall(what, errors, f", and begins again in {pause:g} s")
+        await trio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def sole(error: Exception) -> Exception:
+    """The error that nurseries have wrapped, if it is one."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def tell_of_fall(what: str, error: Exception, then: str = "") -> str:
+    """Log it, a mistake of ours with its traceback; and return why, for whoever is told."""
+    error = sole(error)
+    if isinstance(error, OSError) and is_shortage(error):
+        log.error("%s fell (%s)%s", what, error.strerror, then)
+        return error.strerror or str(error)
+    if isinstance(error, LlamasupError):
+        log.error("%s fell (%s)%s", what, error, then)
+        return str(error)
+    log.error("%s fell%s", what, then, exc_info=error)
+    return f"a mistake of ours, {type(error).__name__}: the log says more"
