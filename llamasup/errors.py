@@ -210,6 +210,13 @@ class SlotsExhausted(QueueFull):
     code = "slots_exhausted"
 
 
+class ControlTimeout(LlamasupError):
+    """llamasup itself took too long to answer a question about itself."""
+
+    status = 504
+    code = "control_timeout"
+
+
 class QueueTimeout(LlamasupError):
     """The request waited for `pool.queue_timeout`, and its turn did not come."""
 

@@ -34,6 +34,7 @@ from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
 from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError
+from llamasup.front.bodies import Bodies
 from llamasup.front.conversation import Desk
 from llamasup.front.listener import Doors, Front, bound_address
 from llamasup.memory.gauge import Gauge
@@ -170,7 +171,8 @@ async def _serve(
         children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)
         children.start_soon(tending.again, "who tells systemd", notifier.keep_telling, pool.summary)
         pool.preload(config.pool.preload)
-        desk = Desk(config.server, config.recovery.max_replays, roster, pool, control)
+        bodies = Bodies(config.server.body_memory, cache_folder(config) / "bodies")
+        desk = Desk(config.server, config.recovery.max_replays, roster, pool, control, bodies)
         front = Front(desk, doors)
         running.serve(front, stop, prepare)
         async with trio.open_nursery() as nursery:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -183,8 +184,10 @@ class Reply:
 class Client:
     """A raw connection: sends what it is told, reads replies strictly, leaves as it is told."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, source: str | None = None) -> None:
+        """It comes from `source`: all of 127.0.0.0/8 is ours on Linux."""
         self._address = address
+        self._source = source
         self._stream: trio.SocketStream
         self.unread = bytearray()
 
@@ -192,7 +195,9 @@ class Client:
         if isinstance(self._address, UnixAddress):
             self._stream = await trio.open_unix_socket(self._address.path)
         else:
-            self._stream = await trio.open_tcp_stream(self._address.host, self._address.port)
+            self._stream = await trio.open_tcp_stream(
+                self._address.host, self._address.port, local_address=self._source
+            )
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -463,6 +468,42 @@ def oddly_named() -> Iterator[subprocess.Popen[bytes]]:
         assert cut in Path(f"/proc/{process.pid}/stat").read_bytes()
         yield process
         process.kill()
+
+
+class Holdups(trio.abc.Instrument):
+    """How long each task has held up all others at most, from one checkpoint to the next."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, float] = {}
+        self._began: float | None = None
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Trio says so."""
+        self._began = time.thread_time()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Trio says so."""
+        if self._began is not None:  # this began to look in the middle of a step
+            took = time.thread_time() - self._began
+            self._steps[task.name] = max(took, self._steps.get(task.name, 0.0))
+
+    def longest(self, task: str = "") -> float:
+        """The longest step, in seconds of CPU, of tasks with these words in their names."""
+        return max((took for name, took in self._steps.items() if task in name), default=0.0)
+
+
+@contextmanager
+def loop_holdups() -> Iterator[Holdups]:
+    """What holds up the event loop within the block, in CPU time: other processes do not count.
+
+    A test is a task, too: `holdups.longest("Front._attend")` are the conversations alone.
+    """
+    holdups = Holdups()
+    trio.lowlevel.add_instrument(holdups)
+    try:
+        yield holdups
+    finally:
+        trio.lowlevel.remove_instrument(holdups)
 
 
 def is_alive(pid: int) -> bool:

@@ -74,6 +74,7 @@ class Server:
     )
     max_head: Bytes = field(default=Bytes(64 << 10), validator=at_least(1))
     max_body: Bytes = field(default=Bytes(64 << 20), validator=at_least(1))
+    body_memory: Bytes = field(default=Bytes(256 << 20), validator=at_least(4 << 20))
     head_timeout: Seconds = field(default=Seconds(15), validator=above_zero)
     body_timeout: Seconds = field(default=Seconds(30), validator=above_zero)
     idle_timeout: Seconds = field(default=Seconds(75), validator=above_zero)

@@ -51,16 +51,21 @@ class Connection:
         """Wait until the inbox has grown. Raises ClientLeft at the end."""
         while True:
             await trio.lowlevel.wait_readable(self._sock)
-            try:
-                data = sockets.read(self._sock)
-            except (BlockingIOError, InterruptedError):
-                continue
-            except OSError as error:
-                raise ClientLeft from error
-            if not data:
-                raise ClientLeft
-            self.inbox += data
-            return
+            if self.look():
+                return
+
+    def look(self) -> bool:
+        """Has the inbox grown, now that what has come is in it? Raises ClientLeft at the end."""
+        try:
+            data = sockets.read(self._sock)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            raise ClientLeft from error
+        if not data:
+            raise ClientLeft
+        self.inbox += data
+        return True
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Raises ClientLeft, also when nothing moved for `send_timeout`.

@@ -11,25 +11,27 @@ import trio
 from llamasup.access import pages
 from llamasup.config.schema import Server
 from llamasup.errors import (
-    BodyTooLarge,
     ChildLost,
-    ClientError,
+    ControlTimeout,
     LlamasupError,
     MalformedRequest,
     ModelFileMissing,
     RequestTimeout,
 )
 from llamasup.front import claims
+from llamasup.front.bodies import STEP, Bodies, IncomingBody
 from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.digests import Digest
-from llamasup.front.framing import Counted, FramingError
+from llamasup.front.framing import Counted
+from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
 from llamasup.front.openings import Opening, Seen
 from llamasup.front.refusals import Refusals
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
 from llamasup.front.replies import error_reply, preflight_reply
 from llamasup.front.requests import CLIENT, Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl, ToModel
+from llamasup.front.wishes import Reader, reader_for
 from llamasup.logs import cut
 from llamasup.pool.pool import Lease, Pool
 from llamasup.pool.roster import Roster
@@ -37,6 +39,7 @@ from llamasup.pool.roster import Roster
 log = logging.getLogger(__name__)
 
 _LONGEST_PATH = 200
+_PATIENCE_WITH_CONTROL = 60.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -50,12 +53,14 @@ class Desk:
         roster: Roster,
         pool: Pool,
         control: Upstream,
+        bodies: Bodies,
     ) -> None:
         self.settings = settings
         self.max_replays = max_replays
         self.roster = roster
         self.pool = pool
         self.control = control
+        self.bodies = bodies
         self.router = Router(settings.path_prefixes)
         self.comforter = _comforter(settings)
         self.refusals = Refusals()
@@ -71,6 +76,7 @@ class Desk:
         self.settings = settings
         self.max_replays = max_replays
         self.router = Router(settings.path_prefixes)
+        self.bodies.adopt(settings.body_memory)
 
 
 def _comforter(settings: Server) -> Comforter | None:
@@ -92,7 +98,9 @@ class Conversation:
 
         self._connection = connection
         self._desk = desk
+        self._body: IncomingBody | None = None
         self._patience = trio.CancelScope()
+        self._dismissed = False
 
     @property
     def idle(self) -> bool:
@@ -113,6 +121,7 @@ class Conversation:
 
     def dismiss(self) -> None:
         """End now, without a word: for one that is silent, also before it runs."""
+        self._dismissed = True
         self._patience.cancel()
 
     async def run(self) -> None:
@@ -120,21 +129,27 @@ class Conversation:
 
         Raises ClientLeft or ReplyCut where the connection is not to be ended politely.
         """
-        with self._patience:
-            while await self._exchange():
-                if self._desk.closing:
-                    return
-        if self._patience.cancelled_caught and not self.idle:
-            await self._refuse(RequestTimeout("the request took too long to arrive"))
+        while await self._exchange():
+            if self._desk.closing:
+                return
 
     async def _exchange(self) -> bool:
         """Read and answer one request. False if the connection shall end."""
         try:
-            request = await self._read()
-        except ClientError as error:
+            return await self._read_and_answer()
+        finally:
+            if self._body is not None:
+                self._body.release()
+                self._body = None
+
+    async def _read_and_answer(self) -> bool:
+        try:
+            request = await self._read_in_time()
+        except LlamasupError as error:
             await self._refuse(error)
             return False
-        self._wait_at_most(math.inf)
+        if request is None:
+            return False
         if self._desk.closing:
             request.keep_alive = False
         self.answering = True
@@ -145,6 +160,19 @@ class Conversation:
             # Who sends a thousand requests at once shall not hold up the others.
             await trio.lowlevel.checkpoint()
         return request.keep_alive
+
+    async def _read_in_time(self) -> Request | None:
+        """The next request; None if there is none in time. Raises a LlamasupError for a bad one."""
+        while not self._dismissed:
+            with trio.CancelScope() as self._patience:
+                return await self._read()
+            # Its first bytes may have come in the very moment in which patience ended.
+            if self.idle:
+                if not self._connection.look():
+                    return None
+            elif self._body or trio.current_time() >= self._patience.deadline:
+                raise RequestTimeout("the request took too long to arrive")
+        return None
 
     async def _read(self) -> Request:
         settings = self._desk.settings
@@ -162,28 +190,41 @@ class Conversation:
         return request
 
     async def _read_body(self, request: Request) -> None:
-        settings = self._desk.settings
-        inbox = self._connection.inbox
-        if isinstance(request.framing, Counted):
-            _check_size(request.framing.left, settings.max_body)
-        body = bytearray() if isinstance(request.framing, Counted) else request.body
-        if request.expects_continue and not inbox:
-            await self._connection.send(_CONTINUE)
+        connection = self._connection
+        framing = request.framing
+        limits, reader = self._expectations(request)
+        if isinstance(framing, Counted):
+            limits.check(framing.left)
+        if request.expects_continue and not connection.inbox:
+            await connection.send(_CONTINUE)
+        place = claims.place(connection.peer)
+        body = self._body = IncomingBody(self._desk.bodies, place, reader)
         while True:
-            data = bytes(inbox)
-            try:
-                taken = request.framing.feed(data)
-            except FramingError as error:
-                raise MalformedRequest(f"the body is badly framed: {error}") from None
-            if isinstance(request.framing, Counted):
-                body += data[:taken]
-            del inbox[:taken]
-            _check_size(len(body), settings.max_body)
-            if request.framing.done:
+            content = take_content(framing, connection.inbox, STEP)
+            limits.check(body.size + len(content))
+            check_chunks(framing, body.size)
+            arrived = trio.current_time()
+            await body.add(content)
+            limits.held_up(trio.current_time() - arrived)
+            if framing.done:
                 break
-            self._wait_at_most(settings.body_timeout)
-            await self._connection.arrival()
-        request.body = body
+            if connection.inbox:
+                await trio.lowlevel.checkpoint()
+                continue
+            self._patience.deadline = limits.deadline(body.size, trio.current_time())
+            await connection.arrival()
+            self._wait_at_most(math.inf)
+        await body.end(request)
+
+    def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
+        """How a body may come, and who looks it through if it is a large one."""
+        settings, now = self._desk.settings, trio.current_time()
+        if not self._desk.router.is_for_model(request):
+            why = "what is for no model"
+            return Limits(LONGEST_ELSEWHERE, why, settings.body_timeout, now), None
+        content_type = request.header(b"content-type") or b""
+        limits = Limits(settings.max_body, "server.max_body", settings.body_timeout, now)
+        return limits, lambda: reader_for(content_type)
 
     def _wait_at_most(self, seconds: float) -> None:
         self._patience.deadline = trio.current_time() + seconds
@@ -214,15 +255,26 @@ class Conversation:
     async def _forward(self, request: Request, opening: Opening) -> None:
         goal = self._desk.router.route(request)
         if isinstance(goal, ToControl):
-            others = (header for header in request.headers if header[0] != CLIENT)
-            request.headers = [*others, (CLIENT, self._connection.peer.encode())]
-            await relay(self._connection, request, self._desk.control, goal.target, opening)
+            await self._ask_control(request, goal, opening)
             return
         try:
             await self._ask_model(request, goal, opening)
         except ModelFileMissing:
             await self._desk.roster.refresh()  # the next one to ask for it shall know
             raise
+
+    async def _ask_control(self, request: Request, goal: ToControl, opening: Opening) -> None:
+        """Have control answer, within a limit of time that no answer of its needs."""
+        others = (header for header in request.headers if header[0] != CLIENT)
+        request.headers = [*others, (CLIENT, self._connection.peer.encode())]
+        if request.method != b"POST":
+            request.body = b""  # it would not be read, and Hypercorn hangs in its reply then
+        with trio.move_on_after(_PATIENCE_WITH_CONTROL):
+            await relay(self._connection, request, self._desk.control, goal.target, opening)
+            return
+        if opening.seen is not Seen.NOTHING:
+            raise ReplyCut("control took too long to answer")
+        raise ControlTimeout("llamasup took too long to answer this itself")
 
     async def _ask_model(self, request: Request, goal: ToModel, opening: Opening) -> None:
         """Have a child answer; if it fails before the client has seen a byte, the next one."""
@@ -286,11 +338,6 @@ class Conversation:
         """Answer what was no request, and end: what follows it cannot be told apart."""
         await self._connection.send(error_reply(error, None, list(extra)))
         await self._connection.finish()
-
-
-def _check_size(size: int, longest: int) -> None:
-    if size > longest:
-        raise BodyTooLarge(f"the body is over {longest} bytes (server.max_body)")
 
 
 def _said(request: Request) -> tuple[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from hashlib import sha256
 
 from llamasup import threads
-from llamasup.front.requests import Request
+from llamasup.errors import LlamasupError
+from llamasup.front.requests import Request, Stored
 
 _AT_ONCE = 1 << 20
 """Bytes that are digested on the loop: in half a millisecond."""
@@ -19,16 +21,30 @@ class Digest:
         self._made: bytes | None = None
 
     async def __call__(self) -> bytes:
-        """The digest. Raises OSError, a shortage, if it takes a thread and there is none."""
+        """The digest. Raises OSError for want of a thread, or of a body that can be read."""
         if self._made is None:
-            if len(self._request.body) <= _AT_ONCE:
-                self._made = _digest(self._request)
-            else:
-                self._made = await threads.run(_digest, self._request)
+            self._made = await _digest(self._request)
         return self._made
 
 
-def _digest(request: Request) -> bytes:
+async def _digest(request: Request) -> bytes:
+    body = request.body
     digest = sha256(b"%b %b\n" % (request.method, request.target))
-    digest.update(request.body)
+    if not isinstance(body, bytes | bytearray):
+        at = 0
+        while at < len(body):
+            piece = await _read(body, at)
+            digest.update(piece)
+            at += len(piece)
+    elif len(body) <= _AT_ONCE:
+        digest.update(body)
+    else:
+        await threads.run(digest.update, body)
     return digest.digest()
+
+
+async def _read(body: Stored, at: int) -> bytes:
+    try:
+        return await body.read(at)
+    except LlamasupError as error:
+        raise OSError(errno.EIO, str(error)) from error

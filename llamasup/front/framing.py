@@ -76,13 +76,19 @@ class UntilClose:
 class Chunked:
     """A chunked body. `payload`, where given, receives the content without its framing."""
 
-    __slots__ = ("_in_trailer", "_left", "_line", "_trailer_left", "done", "edge", "payload")
+    __slots__ = (
+        *("_in_trailer", "_left", "_line", "_trailer_left"),
+        *("chunks", "done", "edge", "payload"),
+    )
 
     def __init__(self, payload: bytearray | None = None) -> None:
         self.payload = payload
         self.done = False
         self.edge = 0
         """Up to where the data that was fed last consists of whole chunks."""
+
+        self.chunks = 0
+        """How many have begun."""
 
         self._left = 0  # of the current chunk, its closing CRLF included
         self._line = b""  # the part that has come of a size or trailer line
@@ -119,6 +125,7 @@ class Chunked:
             if not match:
                 raise FramingError("a chunk must start with its size in hexadecimal digits, alone")
         size = int(match[1], 16)
+        self.chunks += 1
         self._left = size + 2 if size else 0
         self._in_trailer = size == 0
         return stop

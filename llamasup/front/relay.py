@@ -25,7 +25,7 @@ from llamasup.front.framing import LAST_CHUNK, Chunked, Counted, FramingError, U
 from llamasup.front.heads import END_OF_HEAD
 from llamasup.front.openings import Opening, Seen
 from llamasup.front.replies import LONGEST_HEAD, ReplyHead, read_head
-from llamasup.front.requests import Request
+from llamasup.front.requests import Request, Stored
 
 log = logging.getLogger(__name__)
 
@@ -114,16 +114,27 @@ async def _dial(upstream: Upstream) -> socket.socket:
         raise ChildLost(f"{upstream} cannot be reached: {error.strerror}") from error
 
 
-async def _send_request(sock: socket.socket, head: bytes, body: bytes | bytearray) -> None:
+async def _send_request(sock: socket.socket, head: bytes, body: bytes | bytearray | Stored) -> None:
     """Send all, or as much as is taken: who refuses a request may say why before it is read."""
     try:
-        if len(body) <= _SMALL_BODY:
+        if not isinstance(body, bytes | bytearray):
+            await sockets.send(sock, head)
+            await _send_stored(sock, body)
+        elif len(body) <= _SMALL_BODY:
             await sockets.send(sock, head + body)
         else:
             await sockets.send(sock, head)
             await sockets.send(sock, body)
     except OSError:
         return
+
+
+async def _send_stored(sock: socket.socket, body: Stored) -> None:
+    at = 0
+    while at < len(body):
+        piece = await body.read(at)
+        await sockets.send(sock, piece)
+        at += len(piece)
 
 
 async def _receive(sock: socket.socket) -> bytes:

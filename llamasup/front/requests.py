@@ -1,8 +1,8 @@
 """Requests as clients send them: bytes become a `Request`, or an error that says what is wrong.
 
 h11 reads the head; before it does, `front.heads` turns away everything that two servers might
-read differently, because behind us stands a second server. The body is measured by
-`framing`, and held in memory whole: the model's name stands in it, and a request whose child dies
+read differently, because behind us stands a second server. The body is measured by `framing` and
+kept whole (`bodies`): the model's name stands in it, and a request whose child dies
 is sent again.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Protocol
 
 import h11
 from attrs import define, field
@@ -32,8 +32,12 @@ from llamasup.front.heads import (
     refuse_ambiguity,
     refuse_bare_newlines,
 )
+from llamasup.front.wishes import Wishes
 
 _LEADING_BLANK_LINES = re.compile(rb"(?:\r\n){1,8}")
+_SANE_HOST = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]{0,255}|\[[A-Za-z0-9:.%_~-]{2,100}\])(?::[0-9]{0,5})?"
+)
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 CLIENT: Final = b"x-llamasup-client"
@@ -49,6 +53,19 @@ _WRITTEN_ANEW: Final = HOP_BY_HOP | {
 }
 
 
+class Stored(Protocol):
+    """A large body, which lies outside of the memory."""
+
+    def __len__(self) -> int:
+        """In bytes."""
+
+    async def read(self, at: int) -> bytes:
+        """What comes next from there, as often as it is asked for.
+
+        Raises a LlamasupError if it cannot be read. Cancelled, it can be asked for again.
+        """
+
+
 @define(slots=True)
 class Request:
     """One request, read whole."""
@@ -61,9 +78,11 @@ class Request:
     keep_alive: bool
     http_1_0: bool
     id: bytes
-    body: bytes | bytearray = b""
+    body: bytes | bytearray | Stored = b""
     expects_continue: bool = False
     framing: Body = field(factory=lambda: Counted(0))
+    wishes: Wishes | None = None
+    """What its body asks for, where that was looked through as it came."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of this name (in lower case)."""
@@ -151,10 +170,13 @@ def parse_head(head: bytes) -> Request:
         method=event.method,
         target=event.target,
         headers=headers,
-        keep_alive=not http_1_0 and b"close" not in options,
+        # What follows a CONNECT would be for somebody else.
+        keep_alive=not http_1_0 and b"close" not in options and event.method != b"CONNECT",
         http_1_0=http_1_0,
         id=b"",
     )
+    if not _SANE_HOST.fullmatch(request.header(b"host") or b""):
+        raise MalformedRequest("Host is not the name or the address of a host")
     request.id = request_id(request.header(b"x-request-id"))
     request.framing = body_framing(request)
     request.expects_continue = expects_continue(request)
@@ -170,8 +192,7 @@ def body_framing(request: Request) -> Body:
         raise MalformedRequest("Content-Length and Transfer-Encoding exclude each other")
     if request.http_1_0:
         raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
-    request.body = bytearray()
-    return Chunked(request.body)
+    return Chunked(bytearray())
 
 
 def expects_continue(request: Request) -> bool:

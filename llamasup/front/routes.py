@@ -8,15 +8,14 @@ child.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Literal
-from urllib.parse import parse_qs
 
-import msgspec
 from attrs import frozen
 
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
 from llamasup.front.requests import Request, origin_form
+from llamasup.front.wishes import Wishes, model_in_query, wishes_of
 from llamasup.pool.work import Work
 
 
@@ -121,31 +120,47 @@ class Router:
         self._prefixes = tuple(prefix.rstrip("/").encode() for prefix in prefixes)
 
     def route(self, request: Request) -> Target:
-        """Where `request` goes. Raises a ClientError for what goes nowhere."""
+        """Where `request` goes. Raises a ClientError for what goes nowhere.
+
+        Also for a body that no engine could read: it shall not load one.
+        """
         target = self._strip(origin_form(request.target))
         path, _, query = target.partition(b"?")
-        methods = _ROUTES.get(path) or _by_pattern(path)
-        goal = methods.get(request.method)
-        if goal is None:
-            allowed = ", ".join(method.decode() for method in methods)
-            raise MethodNotAllowed(
-                f"{request.method.decode('latin-1')} is not answered at"
-                f" {path.decode('latin-1')}; use {allowed}",
-                allowed,
-            )
+        goal = _goal(request.method, path)
         if goal == "control":
             return ToControl(target)
         wishes = _wishes(request, query)
         if goal is Work.LOOK and _AUTOLOAD.search(query):
             goal = Work.ASK
-        streams = wishes.stream is True and path in _STREAMING
+        streams = wishes.stream and path in _STREAMING
         return ToModel(wishes.model, target, goal, streams)
+
+    def is_for_model(self, request: Request) -> bool:
+        """Would an engine answer this? Its head alone tells."""
+        try:
+            path, _, _ = self._strip(origin_form(request.target)).partition(b"?")
+            return _goal(request.method, path) != "control"
+        except ClientError:
+            return False
 
     def _strip(self, target: bytes) -> bytes:
         for prefix in self._prefixes:
             if target.startswith(prefix + b"/"):
                 return target[len(prefix) :]
         return target
+
+
+def _goal(method: bytes, path: bytes) -> Work | Literal["control"]:
+    methods = _ROUTES.get(path) or _by_pattern(path)
+    goal = methods.get(method)
+    if goal is None:
+        allowed = ", ".join(method.decode() for method in methods)
+        raise MethodNotAllowed(
+            f"{method.decode('latin-1')} is not answered at {path.decode('latin-1')};"
+            f" use {allowed}",
+            allowed,
+        )
+    return goal
 
 
 def _by_pattern(path: bytes) -> _Methods:
@@ -155,60 +170,13 @@ def _by_pattern(path: bytes) -> _Methods:
     raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}")
 
 
-class _Wishes(msgspec.Struct):
-    """What of a request's body concerns us."""
-
-    model: str | None = None
-    stream: object = None
-
-
-_decode: Callable[[bytes | bytearray], _Wishes | list[msgspec.Raw]] = msgspec.json.Decoder(
-    _Wishes | list[msgspec.Raw]
-).decode
-
-
-def _wishes(request: Request, query: bytes) -> _Wishes:
-    """What a request asks for in its body; the model also in `?model=`.
-
-    Raises ClientError for a body that no engine could read: it shall not load one.
-    """
-    wishes = _wishes_of_body(request) if request.body else _Wishes()
+def _wishes(request: Request, query: bytes) -> Wishes:
+    """What a request asks for in its body; the model also in `?model=`."""
+    wishes = request.wishes
+    if wishes is None and isinstance(request.body, bytes | bytearray) and request.body:
+        wishes = wishes_of(request.body, request.header(b"content-type") or b"")
+    if wishes is None:
+        wishes = Wishes()
     if wishes.model is None and b"model=" in query:
-        values = parse_qs(query.decode("latin-1"), encoding="utf-8").get("model")
-        wishes.model = values[0] if values else None
+        return Wishes(model_in_query(query), wishes.stream)
     return wishes
-
-
-def _wishes_of_body(request: Request) -> _Wishes:
-    content_type = request.header(b"content-type") or b""
-    if content_type.lower().startswith(b"multipart/form-data"):
-        return _Wishes(multipart_field(bytes(request.body), content_type, b"model"))
-    try:
-        document = _decode(request.body)
-    except msgspec.ValidationError as error:
-        raise ClientError(f"the body is not as expected: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ClientError(f"the body is not valid JSON: {error}") from None
-    except RecursionError:
-        raise ClientError("the body's JSON is nested too deeply") from None
-    return document if isinstance(document, _Wishes) else _Wishes()
-
-
-_BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,200})"?', re.IGNORECASE)
-_MOST_FIELDS = 100
-
-
-def multipart_field(body: bytes, content_type: bytes, name: bytes) -> str | None:
-    """The text of a small form field, or None if it is not among the first hundred."""
-    boundary = _BOUNDARY.search(content_type)
-    if boundary is None:
-        raise ClientError("the multipart body's Content-Type names no boundary")
-    wanted = re.compile(
-        rb'\r\ncontent-disposition:[^\r\n]*;\s*name="?' + re.escape(name) + rb'"?\s*(?:;|\r\n)',
-        re.IGNORECASE,
-    )
-    for part in body.split(b"--" + boundary[1], _MOST_FIELDS):
-        head, blank, content = part[:4096].partition(b"\r\n\r\n")
-        if blank and wanted.search(head + b"\r\n"):
-            return content.removesuffix(b"\r\n").decode("utf-8", "replace").strip()
-    return None

@@ -73,13 +73,17 @@ async def test_a_request_with_the_felling_header_is_harmless_from_outside(faking
         assert (await llamasup.ask("GET", "/health")).status == 200
 
 
-@pytest.mark.parametrize("size", [100_000, 600_000, 5_000_000])
-async def test_a_body_that_control_does_not_want_holds_nobody_up(faking: Fake, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "status"), [(100_000, 200), (600_000, 200), (1 << 20, 200), (5_000_000, 413)]
+)
+async def test_a_body_that_control_does_not_want_holds_nobody_up(
+    faking: Fake, size: int, status: int
+) -> None:
     async with running(faking()) as llamasup:
         for _ in range(3):
             with trio.fail_after(5):
                 reply = await llamasup.ask("GET", "/health", b"x" * size)
-            assert reply.status in (200, 502)
+            assert reply.status == status
         assert (await llamasup.ask("GET", "/health")).status == 200
 
 
@@ -135,3 +139,18 @@ async def test_what_control_says_of_engines_is_not_taken_for_an_engines_own_word
         reply = await llamasup.ask("GET", "/modelFits")
     assert (reply.status, reply.error["code"]) == (503, "engine_unusable")
     assert words in reply.error["message"]
+
+
+async def test_a_control_that_hangs_is_not_waited_for_without_end(
+    faking: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(app: ControlApp) -> object:
+        await trio.sleep_forever()
+        return None
+
+    monkeypatch.setattr(ControlApp, "models", hang)
+    monkeypatch.setattr("llamasup.front.conversation._PATIENCE_WITH_CONTROL", 0.3)
+    async with running(faking()) as llamasup:
+        reply = await llamasup.ask("GET", "/v1/models")
+        assert (reply.status, reply.error["code"]) == (504, "control_timeout")
+        assert (await llamasup.ask("GET", "/health")).status == 200

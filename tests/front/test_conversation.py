@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.schema import Server
 from llamasup.errors import RouteNotFound
@@ -96,7 +97,7 @@ async def test_pipelined_requests_leave_everybody_else_their_turn() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        desk = Desk(Server(), 1, None, None, None)  # type: ignore[arg-type]
+        desk = Desk(Server(), 1, None, None, None, None)  # type: ignore[arg-type]
         desk.router = Watching()  # type: ignore[assignment]
         connection = Connection(ours, Server().send_timeout)
         connection.inbox += request("GET", "/") * 100
@@ -256,11 +257,40 @@ async def test_a_body_may_be_as_large_as_the_limit(faking: Faking) -> None:
         assert (await llamasup.ask("POST", "/tokenize", body + b" ")).status == 413
 
 
-async def test_a_large_body_reaches_the_engine_whole(faking: Faking) -> None:
-    body = b'{"content":"' + b"x" * (3 << 20) + b'"}'
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [1 << 20, 3 << 20])
+async def test_a_large_body_reaches_the_engine_whole(
+    faking: Faking, size: int, chunked: bool
+) -> None:
+    body = b'{"model":"fake","content":"' + b"x" * size + b'"}'
+    async with running(faking("--fake-echo")) as llamasup, llamasup.connect() as client:
+        for _ in range(2):
+            if chunked:
+                headers = {"Transfer-Encoding": "chunked"}
+                chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+                await client.send(request("POST", "/tokenize", headers=headers) + chunks)
+            else:
+                await client.send(request("POST", "/tokenize", body))
+            assert (await client.reply()).json()["body"].encode() == body
+
+
+async def test_a_large_body_is_sent_again_when_its_engine_dies(
+    faking: Faking, journal: Journal
+) -> None:
+    asked = chat(3, stream=True, extra="x" * (3 << 20))
+    async with running(
+        faking("--fake-die-at-byte", "-1", "--fake-scripted-lives", "1")
+    ) as llamasup:
+        reply = await llamasup.ask("POST", "/v1/chat/completions", asked)
+        assert reply.text() == " 0 1 2"
+    assert len(journal.entries("died")) == 1
+
+
+async def test_a_byte_order_mark_is_no_fault(faking: Faking) -> None:
     async with running(faking("--fake-echo")) as llamasup:
-        reply = await llamasup.ask("POST", "/tokenize", body)
-        assert reply.json()["body"].encode() == body
+        for size in (1, 2 << 20):
+            body = b'\xef\xbb\xbf{"model":"fake","content":"' + b"x" * size + b'"}'
+            assert (await llamasup.ask("POST", "/tokenize", body)).status == 200
 
 
 async def test_a_head_may_be_larger_than_a_quarter_megabyte_where_that_is_wished(
@@ -323,6 +353,37 @@ async def test_an_idle_connection_is_closed_without_a_word(faking: Faking, befor
             await client.send(before)
             assert (await client.reply()).status == 200
         assert await ends(client)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
+    mock_clock: MockClock, parts: int
+) -> None:
+    answered = trio.Event()
+
+    class Answering:
+        def route(self, _: Request) -> None:
+            answered.set()
+            raise RouteNotFound("nothing here")
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        desk = Desk(Server(), 1, None, None, None, None)  # type: ignore[arg-type]
+        desk.router = Answering()  # type: ignore[assignment]
+        connection = Connection(ours, Server().send_timeout)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Conversation(connection, desk).run)
+            await wait_all_tasks_blocked()
+            whole = request("GET", "/nope")
+            theirs.send(whole[: len(whole) // parts])
+            mock_clock.jump(Server().idle_timeout)
+            await wait_all_tasks_blocked()
+            theirs.send(whole[len(whole) // parts :])
+            await wait_all_tasks_blocked()
+            assert answered.is_set()
+            assert theirs.recv(99).startswith(b"HTTP/1.1 404 ")
+            nursery.cancel_scope.cancel()
 
 
 async def test_patience_does_not_run_out_while_the_engine_answers(faking: Faking) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from llamasup.errors import LlamasupError
 from llamasup.front.digests import Digest
 from llamasup.front.requests import Request, parse_head
 
@@ -26,6 +27,36 @@ async def test_it_is_made_of_what_an_engine_sees(size: int) -> None:
     assert digest == await Digest(request(body, with_key))()
     assert digest != await Digest(request(body + b"y"))()
     assert digest != await Digest(request(body, HEAD.replace(b"/completion", b"/infill")))()
+
+
+class InPieces:
+    """A body that lies elsewhere."""
+
+    def __init__(self, content: bytes, *, broken: bool = False) -> None:
+        self._content = content
+        self._broken = broken
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    async def read(self, at: int) -> bytes:
+        if self._broken:
+            raise LlamasupError("the disk is gone")
+        return self._content[at : at + 1000]
+
+
+async def test_it_does_not_matter_where_a_body_lies() -> None:
+    body = b"xyz" * 10_000
+    stored = request(b"")
+    stored.body = InPieces(body)
+    assert await Digest(stored)() == await Digest(request(body))()
+
+
+async def test_a_body_that_cannot_be_read_has_none_now() -> None:
+    stored = request(b"")
+    stored.body = InPieces(b"x", broken=True)
+    with pytest.raises(OSError, match="the disk is gone"):
+        await Digest(stored)()
 
 
 async def test_it_is_made_once_and_a_large_one_beside_the_loop(

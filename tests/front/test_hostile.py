@@ -6,17 +6,28 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from itertools import islice
 
 import pytest
 import trio
 
-from llamasup.errors import ClientError, LlamasupError, MalformedRequest
-from llamasup.front.framing import FramingError
+from llamasup.errors import ClientError, LlamasupError
+from llamasup.front.limits import take_content
 from llamasup.front.requests import Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl
-from tests.harness import PATIENCE, Client, Journal, Llamasup, Reply, eventually, running, tasks
+from tests.harness import (
+    PATIENCE,
+    Client,
+    Journal,
+    Llamasup,
+    Reply,
+    eventually,
+    loop_holdups,
+    request,
+    running,
+    tasks,
+)
 
 Faking = Callable[..., Mapping[str, object]]
 
@@ -245,6 +256,150 @@ async def test_no_header_of_a_client_becomes_two_at_the_engine(faking: Faking) -
         assert len(names) == len(set(names))
 
 
+# --- bodies ---
+
+CONVERSATION = "Front._attend"
+"""The task whose steps are measured: the test, which makes the bombs, is one too."""
+
+M = 1 << 20
+BOMBS = {
+    "a list of numbers": b"[" + b"1," * (8 * M) + b"1]",
+    "a stream of objects": b'{"stream":[' + b"{}," * (5 * M) + b"{}]}",
+    "a name of many megabytes": b'{"model":"' + b"x" * (16 * M) + b'"}',
+    "a model that is a long number": b'{"model":' + b"1" * (16 * M) + b"}",
+    "brackets": b'{"x":' + b"[[[[]]]]," * (2 * M) + b"1}",
+    "deep brackets": b'{"x":' + b"[" * (16 * M),
+    "keys": b"{" + b'"a":1,' * (3 * M) + b'"b":2}',
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_a_bomb_of_json_holds_nobody_up(faking: Faking, bomb: str) -> None:
+    """63 MB of them took 2.3 GB, and seconds in which nobody was served."""
+    asked = request("POST", "/tokenize", BOMBS[bomb])
+    async with running(faking()) as llamasup:
+        await serves_on(llamasup)
+        with loop_holdups() as holdups:
+            async with llamasup.connect() as client:
+                with suppress(trio.BrokenResourceError):
+                    await client.send(asked)
+                assert (await client.reply()).status in (200, 400, 404)
+        assert 0 < holdups.longest(CONVERSATION) < 0.02
+        await serves_on(llamasup)
+
+
+async def test_chunks_of_single_bytes_hold_nobody_up(faking: Faking) -> None:
+    asked = request("POST", "/tokenize", headers={"Transfer-Encoding": "chunked"})
+    async with running(faking()) as llamasup, llamasup.connect() as client:
+        with loop_holdups() as holdups:
+            with suppress(trio.BrokenResourceError):
+                await client.send(asked + b"1\r\na\r\n" * 200_000)
+            assert (await client.reply()).status == 400
+        assert holdups.longest(CONVERSATION) < 0.02
+
+
+async def test_who_uploads_without_end_gets_no_more_than_its_share_and_is_sent_away(
+    faking: Faking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty-four unfinished uploads held 1.1 GB."""
+    monkeypatch.setattr("llamasup.front.bodies._PATIENCE", 1.0)
+    monkeypatch.setattr("llamasup.front.bodies._LEAST_PIECE", 1 << 60)  # none goes to the disk
+    upload = request("POST", "/tokenize", headers={"Content-Length": str(M)})
+    refused: list[Reply] = []
+
+    async def attack(client: Client) -> None:
+        with suppress(trio.BrokenResourceError):
+            await client.send(upload + b'{"content": "' + b"x" * 900_000)
+        reply = await client.reply()
+        if reply.status == 503:
+            refused.append(reply)
+
+    async with (
+        running({**faking(), "server.body_memory": 8 * M}) as llamasup,
+        AsyncExitStack() as stack,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(24):
+            client = await stack.enter_async_context(llamasup.connect())
+            nursery.start_soon(attack, client)
+        await eventually(lambda: len(refused) >= 19)
+        async with Client(llamasup.address, source="127.0.0.2") as modest:
+            await modest.send(request("POST", "/tokenize", {"content": "x" * 100_000}))
+            assert (await modest.reply()).status == 200
+        nursery.cancel_scope.cancel()
+    assert {reply.error["code"] for reply in refused} == {"too_many_bodies"}
+    assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
+
+
+async def test_a_body_that_comes_a_byte_at_a_time_times_out_all_the_same(faking: Faking) -> None:
+    """Each byte bought another `body_timeout`."""
+    async with (
+        running({**faking(), "server.body_timeout": "0.3s"}) as llamasup,
+        llamasup.connect() as client,
+        trio.open_nursery() as nursery,
+    ):
+        await client.send(request("POST", "/tokenize", headers={"Content-Length": "60000"}))
+
+        async def dribble() -> None:
+            while True:
+                await client.send(b" ")
+                await trio.sleep(0.01)
+
+        nursery.start_soon(dribble)
+        assert (await client.reply()).status == 408
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("size", [1, 600_000, M])
+async def test_a_body_that_nobody_reads_holds_up_no_answer(
+    faking: Faking, method: str, size: int
+) -> None:
+    async with running(faking()) as llamasup, llamasup.connect() as client:
+        for path in ("/health", "/v1/models", "/api/status"):
+            await client.send(request(method, path, b"x" * size))
+            with trio.fail_after(5):
+                assert (await client.reply(to_head=method == "HEAD")).status == 200
+
+
+async def test_what_is_for_no_model_may_have_a_megabyte(faking: Faking) -> None:
+    async with running(faking()) as llamasup:
+        for method, path in (("GET", "/health"), ("POST", "/config"), ("POST", "/nowhere")):
+            reply = await llamasup.ask(method, path, b"x" * (M + 1))
+            assert (reply.status, reply.error["code"]) == (413, "body_too_large")
+        assert (await llamasup.ask("POST", "/nowhere", b"x" * M)).status == 404
+
+
+async def test_the_name_of_a_file_names_no_model(faking: Faking, journal: Journal) -> None:
+    two = {**faking(name="one"), **faking(name="two")}
+    content = FORM.replace(b'name="model"', b'name="file"; filename="a; name=model; x"')
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with running(two) as llamasup:
+        reply = await llamasup.ask("POST", "/v1/audio/transcriptions", content, headers)
+        assert '"one", "two"' in reply.error["message"]
+        assert not journal.entries()
+
+
+@pytest.mark.parametrize(
+    "host", ["a b", "a/b", "a@b", '"a"', "<script>", "a:b", "a:1:2", "[::1", "é", "a" * 300]
+)
+async def test_a_host_that_is_none_reaches_no_engine(
+    faking: Faking, journal: Journal, host: str
+) -> None:
+    asked = b"GET /props HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode()
+    async with running(faking("--fake-echo")) as llamasup:
+        assert [answer.status for answer in await answers_to(llamasup, asked)] == [400]
+        assert not journal.entries()
+
+
+async def test_what_follows_a_connect_is_no_request(faking: Faking, journal: Journal) -> None:
+    for target in (b"host:443", b"/props"):
+        async with running(faking("--fake-echo")) as llamasup:
+            answers = await answers_to(llamasup, get(target, method=b"CONNECT") + SMUGGLED)
+            assert [answer.headers["connection"] for answer in answers] == ["close"]
+            assert not journal.entries()
+
+
 # --- at random ---
 
 FORM = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake\r\n--b--\r\n'
@@ -307,14 +462,9 @@ def requests_in(data: bytes) -> Iterator[Request]:
     inbox = bytearray(data)
     while (head := take_head(inbox, 1 << 16)) is not None:
         request = parse_head(head)
-        try:
-            taken = request.framing.feed(bytes(inbox))
-        except FramingError as error:
-            raise MalformedRequest(str(error)) from None
+        request.body = take_content(request.framing, inbox, len(inbox))
         if not request.framing.done:
             return
-        request.body = request.body or bytes(inbox[:taken])
-        del inbox[:taken]
         yield request
 
 

@@ -1,0 +1,396 @@
+"""What a request's body asks of us: which model, and whether the answer is a stream.
+
+A small body is decoded at once, and nothing of it becomes an object but these two. A large one is
+looked through as it comes, in bounded steps: no decoder can stop half-way, and each holds up
+everybody for as long as it works. The steps see where strings and brackets begin and end, so of a
+large body only the structure is checked; the rest is the engine's to refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NoReturn, Protocol
+from urllib.parse import unquote_plus
+
+import msgspec
+from attrs import frozen
+
+from llamasup.errors import ClientError
+
+LONGEST_NAME: Final = 1024
+"""Bytes of a model's name, in UTF-8."""
+
+
+@frozen
+class Wishes:
+    """What of a request's body concerns us."""
+
+    model: str | None = None
+    stream: bool = False
+
+
+class Reader(Protocol):
+    """Looks through a body that comes in parts."""
+
+    def feed(self, data: bytes) -> None:
+        """See some more. Raises ClientError for what no engine could read."""
+
+    def end(self) -> Wishes:
+        """That was all. Raises ClientError as `feed` does."""
+
+
+def reader_for(content_type: bytes) -> Reader:
+    """Who can read a body of this type. Raises ClientError if nobody can."""
+    return FormReader(content_type) if _is_form(content_type) else JsonReader()
+
+
+def wishes_of(body: bytes | bytearray, content_type: bytes) -> Wishes:
+    """What a small body asks for. Raises ClientError for what no engine could read."""
+    if not _is_form(content_type):
+        return _wishes_of_json(body)
+    reader = FormReader(content_type)
+    reader.feed(bytes(body))
+    return reader.end()
+
+
+def model_in_query(query: bytes) -> str | None:
+    """The first `model=` of a query that is not empty. Raises ClientError if it is too long."""
+    found = _MODEL_IN_QUERY.search(query)
+    if found is None:
+        return None
+    if len(found[1]) > 3 * LONGEST_NAME:
+        _refuse_long_name()
+    return _checked(unquote_plus(found[1].decode("latin-1"), encoding="utf-8"))
+
+
+_MODEL_IN_QUERY = re.compile(rb"(?:^|&)model=([^&]+)")
+
+
+def _is_form(content_type: bytes) -> bool:
+    return content_type.lower().startswith(b"multipart/form-data")
+
+
+def _checked(name: str) -> str:
+    if len(name.encode(errors="replace")) > LONGEST_NAME:
+        _refuse_long_name()
+    return name
+
+
+def _refuse_long_name() -> NoReturn:
+    raise ClientError(f"the model's name is over {LONGEST_NAME} bytes")
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ClientError(f"the body is not valid JSON: {why}")
+
+
+# --- JSON ---
+
+
+class _Raw(msgspec.Struct):
+    model: msgspec.Raw = msgspec.Raw(b"null")
+    stream: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_object: Callable[[memoryview], _Raw] = msgspec.json.Decoder(_Raw).decode
+_decode_anything: Callable[[memoryview], msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw).decode
+
+_OPENING = re.compile(rb"(\xef\xbb\xbf)?+[ \t\r\n]*+(.?)", re.DOTALL)
+"""A byte order mark, which engines accept, and the first byte that is not blank."""
+
+_LONGEST_RAW_NAME: Final = 6 * LONGEST_NAME + 2
+"""As it stands in JSON: between quotes, where `\\u0061` is one byte."""
+
+
+def _wishes_of_json(body: bytes | bytearray) -> Wishes:
+    opening = _OPENING.match(body)
+    assert opening is not None
+    document = memoryview(body)[len(opening[1] or b"") :]
+    try:
+        if opening[2] == b"{":
+            raw = _decode_object(document)
+            return _wishes(bytes(raw.model), bytes(raw.stream))
+        if opening[2] == b"[":
+            _decode_anything(document)
+            return Wishes()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse(str(error))
+    except RecursionError:
+        _refuse("it is nested too deeply")
+    _refuse("it is neither an object nor a list")
+
+
+def _wishes(model: bytes, stream: bytes) -> Wishes:
+    return Wishes(_name(model), stream == b"true")
+
+
+def _name(raw: bytes) -> str | None:
+    """The model's name from its JSON, whose first byte decides what it is."""
+    if raw == b"null":
+        return None
+    if not raw.startswith(b'"'):
+        raise ClientError("the body's `model` is not a string")
+    if len(raw) > _LONGEST_RAW_NAME:
+        _refuse_long_name()
+    return _checked(_string(raw))
+
+
+def _string(raw: bytes) -> str:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse(str(error))
+
+
+_DEEPEST: Final = 1000
+_MOST_MEMBERS: Final = 500
+_FREE_STEPS: Final = 1 << 18
+_BYTES_PER_STEP: Final = 64
+"""A large body may not be made of brackets alone: each costs a step, which is a third of a
+microsecond. Strings, numbers and innermost lists and objects cost none of their own."""
+
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_WITHIN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_BLANK = re.compile(rb"[ \t\r\n\xef\xbb\xbf]*+")
+_BETWEEN_MARKS = re.compile(rb'[^"{}\[\],:]*+')
+_NO_BRACKETS = rb'(?:[^"{}\[\]]++|' + _STRING + rb")"
+_PASSED_OVER = re.compile(
+    rb"(?:" + _NO_BRACKETS + rb"|[\[{]" + _NO_BRACKETS + rb"*+[\]}])*+", re.DOTALL
+)
+"""What lies deeper than our keys: strings, numbers, and whole lists and objects of these."""
+
+_QUOTE, _BACKSLASH, _COLON, _COMMA = b'"\\:,'
+_OPEN, _CLOSE = b"[{", b"]}"
+
+
+class JsonReader:
+    """See `Reader`. A later `model` or `stream` counts instead of an earlier one, as in engines."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._ours = 1  # the depth of our keys; in a list there are none
+        self._over = False
+        self._in_string = False
+        self._escaped = False
+        self._key: bytes | None = None  # whose value is coming
+        self._text = bytearray()  # the beginning of this key or value, as it stands there
+        self._model = self._stream = b"null"
+        self._members = 0
+        self._steps = _FREE_STEPS  # how many more may be taken
+
+    def feed(self, data: bytes) -> None:
+        """See `Reader.feed`."""
+        self._steps += len(data) // _BYTES_PER_STEP
+        at = 0
+        while at < len(data):
+            if self._in_string:
+                at = self._read_string(data, at)
+            elif self._depth > self._ours:
+                at = self._pass_over(data, at)
+            elif self._depth:
+                at = self._read_member(data, at)
+            else:
+                at = self._read_outside(data, at)
+        if self._steps < 0:
+            raise ClientError("the body's JSON has too many small parts for its size")
+
+    def end(self) -> Wishes:
+        """See `Reader.end`."""
+        if not self._over:
+            _refuse("it is cut off")
+        return _wishes(self._model, self._stream)
+
+    def _read_outside(self, data: bytes, at: int) -> int:
+        at = _end(_BLANK, data, at)
+        if at < len(data):
+            if self._over:
+                _refuse("something follows it")
+            if data[at] not in _OPEN:
+                _refuse("it is neither an object nor a list")
+            self._ours = 1 if data[at] == _OPEN[1] else 0
+            self._depth = 1
+        return at + 1
+
+    def _read_member(self, data: bytes, at: int) -> int:
+        stop = _end(_BETWEEN_MARKS, data, at)
+        self._note(data[at:stop])
+        if stop == len(data):
+            return stop
+        mark = data[stop]
+        if mark == _COLON and self._key is None:
+            self._key = self._take_text()
+        elif mark == _COMMA and self._key is not None:
+            self._end_member()
+        elif mark == _CLOSE[1]:
+            self._end_member()
+            self._depth, self._over = 0, True
+        elif mark == _QUOTE and not self._text:
+            self._note(b'"')
+            self._in_string = True
+        elif mark in _OPEN and not self._text and self._key is not None:
+            self._note(data[stop : stop + 1])
+            self._depth += 1
+        else:
+            _refuse(f'there is a misplaced "{chr(mark)}"')
+        return stop + 1
+
+    def _read_string(self, data: bytes, at: int) -> int:
+        start = at
+        if self._escaped:
+            self._escaped = False
+            at += 1
+        stop = data.find(b'"', at)
+        if stop < 0:
+            stop = len(data)
+        if data.find(b"\\", at, stop) >= 0:
+            stop = _end(_WITHIN_STRING, data, at)
+        if stop < len(data):
+            self._in_string = data[stop] != _QUOTE
+            self._escaped = self._in_string  # the last byte is a backslash
+            stop += 1
+        if self._depth == self._ours:
+            self._note(data[start:stop])
+        return stop
+
+    def _pass_over(self, data: bytes, at: int) -> int:
+        depth, steps, size = self._depth, 0, len(data)
+        while depth > self._ours:
+            steps += 1
+            at = _end(_PASSED_OVER, data, at)
+            if at == size:
+                break
+            mark = data[at]
+            at += 1
+            if mark == _QUOTE:
+                self._in_string = True
+                break
+            if mark in _CLOSE:
+                depth -= 1
+            elif depth < _DEEPEST:
+                depth += 1
+            else:
+                _refuse("it is nested too deeply")
+        self._depth = depth
+        self._over = depth == 0
+        self._steps -= steps
+        return at
+
+    def _note(self, text: bytes) -> None:
+        room = _LONGEST_RAW_NAME + 1 - len(self._text)
+        self._text += text[:room] if self._text else text.lstrip()[:room]
+
+    def _take_text(self) -> bytes:
+        text = bytes(self._text.rstrip())
+        self._text.clear()
+        return text
+
+    def _end_member(self) -> None:
+        self._members += 1
+        if self._members > _MOST_MEMBERS:
+            raise ClientError(f"the body's JSON has more than {_MOST_MEMBERS} keys at its top")
+        key, self._key = self._key, None
+        value = self._take_text()
+        if key is None:
+            if value:
+                _refuse("a key has no value")
+            return
+        if not key.startswith(b'"') or not value:
+            _refuse("a key or its value is missing")
+        # Longer than this none of ours is, though all its letters were escaped.
+        name = _string(key) if len(key) <= 40 else ""
+        if name == "model":
+            self._model = value
+        elif name == "stream":
+            self._stream = value
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+    match = pattern.match(data, at)
+    assert match is not None
+    return match.end()
+
+
+# --- forms ---
+
+_BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,200})"?', re.IGNORECASE)
+_DISPOSITION = re.compile(rb"\r\ncontent-disposition:[^;\r]*+([^\r]*+)\r\n", re.IGNORECASE)
+_PARAMETER = re.compile(rb';[ \t]*([^\s;="]++)[ \t]*=[ \t]*("(?:[^"\\]++|\\.)*+"|[^;"]*+)')
+_MOST_FIELDS: Final = 100
+_LONGEST_FIELD_HEAD: Final = 4096
+
+
+class FormReader:
+    """See `Reader`. The model is the first form field of that name among the first hundred."""
+
+    def __init__(self, content_type: bytes) -> None:
+        boundary = _BOUNDARY.search(content_type)
+        if boundary is None:
+            raise ClientError("the multipart body's Content-Type names no boundary")
+        self._delimiter = b"\r\n--" + boundary[1]
+        self._unread = bytearray(b"\r\n")  # for the first delimiter has no line before it
+        self._in_head = False
+        self._fields = 0
+        self._wanted: bytearray | None = None  # the content of the field that is ours
+        self._model: str | None = None
+
+    def feed(self, data: bytes) -> None:
+        """See `Reader.feed`."""
+        if self._model is None and self._fields <= _MOST_FIELDS:
+            self._unread += data
+            while self._read_head() if self._in_head else self._read_content():
+                if self._model is not None or self._fields > _MOST_FIELDS:
+                    self._unread.clear()
+                    return
+
+    def end(self) -> Wishes:
+        """See `Reader.end`."""
+        if self._wanted is not None:
+            self._wanted += self._unread
+            self._take_model(self._wanted)
+        return Wishes(self._model)
+
+    def _read_head(self) -> bool:
+        """The field's head is cut off, if it is there or nothing of the kind comes."""
+        end = self._unread.find(b"\r\n\r\n", 0, _LONGEST_FIELD_HEAD)
+        if end < 0 and len(self._unread) < _LONGEST_FIELD_HEAD:
+            return False
+        self._in_head = False
+        if end >= 0 and self._unread.find(self._delimiter, 0, end) < 0:
+            if _field_name(bytes(self._unread[: end + 2])) == b"model":
+                self._wanted = bytearray()
+            del self._unread[: end + 2]  # its last line break may belong to a delimiter
+        return True
+
+    def _read_content(self) -> bool:
+        """All up to the next delimiter is cut off, and the delimiter if it is there."""
+        found = self._unread.find(self._delimiter)
+        stop = found if found >= 0 else max(0, len(self._unread) - len(self._delimiter))
+        if self._wanted is not None:
+            self._wanted += self._unread[: min(stop, LONGEST_NAME + 8)]
+            if found >= 0 or len(self._wanted) > LONGEST_NAME + 8:
+                self._take_model(self._wanted)
+        if found < 0:
+            del self._unread[:stop]
+            return False
+        del self._unread[: found + len(self._delimiter)]
+        self._in_head = True
+        self._fields += 1
+        return True
+
+    def _take_model(self, content: bytearray) -> None:
+        self._wanted = None
+        self._model = _checked(content.decode("utf-8", "replace").strip())
+
+
+def _field_name(head: bytes) -> bytes | None:
+    """The `name` of a field, which is one only outside of the quotes of others."""
+    disposition = _DISPOSITION.search(head)
+    if disposition is None:
+        return None
+    at, parameters = 0, disposition[1]
+    while parameter := _PARAMETER.match(parameters, at):
+        if parameter[1].lower() == b"name":
+            return parameter[2].strip(b' \t"')
+        at = parameter.end()
+    return None

@@ -1,0 +1,328 @@
+"""Bodies together have a bound in memory and on disk; who has the most waits, and is sent away."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from llamasup.config.schema import Bytes
+from llamasup.errors import ClientError
+from llamasup.front import bodies as module
+from llamasup.front.bodies import STEP, Bodies, IncomingBody, Room, StorageFailed, TooManyBodies
+from llamasup.front.requests import Request, Stored
+from llamasup.front.wishes import JsonReader, Wishes
+from tests.harness import eventually, loop_holdups, no_threads
+
+M = 1 << 20
+
+
+@pytest.fixture
+def bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bodies:
+    monkeypatch.setattr(module, "_LEFT_ON_DISK", 0)
+    return Bodies(Bytes(16 * M), tmp_path / "bodies")
+
+
+def request() -> Request:
+    return Request(b"POST", b"/tokenize", [], True, False, b"id")
+
+
+def document(size: int) -> bytes:
+    return json.dumps({"content": "x" * size, "model": "a", "stream": True}).encode()
+
+
+async def sent(body: IncomingBody, content: bytes) -> None:
+    for at in range(0, len(content), STEP):
+        await body.add(content[at : at + STEP])
+        await trio.lowlevel.checkpoint()
+
+
+async def whole(body: Stored | bytes | bytearray) -> bytes:
+    if isinstance(body, bytes | bytearray):
+        return bytes(body)
+    found = b""
+    while len(found) < len(body):
+        found += await body.read(len(found))
+    return found
+
+
+def incoming(bodies: Bodies, holder: str = "a") -> IncomingBody:
+    return IncomingBody(bodies, holder, JsonReader)
+
+
+# --- where they lie ---
+
+
+async def test_a_small_body_is_in_memory_and_counted_until_it_is_released(bodies: Bodies) -> None:
+    body, asked = incoming(bodies), request()
+    await sent(body, document(1000))
+    await body.end(asked)
+    assert asked.body == document(1000)
+    assert asked.wishes is None
+    assert bodies.memory.taken == len(document(1000))
+    body.release()
+    body.release()
+    assert bodies.memory.taken == 0
+
+
+async def test_a_large_body_is_in_a_file_without_a_name_and_was_looked_through(
+    bodies: Bodies, tmp_path: Path
+) -> None:
+    body, asked = incoming(bodies), request()
+    content = document(5 * M)
+    await sent(body, content)
+    await body.end(asked)
+    assert not isinstance(asked.body, bytes | bytearray)
+    assert len(asked.body) == len(content)
+    assert asked.wishes == Wishes("a", stream=True)
+    for _ in range(2):  # as for a replay
+        assert await whole(asked.body) == content
+    assert bodies.memory.taken == 0
+    assert bodies.disk.taken == len(content)
+    assert not os.listdir(tmp_path / "bodies")
+    file = body._file
+    assert file is not None
+    body.release()
+    assert bodies.disk.taken == 0
+    await eventually(lambda: file._file is None)
+
+
+async def test_what_is_for_no_model_stays_in_memory(bodies: Bodies) -> None:
+    body, asked = IncomingBody(bodies, "a", None), request()
+    await sent(body, b"no JSON" * 400_000)
+    await body.end(asked)
+    assert asked.body == b"no JSON" * 400_000
+    assert asked.wishes is None
+
+
+async def test_a_large_body_that_is_no_json_is_refused_before_it_is_whole(bodies: Bodies) -> None:
+    body = incoming(bodies)
+    with pytest.raises(ClientError, match="not valid JSON"):
+        await sent(body, b'{"model": "a"} and more' + b" " * M)
+    body.release()
+    assert bodies.memory.taken == 0
+
+
+async def test_no_body_holds_up_the_loop(bodies: Bodies) -> None:
+    contents = [document(8 * M), b'{"x":[' + b"{}," * (2 * M) + b"{}]}"]
+    await trio.lowlevel.checkpoint()
+    with loop_holdups() as holdups:
+        for content in contents:
+            body = incoming(bodies)
+            await sent(body, content)
+            await body.end(request())
+            body.release()
+    assert 0 < holdups.longest() < 0.02
+
+
+# --- a disk that is none ---
+
+
+async def test_where_there_is_no_disk_memory_does(
+    bodies: Bodies, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bodies").write_text("in the way")
+    for _ in range(2):
+        body, asked = incoming(bodies), request()
+        await sent(body, document(3 * M))
+        await body.end(asked)
+        assert asked.body == document(3 * M)
+        assert asked.wishes == Wishes("a", stream=True)
+        assert bodies.memory.taken == len(document(3 * M))
+        body.release()
+    assert caplog.text.count("large bodies stay in memory") == 1
+
+
+async def test_where_no_thread_can_be_started_memory_does(bodies: Bodies) -> None:
+    body, asked = incoming(bodies), request()
+    with no_threads():
+        await sent(body, document(3 * M))
+        await body.end(asked)
+    assert asked.body == document(3 * M)
+    body.release()
+
+
+async def test_a_disk_that_is_nearly_full_is_left_alone(
+    bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = incoming(bodies)
+    await sent(body, document(2 * M))
+    monkeypatch.setattr(module, "_LEFT_ON_DISK", 1 << 60)
+    with pytest.raises(StorageFailed, match="No space left"):
+        await sent(body, b" " * 2 * M)
+    body.release()
+    assert bodies.memory.taken == bodies.disk.taken == 0
+
+
+async def test_a_disk_that_hangs_costs_the_body_and_nobody_else(
+    bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_DISK_PATIENCE", 0.1)
+    reading, writing = os.pipe()  # nobody writes: whoever reads, hangs
+    monkeypatch.setattr(module, "_refuse_a_full_disk", lambda _: os.read(reading, 1))
+    body = incoming(bodies)
+    with trio.fail_after(5):
+        await sent(body, document(2 * M))  # no file can be had: it stays in memory
+        body.release()
+    os.write(writing, b"xxxx")
+    monkeypatch.undo()
+    await eventually(lambda: bodies._hands.borrowed_tokens == 0)
+    os.close(reading)
+    os.close(writing)
+
+
+async def test_a_client_that_leaves_while_the_disk_hangs_leaves_nothing(
+    bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = incoming(bodies)
+    await sent(body, document(2 * M))
+    reading, writing = os.pipe()
+    monkeypatch.setattr(module, "_refuse_a_full_disk", lambda _: os.read(reading, 1))
+    file = body._file
+    assert file is not None
+    with trio.move_on_after(0.1) as left:
+        await sent(body, b" " * 2 * M)
+    assert left.cancelled_caught
+    body.release()
+    assert bodies.memory.taken == bodies.disk.taken == 0
+    os.write(writing, b"x")
+    await eventually(lambda: file._file is None)
+    os.close(reading)
+    os.close(writing)
+
+
+# --- room ---
+
+
+async def hold(room: Room, holder: str, amount: int) -> None:
+    await room.take(holder, amount)
+
+
+async def test_who_wants_too_much_waits_until_there_is_room(autojump_clock: MockClock) -> None:
+    room = Room(100, "too much")
+    await room.take("a", 50)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, room, "a", 20)
+        await wait_all_tasks_blocked()
+        assert room.taken == 50
+        await room.take("b", 25)  # somebody else need not wait
+        room.give_back("a", 40)
+    assert room.taken == 55
+
+
+async def test_who_waits_in_vain_is_told_so(autojump_clock: MockClock) -> None:
+    room = Room(100, "too much of it")
+    await room.take("a", 50)
+    began = trio.current_time()
+    with pytest.raises(TooManyBodies, match="too much of it") as refusal:
+        await room.take("a", 1)
+    assert trio.current_time() - began == 10
+    assert refusal.value.status == 503
+    assert refusal.value.retry_after
+    room.give_back("a", 50)
+    assert room.taken == 0
+
+
+async def test_of_one_client_the_first_is_the_first(autojump_clock: MockClock) -> None:
+    room = Room(100, "too much")
+    await room.take("a", 50)
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        await room.take("a", 10)
+        order.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(wait, number)
+            await wait_all_tasks_blocked()
+        assert not room.take_now("a", 1)
+        for _ in range(3):
+            room.give_back("a", 10)
+            await wait_all_tasks_blocked()
+    assert order == [0, 1, 2]
+
+
+async def test_who_leaves_while_it_waits_has_taken_nothing() -> None:
+    room = Room(100, "too much")
+    await room.take("a", 50)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, room, "a", 20)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    room.give_back("a", 50)
+    assert room.taken == 0
+
+
+async def test_more_room_lets_in_who_waits() -> None:
+    room = Room(100, "too much")
+    await room.take("a", 50)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, room, "a", 50)
+        await wait_all_tasks_blocked()
+        room.resize(200)
+    assert room.taken == 100
+
+
+# --- all together ---
+
+
+async def test_unfinished_uploads_hold_no_more_than_their_share(
+    bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty-four of them held 1.1 GB."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    uploads = [incoming(bodies, "greedy") for _ in range(24)]
+    refused = 0
+    most = 0
+
+    async def upload(body: IncomingBody) -> None:
+        nonlocal refused, most
+        try:
+            for _ in range(6):
+                await sent(body, b" " * M if body.size else b'{"x":"' + b" " * M)
+                most = max(most, bodies.memory.taken)
+        except TooManyBodies:
+            refused += 1
+
+    monkeypatch.setattr(module, "_LEAST_PIECE", 1 << 60)  # a disk would do for all of them
+    async with trio.open_nursery() as nursery:
+        for body in uploads:
+            nursery.start_soon(upload, body)
+    assert most <= 8 * M
+    modest = incoming(bodies, "modest")
+    await sent(modest, document(100_000))
+    for body in [*uploads, modest]:
+        body.release()
+    assert bodies.memory.taken == bodies.disk.taken == 0
+
+
+async def test_where_memory_is_short_bodies_go_to_the_disk_sooner(tmp_path: Path) -> None:
+    bodies = Bodies(Bytes(1 * M), tmp_path)
+    body, asked = incoming(bodies), request()
+    await sent(body, document(900_000))
+    await body.end(asked)
+    assert asked.wishes == Wishes("a", stream=True)
+    assert bodies.disk.taken == len(document(900_000))
+    assert await whole(asked.body) == document(900_000)
+    body.release()
+
+
+async def test_two_things_go_wrong_at_once(
+    bodies: Bodies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No disk, and others have all the memory: the body waits, is refused, and leaves nothing."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    (tmp_path / "bodies").write_text("in the way")
+    first, second = incoming(bodies), incoming(bodies)
+    await sent(first, document(7 * M))
+    with pytest.raises(TooManyBodies):
+        await sent(second, document(7 * M))
+    second.release()
+    await sent(first, b" " * 100_000)
+    first.release()
+    assert bodies.memory.taken == 0
