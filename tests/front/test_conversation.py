@@ -170,6 +170,7 @@ async def test_the_answer_to_head_has_the_length_and_no_body(faking: Faking) -> 
 
 async def test_head_is_answered_by_a_real_engine_too(counting: dict[str, object]) -> None:
     async with running(counting) as llamasup, llamasup.connect() as client:
+        assert (await llamasup.ask("POST", "/tokenize", {"content": "x"})).status == 200
         await client.send(request("HEAD", "/slots"))
         assert (await client.reply(to_head=True)).status == 200
         await client.send(request("GET", "/slots"))

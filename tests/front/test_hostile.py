@@ -210,6 +210,7 @@ async def test_a_proxys_form_of_a_target_asks_us_and_nobody_else(
     faking: Faking, journal: Journal
 ) -> None:
     async with running({**faking("--fake-echo"), **HASTY}) as llamasup:
+        await llamasup.ask("POST", "/tokenize", {})  # who only looks loads nothing
         answers = await answers_to(llamasup, get(b"http://192.0.2.1:1/props?x"))
         assert [answer.status for answer in answers] == [200]
         assert "/props?x" in {entry["target"] for entry in journal.entries("request")}
