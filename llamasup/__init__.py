@@ -48,6 +48,7 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     front/      connections, requests, routes, claims, comfort, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
+    terminal    whether the one that we were started from is closed
     reload      follows the configuration while llamasup runs
     serve       opens everything in order, and closes it in order
     cli/        one file a command

@@ -46,6 +46,7 @@ from llamasup.pool.pool import Pool
 from llamasup.reload import Follower, Running
 from llamasup.state import State
 from llamasup.systemd import Notifier
+from llamasup.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ async def serve(
     """Serve until SIGINT or SIGTERM, then drain: running answers get `drain_timeout`.
 
     A second signal ends them at once. A SIGHUP, or a change of its file, has `config` loaded again
-    from `source`. Raises OperatorError or EngineUnusable before anything was started, if it cannot
-    serve. Cancelled, it stops the children before it returns.
+    from `source`; but a SIGHUP of a terminal that is closed counts as a signal to stop. Raises
+    OperatorError or EngineUnusable before anything was started, if it cannot serve. Cancelled, it
+    stops the children before it returns.
     """
     cache = cache_folder(config)
 
@@ -72,6 +74,7 @@ async def serve(
         return with_demo(config, cache)
 
     config = prepare(config)
+    terminal = Terminal()
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
@@ -91,7 +94,7 @@ async def serve(
                 await _serve(
                     config,
                     prepare,
-                    Follower(source, hangups, notifier),
+                    Follower(source, terminal.reloads(hangups, stop.begin), notifier),
                     launcher,
                     run_folder,
                     doors,
@@ -113,13 +116,19 @@ class Stop:
 
     async def heed(self, signals: AsyncIterator[int]) -> None:
         """The first signal begins the drain; the second one, or its timeout, ends it."""
-        await anext(signals)
+        async for _ in signals:
+            if self.wished.is_set():
+                self.hurry.cancel()
+            self.begin()
+
+    def begin(self) -> None:
+        """Begin the drain, if that was not done yet."""
+        if self.wished.is_set():
+            return
         log.info("stopping: running answers may take %g s", self.drain_timeout)
         self._notifier.tell("STOPPING=1", "STATUS=running answers finish")
         self.wished.set()
         self.hurry.deadline = trio.current_time() + self.drain_timeout
-        await anext(signals)
-        self.hurry.cancel()
 
 
 def cache_folder(config: Config) -> Path:

@@ -37,6 +37,7 @@ ROOMS = (
     "control",
     "systemd",
     "pid1",
+    "terminal",
     "reload",
     "serve",
     "cli",

@@ -17,7 +17,8 @@ from llamasup.config.schema import Config
 from llamasup.engine.argv import environment
 from llamasup.engine.locate import Engine, ask, locate
 from llamasup.errors import EngineUnusable
-from llamasup.models.shelf import Look, Shelf, names_and_aliases
+from llamasup.models.headers import defect_of
+from llamasup.models.shelf import Look, Shelf
 from llamasup.serve import cache_folder
 
 
@@ -36,7 +37,11 @@ def run(parsed: argparse.Namespace) -> int:
     source = options.source(parsed)
     config, file = source.load(), source.file
     look = trio.run(Shelf(config).look)
-    problems = [*missing_files(config, file), *missing_models(config, file, look)]
+    problems = [
+        *unusable_files(config, file),
+        *missing_models(config, file, look),
+        *unusable_finds(config, look),
+    ]
     try:
         engine = find_engine(config)
     except EngineUnusable as error:
@@ -56,23 +61,22 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def missing_files(config: Config, file: Path | None) -> Iterator[str]:
-    """A line for each model file that cannot be read."""
+def unusable_files(config: Config, file: Path | None) -> Iterator[str]:
+    """A line for each model file that cannot be read, or is none."""
     for name, settings in config.models.items():
         for key, path in (("path", settings.path), ("mmproj", settings.mmproj)):
-            if path != "none" and (why := _why_unreadable(path)):
+            if path != "none" and (why := defect_of(path)):
                 yield (
                     f"{file or 'flag'}: models.{name}.{key}: {path}: {why};"
                     " write the path of a GGUF file"
                 )
 
 
-def _why_unreadable(path: Path) -> str | None:
-    try:
-        with path.open("rb"):
-            return None
-    except OSError as error:
-        return error.strerror
+def unusable_finds(config: Config, look: Look) -> Iterator[str]:
+    """A line for each file in a folder that looks like a model, and is none."""
+    for name, settings in look.models.items():
+        if name not in config.models and (why := defect_of(settings.path)):
+            yield f"{settings.path}: {why}; replace it, or take it out of the folder"
 
 
 def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[str]:
@@ -80,9 +84,8 @@ def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[st
     place = file or "flag"
     for folder, why in look.unreadable.items():
         yield f"{place}: discover.folders: {folder}: {why}; make it, or write another folder"
-    askable = {name.casefold() for name in names_and_aliases(look.models)}
     default = config.server.default_model
-    if default and default.casefold() not in askable:
+    if default and look.names.find(default) is None:
         yield f'{place}: server.default_model: no folder holds a model "{default}"'
     for name in config.pool.preload:
         if name not in look.models:

@@ -6,7 +6,9 @@ import argparse
 import ctypes
 import gc
 import os
+from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -15,6 +17,8 @@ from llamasup import __version__, logs
 from llamasup.cli import options
 from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
+from llamasup.errors import OperatorError
+from llamasup.models.headers import defect_of
 from llamasup.models.shelf import Look
 from llamasup.serve import DEMO, serve
 from llamasup.shortages import USUAL, have_descriptors, most_connections
@@ -33,6 +37,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0 after a clean stop."""
     source = options.source(parsed)
     config = source.load()
+    refuse_unusable(parsed.model)
     with logs.flowing(config.log.level) as say:
 
         def announce(served: Config, addresses: list[Address], look: Look) -> None:
@@ -45,6 +50,15 @@ def run(parsed: argparse.Namespace) -> int:
         have_descriptors(config.server.max_connections)
         trio.run(serve, config, source, os.environ, announce)
     return 0
+
+
+def refuse_unusable(models: Iterable[str]) -> None:
+    """Whoever names a file on the command line waits before it, and can mend a slip at once.
+
+    Raises OperatorError. What a configuration names may come later, with a disk.
+    """
+    if slips := [f"--model {path}: {why}" for path in models if (why := defect_of(Path(path)))]:
+        raise OperatorError("\n".join(slips))
 
 
 def _keep_memory_flat() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,6 +44,17 @@ class Headers:
                 return Reading(defect=f"{error.filename}: {error.strerror}")
             self._known[path] = now, reading
         return reading
+
+
+def defect_of(path: Path) -> str:
+    """Why no engine will be able to load this model; empty if one may be. Meant for a thread, or
+    for a command: it takes as long as the disk does."""
+    try:
+        if path.exists() and not path.is_file():
+            return os.strerror(errno.EISDIR) if path.is_dir() else "it is no regular file"
+        return _read(path).defect.removeprefix(f"{path}: ")
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def stamp(files: Iterable[str | Path]) -> object:

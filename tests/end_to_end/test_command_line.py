@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import resource
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +27,7 @@ from attrs import frozen
 from llamasup import __version__
 from llamasup.config.load import load
 from llamasup.models.demo import DEMO_TEXT
+from tests.conftest import EMPTY_MODEL
 from tests.harness import (
     FAKE,
     LLAMASUP,
@@ -34,6 +37,7 @@ from tests.harness import (
     Program,
     chat,
     counted,
+    eventually,
     limited,
     started,
 )
@@ -287,11 +291,76 @@ def test_check_tells_everything_that_is_missing_at_once(home: Home) -> None:
 
 def test_check_counts_the_models_of_folders(home: Home) -> None:
     for path in ("a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"):
-        (home.folder / "cache" / path).touch()
+        (home.folder / "cache" / path).write_bytes(EMPTY_MODEL)
     done = home.run("check", "--models-dir", "cache", "--set", "server.default_model=A")
     assert done.returncode == 0, done.stderr
     assert "is fine: 2 models; " in done.stdout
     assert f"models in {home.folder / 'cache'}: 2" in done.stdout
+
+
+def test_check_tells_which_files_are_no_models(home: Home) -> None:
+    cache = home.folder / "cache"
+    (cache / "whole.Q4_0.gguf").write_bytes(EMPTY_MODEL)
+    (cache / "page.gguf").write_text("<html>404</html>")
+    (cache / "part.gguf").write_bytes(EMPTY_MODEL[:20])
+    (home.folder / "own.gguf").write_text("<html>404</html>")
+    flags = ("--models-dir", "cache", "--model", "own.gguf", "--set", "server.default_model=whole")
+    done = home.run("check", *flags)
+    assert done.returncode == WRONG
+    own, page, part = done.stderr.splitlines()
+    assert own.startswith(f"flag: models.own.path: {home.folder / 'own.gguf'}: it begins with")
+    assert page.startswith(f"{cache / 'page.gguf'}: it begins with b'<htm', not with b'GGUF'")
+    assert part.startswith(f"{cache / 'part.gguf'}: it is cut off")
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("no-such.gguf", "No such file or directory"),
+        ("bin", "Is a directory"),
+        ("page.gguf", "it begins with b'<htm', not with b'GGUF'"),
+        ("pipe.gguf", "it is no regular file"),
+    ],
+)
+def test_a_slip_in_the_name_of_a_model_is_told_at_the_start(
+    home: Home, model: str, why: str
+) -> None:
+    (home.folder / "page.gguf").write_text("<html>404</html>")
+    os.mkfifo(home.folder / "pipe.gguf")
+    done = home.run("serve", *ANY_PORT, "--model", model)
+    assert done.returncode == WRONG
+    assert f"--model {model}: {why}" in done.stderr
+
+
+async def test_a_closed_terminal_ends_llamasup_and_its_engines(home: Home) -> None:
+    model = home.folder / "m.gguf"
+    model.write_bytes(EMPTY_MODEL)
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(home.folder)
+        command = [*LLAMASUP, "serve", *ANY_PORT, "--engine", FAKE, "--model", str(model)]
+        command += ["--set", 'pool.preload=["m"]']
+        os.execve(command[0], command, home.environment)
+    try:
+        engines: list[psutil.Process] = []
+
+        def is_loaded() -> bool:
+            with suppress(BlockingIOError):
+                os.read(terminal, 65536)
+            engines[:] = psutil.Process(pid).children(recursive=True)
+            return bool(engines)
+
+        os.set_blocking(terminal, False)
+        await eventually(is_loaded)
+        os.close(terminal)
+        with trio.fail_after(PATIENCE):
+            _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert not [engine for engine in engines if engine.is_running()]
+    except BaseException:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+        raise
 
 
 def test_check_tells_what_is_missing_in_folders(home: Home) -> None:
