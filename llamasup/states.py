@@ -9,7 +9,9 @@ A child, one incarnation of a llama-server:
 A keeper, which owns one model's children over time:
 
     UNLOADED ──► LOADING ──► READY ──► UNLOADED
-                    └──────► FAILED ──► LOADING
+                  │   ▲ └──► FAILED ──► LOADING
+                  ▼   │
+                 WAITING ──► FAILED or UNLOADED
 
 A leaf module, so that every room can name a state without importing who is in it.
 """
@@ -37,6 +39,9 @@ class KeeperState(Enum):
 
     UNLOADED = "unloaded"
     LOADING = "loading"
+    WAITING = "waiting for room"
+    """Others have to go first, or to end their turns."""
+
     READY = "ready"
     FAILED = "failed"
 
@@ -48,7 +53,10 @@ _FOLLOWS: Final[dict[Enum, frozenset[Enum]]] = {
     ChildState.STOPPING: frozenset({ChildState.GONE}),
     ChildState.GONE: frozenset(),
     KeeperState.UNLOADED: frozenset({KeeperState.LOADING}),
-    KeeperState.LOADING: frozenset({KeeperState.READY, KeeperState.FAILED, KeeperState.UNLOADED}),
+    KeeperState.LOADING: frozenset(
+        {KeeperState.WAITING, KeeperState.READY, KeeperState.FAILED, KeeperState.UNLOADED}
+    ),
+    KeeperState.WAITING: frozenset({KeeperState.LOADING, KeeperState.FAILED, KeeperState.UNLOADED}),
     KeeperState.READY: frozenset({KeeperState.UNLOADED}),
     KeeperState.FAILED: frozenset({KeeperState.LOADING}),
 }

@@ -72,6 +72,8 @@ class Footing:
         self._crowded = False
         self._suspected: dict[Rung, float] = {}
         self._tried: list[str] = []
+        self.made_way: set[str] = set()
+        """Who has gone for its sake since it began: each once, or it would never step down."""
 
     @property
     def rung(self) -> Rung | None:
@@ -106,6 +108,7 @@ class Footing:
         self._rungs, self._place = rungs, begins.place
         self._ran_out = False
         self._tried = list(begins.passed_over)
+        self.made_way.clear()
 
     def stay(self) -> None:
         """The next incarnation takes the same rung."""

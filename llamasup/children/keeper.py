@@ -4,8 +4,10 @@ A load belongs to the keeper, not to the request that caused it. Requests wait f
 leave; it goes on. Otherwise a client that gives up after a minute and tries again would never see
 a model that takes two minutes to load.
 
-A child that runs out of memory, while it loads or later, is followed by one on the next rung. One
-that dies otherwise is followed by its like, when `restarts` says so, and when somebody wants it.
+A child that runs out of memory, while it loads or later, is followed by its like as long as
+somebody idle can go for it, and else by one on the next rung. What ran out while others held memory
+is tried again as soon as some of them are gone. One that dies otherwise is followed by its like,
+when `restarts` says so, and when somebody wants it.
 
 A child that another plan has put out of date answers those whom it has let in, however long that
 takes. Its successor begins anew, as if nothing had ever gone wrong.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -32,6 +35,7 @@ from llamasup.children.restarts import (
     after_death,
     after_failed_start,
     after_life,
+    after_room,
     after_success,
     after_verdict,
 )
@@ -85,6 +89,15 @@ class Landlord(Protocol):
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
         """A place, waited for. Raises NotAdmitted if there can be none."""
 
+    def dispensable(self, keeper: Keeper, needed: Needed) -> Sequence[str]:
+        """Who could go for the keeper's child, the first of them first."""
+
+    async def make_way(self, victims: Collection[str]) -> None:
+        """These go. Returns when their memory is back."""
+
+    def crowds(self, keeper: Keeper, needed: Needed) -> bool:
+        """Do others hold memory beside the keeper's child?"""
+
 
 class _Load:
     """One load as those see it who wait for it; it may take several incarnations."""
@@ -121,7 +134,11 @@ class Keeper:
         self._wish = trio.CancelScope()
         self._load: _Load | None = None
         self._starting: Child | None = None
-        self._waits_for_room = False
+        self._needed: Needed | None = None
+        self._crowded_out = False
+        """It did not fit, while others held memory."""
+
+        self._pause = trio.CancelScope()
         self._footing = Footing(plan)
         self._given_up_in: object = None
         self.dismissed = False
@@ -150,7 +167,7 @@ class Keeper:
     @property
     def outlook(self) -> str:
         """What somebody who wants a child is waiting for."""
-        if self._waits_for_room:
+        if self.state is KeeperState.WAITING:
             return f"waiting for room for {self.model}"
         progress = self._starting and self._starting.load_progress
         return f"loading {self.model}" + ("" if progress is None else f", {progress:.0%}")
@@ -188,13 +205,13 @@ class Keeper:
                 raise load.failure
 
     def out_of_memory(self, child: Child, words: str) -> bool:
-        """A child said so to a request. Is there a lower rung to go on with?
+        """A child said so to a request. Can its successor have more memory, or take less?
 
         The first request to suffer it retires the child; for the others it is the same step, and
         they prove that it was not its own doing.
         """
         suffered = Cause(Kind.OUT_OF_MEMORY, words, proven=False)
-        if child.state is ChildState.READY and not self._footing.is_last:
+        if child.state is ChildState.READY and (not self._footing.is_last or self._victims()):
             log.warning("%s ran out of memory: %s", child, words)
             child.retire(suffered, child.launch.watch.retirement)
         elif child.cause is not None and child.cause.kind is Kind.OUT_OF_MEMORY:
@@ -252,6 +269,14 @@ class Keeper:
         self.record = Record()
         self.last_failure = None
         self._footing = Footing(self.plan)
+        self._crowded_out = False
+
+    def room_appeared(self) -> None:
+        """Somebody else is gone that held memory: what did not fit beside it need not wait."""
+        if self._crowded_out:
+            self._crowded_out = False
+            self.record = after_room(self.record, trio.current_time())
+            self._pause.cancel()
 
     def _begin(self) -> _Load:
         """Start a load. Raises the last failure while it is too early for another one."""
@@ -259,6 +284,8 @@ class Keeper:
             raise ModelNotFound(f'there is no model "{self.model}" any more')
         if self.record.given_up and self._given_up_in != self.plan.circumstances():
             self.record = Record()
+        if self._crowded_out and self._could_go():
+            self.room_appeared()
         wait = math.inf if self.record.given_up else self.record.wait(trio.current_time())
         if wait > self.plan.patience:
             raise self._not_yet(wait)
@@ -278,7 +305,7 @@ class Keeper:
         """One load: down the ladder until a child is ready, then until it is gone."""
         missed = False
         try:
-            await trio.sleep(wait)
+            await self._rest(wait)
             missed = await self._serve(load)
         except NotAdmitted as error:
             # No verdict on the model: there may be room when it is asked for another time.
@@ -315,9 +342,14 @@ class Keeper:
         self._note_failed_start(cause)
         self._fail(load, cause)
 
+    async def _rest(self, seconds: float) -> None:
+        """Wait, unless room appears."""
+        with trio.move_on_after(seconds) as self._pause:
+            await trio.sleep_forever()
+
     async def _restart(self) -> None:
         """A preloaded model comes back without being asked for."""
-        await trio.sleep(self.record.wait(trio.current_time()))
+        await self._rest(self.record.wait(trio.current_time()))
         if self._load is None:
             with suppress(ModelUnavailable, ModelNotFound):  # given up, or gone, meanwhile
                 self._begin()
@@ -343,7 +375,7 @@ class Keeper:
             if ran_out and cause.kind is Kind.SHORTAGE:
                 cause = evolve(cause, kind=Kind.OUT_OF_MEMORY)  # threads take memory, too
             ran_out = cause.kind is Kind.OUT_OF_MEMORY
-            if not self._steps_down(cause) and not await self._tries_again(load, cause):
+            if not (await self._eases(cause) or await self._tries_again(load, cause)):
                 self._fail(load, cause)
                 return True
 
@@ -351,14 +383,12 @@ class Keeper:
         """One child in a place of its own; None if it was not wanted any more."""
         room = await self._landlord.room(self)
         rung = await self._footing.take(room)
-        needed = await self.plan.need(rung, room.free)
+        self._needed = needed = await self.plan.need(rung, room.free)
         with trio.CancelScope() as self._wish:
             self._lose_interest()  # everybody may have left meanwhile
-            self._waits_for_room = True
-            try:
-                place = await self._landlord.place(self, needed)
-            finally:
-                self._waits_for_room = False
+            self.state = moved(self.state, KeeperState.WAITING)
+            place = await self._landlord.place(self, needed)
+            self.state = moved(self.state, KeeperState.LOADING)
         if self._wish.cancelled_caught:
             return None
         async with place:
@@ -392,6 +422,7 @@ class Keeper:
         self.state = moved(self.state, KeeperState.READY)
         self.child = child
         self.last_failure = None
+        self._crowded_out = False
         self.record = after_success(self.record)
         load.settled.set()
         log.info("%s is ready after %.2f s (%s)", child, seconds, self.rung)
@@ -409,7 +440,7 @@ class Keeper:
         if cause is None or (cause.kind is Kind.FINISHED and not child.left):
             log.info("%s is gone", child)
             self.record = after_life(self.record, ready_for)
-        elif not self._steps_down(cause):
+        elif not await self._eases(cause):
             log.warning("%s died: %s", child, cause.words)
             if cause.kind in _LAID_TO_REQUESTS and (explained := await self._inquest(child)):
                 self.record = after_verdict(after_life(self.record, ready_for), explained - 1)
@@ -435,11 +466,38 @@ class Keeper:
             )
         return explained
 
-    def _steps_down(self, cause: Cause) -> bool:
-        """Take the next rung, if that is what the cause asks for and there is one."""
+    async def _eases(self, cause: Cause) -> bool:
+        """If it ran out of memory: can the next child have more, or take less?"""
         if cause.kind is not Kind.OUT_OF_MEMORY:
             return False
-        if not self._footing.step_down(cause.words, proven=cause.proven):
+        return await self._gets_room() or self._steps_down(cause)
+
+    async def _gets_room(self) -> bool:
+        """First the idle go, each once, and the same rung is tried again: one or two at first, then
+        twice as many, for each try may take long."""
+        victims = self._victims()
+        if not victims:
+            return False
+        log.warning("%s: out of memory: %s goes first", self.model, ", ".join(victims))
+        self._footing.made_way.update(victims)
+        self._footing.stay()
+        await self._landlord.make_way(victims)
+        return True
+
+    def _victims(self) -> list[str]:
+        gone = self._footing.made_way
+        return [model for model in self._could_go() if model not in gone][: max(len(gone), 1)]
+
+    def _could_go(self) -> Sequence[str]:
+        return self._landlord.dispensable(self, self._needed) if self._needed else ()
+
+    def _is_crowded(self) -> bool:
+        return self._needed is not None and self._landlord.crowds(self, self._needed)
+
+    def _steps_down(self, cause: Cause) -> bool:
+        """Then the context: take the next rung, if there is one."""
+        crowded = self._is_crowded()
+        if not self._footing.step_down(cause.words, crowded=crowded, proven=cause.proven):
             return False
         log.warning("%s: out of memory (%s): next rung, %s", self.model, cause.words, self.rung)
         return True
@@ -467,6 +525,7 @@ class Keeper:
     def _fail(self, load: _Load, cause: Cause) -> None:
         """Nothing more to try: whoever waits is told."""
         if cause.kind is Kind.OUT_OF_MEMORY:
+            self._crowded_out = self._is_crowded()
             tried = self._footing.story()
             message = f'model "{self.model}" does not fit into memory; tried {tried}'
             load.failure = OutOfMemory(message)

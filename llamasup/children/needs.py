@@ -78,7 +78,8 @@ class Needed:
     much, it is refused. Where there is less than the amounts, it is alone."""
 
     mapped: int = 0
-    """So much of the host's part may be read from the model's file again and again."""
+    """So much of the least on the host could be read from the model's file again and again, if
+    the operator allowed it."""
 
     @least.default
     def _(self) -> Amounts:
@@ -192,8 +193,8 @@ class Needs:
         if memory_args.maps_weights(self._args(settings)):
             mapped = min(await self.file_size(settings), least.get(HOST, 0))
         least = {device: min(size, amounts[device]) for device, size in least.items()}
-        if settings.overcommit and HOST in least:
-            least[HOST] = max(least[HOST] - mapped, 0)
+        if settings.overcommit and mapped:
+            least[HOST], mapped = max(least[HOST] - mapped, 0), 0
         return Needed(amounts, source, least=least, mapped=mapped)
 
     async def _name(self, settings: ModelSettings, rung: Rung) -> str:

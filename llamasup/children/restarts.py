@@ -79,6 +79,11 @@ def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) ->
     return _delayed(failed, now, jitter)
 
 
+def after_room(record: Record, now: float) -> Record:
+    """Memory that others held is free: there is nothing to wait for."""
+    return evolve(record, not_before=min(record.not_before, now))
+
+
 def _delayed(record: Record, now: float, jitter: float) -> Record:
     doublings = min(record.deaths - 1, _DOUBLINGS)
     pause = min(2.0**doublings, LONGEST_PAUSE) if record.deaths else 0.0

@@ -9,6 +9,10 @@ and always answers from scratch: a drain that is no longer in the answer is over
 - Idle models go at once. A busy one keeps its place for `patience`, counted from the claim or from
   its own start, whichever is later; then it admits nobody until the claim had its turn. So steady
   traffic starves nobody, and two busy models do not chase each other out with every request.
+- Where several have to go, nobody is shut longer than it takes: who is idle stays open while
+  another one's answers last. Who ended last of those that were shut together stays shut, so that
+  with each round one less is left, and the claim has its turn.
+- A model that is too large only by what was measured, or that may be larger than memory, is alone.
 - Of all sets of victims that free enough the cheapest goes: least recently used, weighed by how
   long each took to load.
 - Turns go by age alone. A request's priority counts among those who wait for the same model:
@@ -26,6 +30,7 @@ from typing import Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
+from llamasup.memory.hardware import HOST
 from llamasup.memory.room import Amounts
 
 MODELS: Final = "models"
@@ -56,6 +61,9 @@ class Resident:
     model: str
     need: Amounts
     state: State = State.READY
+    held_since: float = 0.0
+    """Since when it admits nobody, if it is DRAINING."""
+
     in_flight: int = 0
     """Requests that hold a lease."""
 
@@ -98,7 +106,18 @@ class Claim:
     defect: str = ""
     """Why it cannot be loaded at all, in the engine's words."""
 
+    least: Amounts = field()
+    """What it cannot do without. Where there is no more than that, it makes do with it, alone."""
+
+    mapped: int = 0
+    """So much of it on the host is a file that the system may read again, if the operator says so:
+    then it need not fit."""
+
     takes: Amounts = field(init=False)
+
+    @least.default
+    def _(self) -> Amounts:
+        return self.need
 
     @takes.default
     def _(self) -> Amounts:
@@ -145,6 +164,14 @@ class World:
         """The budgets, and how many models there may be."""
         return {**self.budgets, MODELS: self.max_loaded} if self.max_loaded else self.budgets
 
+    def staying_beside(self, model: str) -> dict[str, Resident]:
+        """The others that will not go, whoever needs their place."""
+        return {
+            resident.model: resident
+            for resident in self.residents.values()
+            if resident.pinned and resident.model != model and resident.state is not State.STOPPING
+        }
+
     def foes(self, model: str) -> list[Resident]:
         """The residents that must not be there together with this model."""
         if not self.groups:
@@ -173,6 +200,13 @@ class Drain:
     """These admit nobody from now on. Once their answers have ended, the answer will be Evict."""
 
     victims: tuple[str, ...]
+    still_open: tuple[str, ...] = ()
+    """Those of them that admit requests all the same, while others have not ended."""
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Those that admit nobody."""
+        return tuple(victim for victim in self.victims if victim not in self.still_open)
 
 
 @frozen
@@ -206,21 +240,57 @@ def decide(world: World, now: float) -> dict[str, Decision]:
 
 def refusal(world: World, claim: Claim) -> Refuse | None:
     """Why this model could not be loaded even if all went that may go; None if it could."""
-    for device, need in claim.need.items():
+    for device, need in claim.least.items():
         # What nobody knows the size of is no limit: the engine will see.
         if need > (budget := world.budgets.get(device, need)):
-            return Refuse(507, _too_large(claim, device, f"there is room for {_gib(budget)}"))
-    pinned = {r.model: r for r in world.residents.values() if r.pinned and r.model != claim.model}
+            there_is = f"there is room for {_gib(budget)}"
+            return Refuse(507, _too_large(claim, device, there_is, need - budget))
+    pinned = world.staying_beside(claim.model)
     if not pinned:
         return None
     they_stay = f"{', '.join(pinned)} will not be unloaded"
     if any(foe.model in pinned for foe in world.foes(claim.model)):
         return Refuse(503, f"its groups keep it out: {they_stay}")
-    for device in _shortage(claim, _total(pinned.values()), world.limits):
+    at_least = {**claim.least, MODELS: 1}
+    for device, lack in _shortage(at_least, _total(pinned.values()), world.limits).items():
         if device == MODELS:
             return Refuse(503, f"max_loaded_models is {world.max_loaded}, and {they_stay}")
-        return Refuse(507, _too_large(claim, device, they_stay))
+        return Refuse(507, _too_large(claim, device, they_stay, lack))
     return None
+
+
+def dispensable(world: World, claim: Claim, now: float) -> tuple[str, ...]:
+    """Who goes for a load that ran out of memory although there was room by all that was known:
+    those of its devices that are going anyhow, then the idle ones, the cheapest first."""
+
+    def beside(resident: Resident) -> bool:
+        return resident.model != claim.model and meets(resident.need, claim.need)
+
+    others = [resident for resident in world.residents.values() if beside(resident)]
+    going = [r for r in others if r.state is State.STOPPING and not r.in_flight]
+    idle = [resident for resident in others if resident.idle and not resident.pinned]
+    return _names(going + sorted(idle, key=lambda resident: resident.price(now)))
+
+
+def meets(one: Amounts, other: Amounts) -> bool:
+    """Do both hold memory of the same device? Who is not known to hold any may do so."""
+    holds, needs = ({d for d, size in amounts.items() if size} for amounts in (one, other))
+    return not holds or not needs or not holds.isdisjoint(needs)
+
+
+def _cut(world: World, claim: Claim) -> Claim:
+    """With no more than there can be for it, and no less than it cannot do without."""
+    if claim.least is claim.need:
+        return claim
+    stay = _total(world.staying_beside(claim.model).values())
+    need = {
+        device: max(
+            min(size, world.budgets.get(device, size) - stay.get(device, 0)),
+            claim.least.get(device, 0),
+        )
+        for device, size in claim.need.items()
+    }
+    return evolve(claim, need=need)
 
 
 def forecast(world: World, claim: Claim, now: float) -> Decision:
@@ -282,12 +352,13 @@ class _Outlook:
             return Wait()
         if refused := refusal(self._world, claim):
             return refused
+        claim = _cut(self._world, claim)
         if self._comes_behind(claim):
             return self._close(claim)
         if own is not None:
             return self._after_its_end(claim)
         foes = self._world.foes(claim.model)
-        if not foes and not _shortage(claim, self._peak, self._limits):
+        if not foes and not _shortage(claim.takes, self._peak, self._limits):
             _add(self._peak, claim.takes)
             self._promise(claim, [])
             return Load()
@@ -297,7 +368,7 @@ class _Outlook:
         """Its own predecessor has to go first, which may take as long as its answers do. For so
         long as a turn, its place is kept for it; it comes first anyhow when it can be loaded."""
         kept_until = claim.since + self._world.patience
-        if self._now < kept_until and not _shortage(claim, self._finally, self._limits):
+        if self._now < kept_until and not _shortage(claim.takes, self._finally, self._limits):
             self._promise(claim, [])
         return Wait(until=kept_until if self._now < kept_until else math.inf)
 
@@ -331,7 +402,7 @@ class _Outlook:
             return Evict(_names(victims)) if victims else Wait()
         if (victims := wish.cheapest(idle + over)) is not None:
             self._promise(claim, victims)
-            return Drain(_names(victims))
+            return Drain(_names(victims), _names(_still_open(victims, self._awaited)))
         if (victims := wish.cheapest(list(self._movable.values()))) is not None:
             self._promise(claim, victims)
             return Wait(until=min(ends))
@@ -347,7 +418,7 @@ class _Outlook:
         used = dict(self._finally)
         for foe in forced:
             _take_away(used, foe.takes)
-        return _Wish(forced, _shortage(claim, used, self._limits), self._now)
+        return _Wish(forced, _shortage(claim.takes, used, self._limits), self._now)
 
     def _promise(self, claim: Claim, victims: list[Resident]) -> None:
         self._promised.append(claim.model)
@@ -387,6 +458,27 @@ class _Wish:
         sets = islice(_sets_by_price(ranked, self.now), _MOST_SETS)
         exact = (chosen for chosen in sets if _frees(chosen, self.shortage))
         return self.forced + (next(exact, []) or _without_needless(ranked, self.shortage))
+
+
+def _still_open(victims: list[Resident], awaited: set[str]) -> list[Resident]:
+    """Those that may go on, for they would only wait for the answers of others; and those whose
+    own clients have waited for longer, and come in first.
+
+    Who was shut together with others, and has ended before them, opens again. Who ended last stays
+    shut: if all opened again, they might never be idle at the same time.
+    """
+    busy = [victim for victim in victims if not victim.idle]
+    ending = [victim.held_since for victim in busy if victim.state is State.DRAINING]
+    first = min(ending, default=math.inf)
+
+    def may_go_on(victim: Resident) -> bool:
+        if victim.idle and victim.model in awaited:
+            return True
+        if victim.state is State.DRAINING:
+            return victim.idle and first <= victim.held_since
+        return bool(ending or (victim.idle and busy))
+
+    return [victim for victim in victims if may_go_on(victim)]
 
 
 def _sets_by_price(ranked: list[Resident], now: float) -> Iterator[list[Resident]]:
@@ -429,11 +521,11 @@ def _frees(residents: list[Resident], shortage: Amounts) -> bool:
     return True
 
 
-def _shortage(claim: Claim, used: Amounts, limits: Amounts) -> dict[str, int]:
-    """What is lacking on the devices that the claim needs, with so much used already."""
+def _shortage(takes: Amounts, used: Amounts, limits: Amounts) -> dict[str, int]:
+    """What is lacking on the devices that somebody takes, with so much used already."""
     lacks = {
         device: used.get(device, 0) + needed - limits[device]
-        for device, needed in claim.takes.items()
+        for device, needed in takes.items()
         if needed and device in limits
     }
     return {device: lack for device, lack in lacks.items() if lack > 0}
@@ -460,8 +552,11 @@ def _names(residents: list[Resident]) -> tuple[str, ...]:
     return tuple(resident.model for resident in residents)
 
 
-def _too_large(claim: Claim, device: str, why: str) -> str:
-    return f"it needs {_gib(claim.need[device])} on {device}, and {why}"
+def _too_large(claim: Claim, device: str, why: str, lack: int) -> str:
+    words = f"it needs {_gib(claim.least[device])} on {device}, and {why}"
+    if device != HOST or lack > claim.mapped:
+        return words
+    return f"{words}; with models.{claim.model}.overcommit = true the engine may try"
 
 
 def _gib(size: int) -> str:

@@ -204,8 +204,7 @@ class Gate:
 
     def _join(self, visit: Visit) -> None:
         queue = self._queues[visit.line]
-        # Where nobody may wait for a slot, somebody has to wait for the load all the same.
-        queue.size = self._settings.max_queue or (0 if self._open_to() else 1)
+        queue.size = self._settings.max_queue + self._lets_in_at_once(visit.line)
         client = visit.client()
         try:
             if len(queue) >= queue.size:
@@ -221,6 +220,14 @@ class Gate:
             self._has_usher = True
             name = f"usher of {self.keeper.model}"
             self._nursery.start_soon(tending.alone, name, self._usher, name=name)
+
+    def _lets_in_at_once(self, line: Work | None) -> int:
+        """So many wait only for the gate to open: they do not count as waiting for a slot."""
+        if self._open_to():
+            return 0
+        if line is Work.ASK:
+            return _QUESTIONS_AT_ONCE
+        return self.keeper.plan.settings.parallel if line else 1
 
     def _displace(self, queue: FairQueue[Visit], client: Client) -> None:
         """Somebody who has more that wait than `client` has one of them refused in its stead."""

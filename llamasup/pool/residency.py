@@ -7,7 +7,7 @@ every change admission is asked anew, and only its latest answer counts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import trio
 
@@ -33,7 +33,9 @@ from llamasup.pool.admission import (
     Wait,
     World,
     decide,
+    dispensable,
     forecast,
+    meets,
     surplus,
     unload_times,
 )
@@ -58,6 +60,11 @@ class Place:
         self._residency = residency
         self._child: Child | None = None
         self._given_at = trio.current_time()
+        self.held_since = 0.0
+        self.was_ready = False
+        """Did its child get so far?"""
+
+        self.gone = trio.Event()
         self._load_seconds = 0.0
 
     async def __aenter__(self) -> Place:
@@ -75,6 +82,7 @@ class Place:
 
         It idles from now on if nobody does.
         """
+        self.was_ready = True
         self._load_seconds = trio.current_time() - self._given_at
         self.gate.admit()
         self._residency.reconsider()
@@ -88,6 +96,7 @@ class Place:
             plan.model,
             self.needed.amounts,
             self.state,
+            self.held_since,
             in_flight=child.users if child else 0,
             ready_at=child.ready_at if child else 0.0,
             last_used=child.last_used if child else 0.0,
@@ -127,8 +136,7 @@ class _Request:
     def claim(self) -> Claim:
         """As admission sees it."""
         since = self._since if self.gate.shut_out_since is None else self.gate.shut_out_since
-        needed = self.needed
-        return Claim(self.gate.keeper.model, needed.amounts, since, needed.defect)
+        return _claim(self.gate.keeper.model, self.needed, since)
 
 
 class Residency:
@@ -177,7 +185,7 @@ class Residency:
     def forecast(self, model: str, needed: Needed) -> Decision:
         """What it would take to load this model, by the last measurement."""
         now = trio.current_time()
-        return forecast(self._world([]), Claim(model, needed.amounts, now, needed.defect), now)
+        return forecast(self._world([]), _claim(model, needed, now), now)
 
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
         """A place for the keeper's next child, waited for. Raises NotAdmitted.
@@ -201,6 +209,37 @@ class Residency:
             raise _refusal(model, request.refused)
         return request.place
 
+    def dispensable(self, keeper: Keeper, needed: Needed) -> Sequence[str]:
+        """Who could go for the keeper's child, or is going anyhow; the first of them first."""
+        now = trio.current_time()
+        claim = Claim(keeper.model, needed.amounts, now)
+        # Whose own clients wait is idle only until they are let in.
+        return [
+            model
+            for model in dispensable(self._world([]), claim, now)
+            if not self._gates[model].waiting or self.places[model].state is State.STOPPING
+        ]
+
+    async def make_way(self, victims: Collection[str]) -> None:
+        """These go. Returns when their memory is back, or does not seem to come.
+
+        Cancelled, they go all the same.
+        """
+        places = [self.places[model] for model in victims if model in self.places]
+        for place in places:
+            place.gate.keeper.unload()
+        for place in places:
+            if place.state is State.STOPPING:
+                await place.gone.wait()
+
+    def crowds(self, keeper: Keeper, needed: Needed) -> bool:
+        """Do others hold memory of the devices that the keeper's child takes?"""
+        return any(
+            meets(place.needed.amounts, needed.amounts)
+            for model, place in self.places.items()
+            if model != keeper.model
+        )
+
     async def take_back(self, place: Place) -> None:
         """Its child is gone. Returns when the memory is back, or does not seem to come.
 
@@ -209,9 +248,19 @@ class Residency:
         try:
             await self._until_returned(place)
         finally:
-            del self.places[place.gate.keeper.model]
+            model = place.gate.keeper.model
+            del self.places[model]
+            place.gone.set()
             place.gate.hold(False)
             self.reconsider()
+            if place.was_ready:
+                self._tell_of_room(model)
+
+    def _tell_of_room(self, gone: str) -> None:
+        """What never was ready leaves no room: two that fail would wake each other for ever."""
+        for model, gate in self._gates.items():
+            if model != gone:
+                gate.keeper.room_appeared()
 
     def idle(self, gate: Gate) -> None:
         """Nobody uses this model any more, for now."""
@@ -233,14 +282,21 @@ class Residency:
                         self._give_place(model)
                     case Evict(victims):
                         self._evict(victims, model)
-                    case Drain(victims):
-                        held.update(victims)
+                    case Drain():
+                        held.update(decision.held)
                     case Wait(until):
                         self._wake_at(until)
                     case Refuse():
                         self._refuse(model, decision)
         for model, place in self.places.items():
-            place.gate.hold(model in held)
+            self._hold(place, model in held)
+
+    def _hold(self, place: Place, held: bool) -> None:
+        if held and not place.gate.held:
+            place.held_since = trio.current_time()
+        elif place.gate.held and not held:
+            self._wake_at(trio.current_time())  # to see who has come in
+        place.gate.hold(held)
 
     def _claims(self) -> list[Claim]:
         """The wishes for places; and those who have one, and wait because it is being cleared."""
@@ -248,7 +304,7 @@ class Residency:
         for model, place in self.places.items():
             since = place.gate.shut_out_since
             if since is not None and model not in self._requests:
-                claims.append(Claim(model, place.needed.amounts, since))
+                claims.append(_claim(model, place.needed, since))
         return sorted(claims, key=lambda claim: claim.since)
 
     def _world(self, claims: list[Claim]) -> World:
@@ -332,6 +388,12 @@ class Residency:
             for device in self._devices
             if device.name != HOST and device.name in place.needed.amounts
         )
+
+
+def _claim(model: str, needed: Needed, since: float) -> Claim:
+    return Claim(
+        model, needed.amounts, since, needed.defect, least=needed.least, mapped=needed.mapped
+    )
 
 
 def _groups(config: Config) -> tuple[Group, ...]:

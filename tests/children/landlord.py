@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed
@@ -31,9 +33,21 @@ class RoomForAll:
 
     def __init__(self, free: Amounts = NOTHING_KNOWN) -> None:
         self.free = free
+        self.idle: list[str] = []
+        self.gone: list[str] = []
+        self.is_crowded = False
 
     async def room(self, keeper: Keeper) -> Room:
         return Room(self.free, self.free)
 
     async def place(self, keeper: Keeper, needed: Needed) -> House:
         return House()
+
+    def dispensable(self, keeper: Keeper, needed: Needed) -> Sequence[str]:
+        return [model for model in self.idle if model not in self.gone]
+
+    async def make_way(self, victims: Collection[str]) -> None:
+        self.gone += victims
+
+    def crowds(self, keeper: Keeper, needed: Needed) -> bool:
+        return len(self.idle) > len(self.gone) or self.is_crowded

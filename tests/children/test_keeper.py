@@ -415,6 +415,126 @@ async def test_a_child_that_the_kernel_killed_for_memory_is_followed_by_a_smalle
     assert contexts(journal) == ["32768", "16384"]
 
 
+# --- first the idle go, then the context ---
+
+
+async def test_the_idle_go_one_after_the_other_before_a_load_takes_less_context(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    plan = planning({**faking(*NO_ROOM, "16384"), **LADDER})
+    async with trio.open_nursery() as nursery:
+        house = RoomForAll()
+        house.idle = ["a", "b", "c", "d"]
+        keeper = Keeper(plan, house, nursery)
+        await keeper.ready()
+        assert house.gone == ["a", "b", "c", "d"]
+        assert keeper.rung == Rung(16384)
+        nursery.cancel_scope.cancel()
+    assert contexts(journal) == ["32768"] * 4 + ["16384"]
+
+
+async def test_a_load_for_which_somebody_idle_has_gone_keeps_its_context_and_nothing_is_learned(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    config = {**faking(*NO_ROOM, "0", "--fake-scripted-lives", "1"), **LADDER}
+    plan = planning(config)
+    async with trio.open_nursery() as nursery:
+        house = RoomForAll()
+        house.idle = ["a"]
+        keeper = Keeper(plan, house, nursery)
+        await keeper.ready()
+        assert await plan.learned() is None
+        nursery.cancel_scope.cancel()
+    assert contexts(journal) == ["32768", "32768"]
+
+
+async def test_a_child_that_runs_out_of_memory_as_it_serves_keeps_its_context_if_somebody_can_go(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with trio.open_nursery() as nursery:
+        house = RoomForAll()
+        house.idle = ["a"]
+        keeper = Keeper(planning({**faking(), "ladder.contexts": [4096]}), house, nursery)
+        for expected in (True, False):
+            child = await keeper.ready()
+            assert keeper.out_of_memory(child, "bad_alloc") is expected
+        assert house.gone == ["a"]
+        nursery.cancel_scope.cancel()
+    assert contexts(journal) == ["4096", "4096"]
+
+
+async def test_who_comes_back_after_it_has_gone_does_not_keep_a_model_from_stepping_down(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with trio.open_nursery() as nursery:
+        house = RoomForAll()
+        house.idle = ["a"]
+        keeper = Keeper(planning({**faking(), **LADDER}), house, nursery)
+        for _ in range(3):
+            keeper.out_of_memory(await keeper.ready(), "bad_alloc")
+            house.gone.clear()
+        await keeper.ready()
+        nursery.cancel_scope.cancel()
+    assert contexts(journal) == ["32768", "32768", "16384", "8192"]
+
+
+async def test_what_failed_while_others_held_memory_is_tried_again_as_soon_as_room_appears(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    config = {**faking(*NO_ROOM, "0", "--fake-scripted-lives", "3"), **LADDER}
+    async with trio.open_nursery() as nursery:
+        house = RoomForAll()
+        house.is_crowded = True
+        keeper = Keeper(planning(config), house, nursery)
+        assert isinstance(await refusal(keeper), OutOfMemory)
+        assert isinstance(await refusal(keeper), OutOfMemory)
+        assert len(journal.entries("started")) == 3
+        keeper.room_appeared()
+        assert (await keeper.ready()).state is ChildState.READY
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_failed_while_others_held_memory_is_tried_again_as_soon_as_one_of_them_idles(
+    faking: Fake, planning: Planning
+) -> None:
+    config = {**faking(*NO_ROOM, "0", "--fake-scripted-lives", "3"), **LADDER}
+    async with trio.open_nursery() as nursery:
+        house = RoomForAll()
+        house.is_crowded = True
+        keeper = Keeper(planning(config), house, nursery)
+        await refusal(keeper)
+        house.idle = ["a"]
+        assert (await keeper.ready()).state is ChildState.READY
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_failed_alone_does_not_fit_better_because_others_came_and_went(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with keeping(planning({**faking(*NO_ROOM, "0"), **LADDER})) as keeper:
+        await refusal(keeper)
+        keeper.room_appeared()
+        await refusal(keeper)
+    assert len(journal.entries("started")) == 3
+
+
+async def test_who_waits_for_a_failed_load_to_be_tried_again_waits_no_longer_than_for_room(
+    faking: Fake, planning: Planning
+) -> None:
+    config = {**faking(*NO_ROOM, "0", "--fake-scripted-lives", "3"), **LADDER}
+    async with trio.open_nursery() as nursery:
+        house = RoomForAll()
+        house.is_crowded = True
+        keeper = Keeper(planning({**config, "recovery.patience": 1000}), house, nursery)
+        await refusal(keeper)
+        with trio.fail_after(30):
+            async with trio.open_nursery() as requests:
+                requests.start_soon(keeper.ready)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                keeper.room_appeared()
+        nursery.cancel_scope.cancel()
+
+
 # --- deaths ---
 
 

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import trio
@@ -44,6 +45,7 @@ class StubKeeper:
     model = "stub"
 
     def __init__(self) -> None:
+        self.plan = SimpleNamespace(settings=SimpleNamespace(parallel=1))
         self.child: StubChild | None = None
         self.wishes = 0
         self._settled = trio.Event()
@@ -331,6 +333,16 @@ async def test_where_nobody_may_wait_for_a_slot_somebody_waits_for_the_load() ->
         await stage.crowd_of("c")
         assert stage.crowd.served == [0]
         assert stage.crowd.told.keys() == {1, 2}
+
+
+async def test_those_who_will_have_a_slot_as_soon_as_it_is_loaded_do_not_count_as_waiting() -> None:
+    async with scene(max_queue=1) as stage:
+        stage.keeper.plan.settings.parallel = 3
+        await stage.crowd_of("a", "b", "c", "d", "e")
+        assert stage.crowd.told.keys() == {4}
+        stage.keeper.comes(slots=3)
+        await wait_all_tasks_blocked()
+        assert set(stage.crowd.served) == {0, 1, 2}
 
 
 async def test_a_failed_load_is_remembered_without_those_who_waited_for_it() -> None:

@@ -63,13 +63,19 @@ class StubGate:
             idle_unload=settings.get("idle_unload", 0.0),
             settings=SimpleNamespace(unloadable=settings.get("unloadable", True)),
         )
-        self.keeper = SimpleNamespace(model=model, plan=plan, unload=self.unload)
+        self.keeper = SimpleNamespace(
+            model=model, plan=plan, unload=self.unload, room_appeared=self.room_appeared
+        )
+        self.told_of_room = 0
         self.unloaded = trio.Event()
         self.waiting = 0
 
     def admit(self) -> None:
         self.child.users += self.waiting
         self.waiting = 0
+
+    def room_appeared(self) -> None:
+        self.told_of_room += 1
 
     def hold(self, held: bool) -> None:
         self.held = held

@@ -30,6 +30,7 @@ from llamasup.pool.admission import (
     Wait,
     World,
     decide,
+    dispensable,
     unload_times,
 )
 from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
@@ -52,6 +53,12 @@ class Model:
     idle_unload: float = 0.0
     fails: float = 0.0
     """How likely a load is to fail; at 1.0 it is known beforehand."""
+
+    least: float = 1.0
+    """So much of its need it cannot do without: the rest was measured once, or is mapped."""
+
+    hidden: int = 0
+    """What it takes of each device beyond its need, which nobody knows."""
 
 
 @define(eq=False)
@@ -79,6 +86,7 @@ class Child:
     ready_at: float = 0.0
     last_used: float = 0.0
     running: set[Request] = field(factory=set)
+    held_since: float = 0.0
 
 
 class Pool:
@@ -110,6 +118,10 @@ class Pool:
         self.queues = {name: FairQueue[Request](queue_size) for name in self.models}
         self.waiting: dict[str, list[Request]] = {name: [] for name in self.models}
         self.requests: list[Request] = []
+        self.made_way: dict[str, set[str]] = {name: set() for name in self.models}
+        """Who has gone for a load that ran out of memory, since it was first tried."""
+
+        self.tries: Counter[str] = Counter()
         self.evictions: Counter[str] = Counter()
         self.decision_seconds: list[float] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -195,8 +207,9 @@ class Pool:
     def _load(self, model: Model) -> None:
         assert model.name not in self.children
         waited = self.now - self.claims[model.name].since
-        longest = self._longest_wait(self.older_claims[model.name])
+        longest = self._longest_wait(self.older_claims[model.name] + self.tries[model.name])
         assert waited <= longest, f"{model} waited {waited} for its turn"
+        self._check_place(model)
         child = self.children[model.name] = Child(model)
         self.at(self.now + model.load_seconds, lambda: self._loaded(child))
 
@@ -205,16 +218,51 @@ class Pool:
 
         Older claims have theirs before; and so has, after an eviction, whoever evicted.
         """
-        turn = LONGEST_LOAD + self.patience + LONGEST_ANSWER + LONGEST_STOP
+        answers = len(self.models) * LONGEST_ANSWER  # in rounds, if all of them have to go
+        turn = LONGEST_LOAD + self.patience + answers + LONGEST_STOP
         return (older + 2) * turn
 
     def _loaded(self, child: Child) -> None:
+        if self._runs_out(child.model):
+            del self.children[child.model.name]
+            self._make_way(child.model)
+            return
+        self.made_way[child.model.name].clear()
+        self.tries[child.model.name] = 0
         if self.chance.random() < child.model.fails:
             del self.children[child.model.name]
             self._turn_away(child.model.name, "not loaded")
         else:
             child.state = State.READY
             child.ready_at = child.last_used = self.now
+
+    def _runs_out(self, model: Model) -> bool:
+        """Is there less than what all of them take, those that are going among them?"""
+        if not model.hidden:
+            return False
+        held = Counter(model.need)
+        for child in self.children.values():
+            if child.model is not model:
+                held.update(child.model.need)
+        return any(held[device] + model.hidden > budget for device, budget in self.budgets.items())
+
+    def _make_way(self, model: Model) -> None:
+        """As the keeper does: the idle go, each once, and it is tried again; else it has failed."""
+        claim = self._claim(model, self.now)
+        could = dispensable(self._world(), claim, self.now)
+        way = self.made_way[model.name]
+        if able := [name for name in could if name not in way]:
+            way.add(able[0])
+            self.tries[model.name] += 1
+            self.evictions[model.name] += 1
+            if (victim := self.children[able[0]]).state is not State.STOPPING:
+                self._stop(victim)
+            return
+        idle = {name for name in could if self.children[name].state is not State.STOPPING}
+        assert idle <= way, f"{model} is told that it does not fit, though {idle} idle"
+        self._turn_away(model.name, "not loaded")
+        way.clear()
+        self.tries[model.name] = 0
 
     def _stop(self, child: Child) -> None:
         assert not child.model.pinned
@@ -290,12 +338,13 @@ class Pool:
                     for victim in victims:
                         self._stop(self.children[victim])
                     changed = True
-                case Drain(victims):
-                    draining.update(victims)
+                case Drain():
+                    draining.update(decision.held)
                 case Wait(until):
                     assert until > self.now
                     self._wake_at(until)
                 case Refuse():
+                    self._check_refusal(self.models[name], decision)
                     self._turn_away(name, "refused")
                     changed = True
         return self._drain(draining) or changed
@@ -306,6 +355,8 @@ class Pool:
             if child.state in (State.READY, State.DRAINING):
                 state = State.DRAINING if name in draining else State.READY
                 changed |= state is not child.state
+                if child.state is State.READY:
+                    child.held_since = self.now
                 child.state = state
                 if state is State.DRAINING and self.queues[name]:
                     self._stake(name)
@@ -317,6 +368,7 @@ class Pool:
                 name,
                 child.model.need,
                 child.state,
+                held_since=child.held_since,
                 in_flight=len(child.running),
                 ready_at=child.ready_at,
                 last_used=child.last_used,
@@ -326,7 +378,12 @@ class Pool:
             )
             for name, child in self.children.items()
         }
-        claims = list(self.claims.values())
+        claims = [
+            claim
+            for name, claim in self.claims.items()
+            # Who was promised room waits until it is there.
+            if not any(o in self.children and self._stops(o) for o in self.made_way[name])
+        ]
         return World(residents, claims, self.budgets, self.max_loaded, self.groups, self.patience)
 
     # What has to be true
@@ -336,13 +393,46 @@ class Pool:
         for child in self.children.values():
             held.update({**child.model.need, MODELS: 1})
             assert len(child.running) <= child.model.slots
-        assert all(held[device] <= budget for device, budget in self.budgets.items()), held
+        for device, budget in self.budgets.items():
+            there = [child.model for child in self.children.values()]
+            assert sum(int(m.need[device] * m.least) for m in there) <= budget
+            assert held[device] <= budget or any(m.least < 1 for m in there), held
         assert not self.max_loaded or held[MODELS] <= self.max_loaded
         names = list(self.children)
         for one, other in ((a, b) for a in names for b in names if a != b):
             assert not any(group.parts(one, other) for group in self.groups)
 
+    def _check_place(self, model: Model) -> None:
+        """There is room; or it makes do with less than was measured, beside those that stay."""
+        for device, budget in self.budgets.items():
+            beside = [c.model for c in self.children.values() if c.model.need[device]]
+            held = sum(other.need[device] for other in beside)
+            if model.need[device] and held + model.need[device] > budget:
+                assert model.least < 1
+                assert all(other.pinned for other in beside)
+
+    def _check_refusal(self, model: Model, refused: Refuse) -> None:
+        if refused.status == 507:
+            stay = Counter[str]()
+            for child in self.children.values():
+                if child.model.pinned and child.state is not State.STOPPING:
+                    stay.update(child.model.need)
+            short = [
+                device
+                for device, need in self._claim(model, self.now).least.items()
+                if need and need + stay[device] > self.budgets[device]
+            ]
+            assert short, f"{model} is refused, though all that is lacking could go"
+
     # Little questions
+
+    def _stops(self, name: str) -> bool:
+        return self.children[name].state is State.STOPPING
+
+    def _claim(self, model: Model, since: float) -> Claim:
+        defect = "its file is broken" if model.fails == 1.0 else ""
+        least = {device: int(need * model.least) for device, need in model.need.items()}
+        return Claim(model.name, model.need, since, defect, least=least)
 
     def _admits(self, name: str) -> bool:
         return name in self.children and self.children[name].state is State.READY
@@ -350,9 +440,8 @@ class Pool:
     def _stake(self, name: str) -> None:
         if name not in self.claims:
             model = self.models[name]
-            defect = "its file is broken" if model.fails == 1.0 else ""
             self.older_claims[name] = len(self.claims)
-            self.claims[name] = Claim(name, model.need, self.now, defect)
+            self.claims[name] = self._claim(model, self.now)
 
     def _wake_at(self, time: float) -> None:
         if time < float("inf") and time not in self._alarms:
@@ -411,6 +500,8 @@ def any_model(chance: random.Random, name: str, budgets: dict[str, int]) -> Mode
         pinned=chance.random() < 0.1,
         idle_unload=chance.choice((0.0, 0.0, 5.0)),
         fails=chance.choice((0.0, 0.0, 0.0, 0.3, 1.0)),
+        least=chance.choice((1.0, 1.0, 0.5)),
+        hidden=chance.choice((0, 0, 0, 2)),
     )
 
 
@@ -429,6 +520,36 @@ def test_in_no_scenario_is_memory_promised_twice_or_anybody_forgotten() -> None:
     # Unless all of this happens often, the scenarios have not tested what they should.
     assert min(ends[e] for e in ("served", "refused", "cancelled", "not loaded", "lost")) > 100
     assert evictions > SCENARIOS
+
+
+def test_who_is_idle_goes_on_while_another_ones_long_answer_lasts_and_nobody_is_starved() -> None:
+    models = [Model(name, {"host": 5}, slots=2, load_seconds=0.5) for name in "xy"]
+    large = Model("b", {"host": 10}, load_seconds=0.5)
+    pool = Pool([*models, large], {"host": 10}, patience=2.0, chance=random.Random(0))
+    pool.request("x", 0.0, lasts=60.0)
+    quick = [pool.request("y", float(second), lasts=0.25) for second in range(1, 60, 2)]
+    lone = pool.request("b", 5.0, lasts=1.0)
+    pool.run()
+    assert max(request.ended - request.arrived for request in quick) < 2.0
+    assert lone.end == "served"
+    assert lone.ended < 60.0 + 5.0
+
+
+def test_of_two_that_have_to_go_each_is_shut_no_longer_than_it_takes() -> None:
+    models = [Model(name, {"host": 5}, slots=2, load_seconds=0.5) for name in "xy"]
+    large = Model("b", {"host": 10}, load_seconds=0.5)
+    pool = Pool(
+        [*models, large], {"host": 10}, patience=2.0, queue_size=99, chance=random.Random(0)
+    )
+    for name, first in (("x", 0.0), ("y", 0.5)):
+        pool.request(name, first, lasts=30.0 if name == "x" else 10.0)
+    steady = [pool.request("xy"[n % 2], 12.0 + n / 4, lasts=5.0) for n in range(60)]
+    lone = pool.request("b", 5.0, lasts=1.0)
+    pool.run()
+    assert lone.ended < 30.0 + 2 * 5.0 + 5.0
+    early = [request for request in steady if request.model == "y" and request.arrived < 20]
+    assert all(request.end == "served" for request in steady)
+    assert min(request.ended for request in early) < 30.0
 
 
 def test_steady_traffic_on_one_model_does_not_starve_another() -> None:
