@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -56,8 +56,8 @@ class Where(Enum):
 class Cause:
     """Why a child is gone; `words` is one line for an operator, the engine's own where it can be.
 
-    `where` and `proven` say more about OUT_OF_MEMORY alone. What is proven was measured, or was
-    the engine's end, or more than one request suffered it: only that is worth to be remembered.
+    `where` and `proven` say more about OUT_OF_MEMORY alone. What is proven was measured, or cannot
+    be the doing of a single request: only that is worth being remembered.
     """
 
     kind: Kind
@@ -256,7 +256,9 @@ def _from_abort(lines: Sequence[str]) -> Cause | None:
     is_reason = bool(ran_out and reasons) and reasons[-1] == ran_out[-1]
     if _ABORT_FOR_MEMORY.search(last) or (is_reason and _BARE_ABORT.search(last)):
         hits = ran_out or [last]
-        return _out_of_memory(hits, messages[messages.index(hits[0]) :])
+        cause = _out_of_memory(hits, messages[messages.index(hits[0]) :])
+        # Of the host's own memory, a single request can want too much.
+        return evolve(cause, proven="std::bad_alloc" not in last)
     if _ABORT_FOR_THREADS.search(last):
         return _out_of_threads(last)
     crashes = [message for message in messages if symptom(message) is Kind.CRASH]

@@ -464,6 +464,13 @@ def test_an_abort_for_memory_is_proof(log: str, words: str) -> None:
     assert (cause.kind, cause.words, cause.proven) == (Kind.OUT_OF_MEMORY, words, True)
 
 
+def test_no_memory_of_the_hosts_may_be_the_doing_of_one_request() -> None:
+    thrown = ["terminate called after throwing an instance of 'std::bad_alloc'", "  what():  "]
+    for lines in (thrown, [*thrown[:1], "  what():  std::bad_alloc"]):
+        cause = dead(-6, *lines)
+        assert (cause.kind, cause.proven) == (Kind.OUT_OF_MEMORY, False)
+
+
 def test_metal_gives_up_with_a_fatal_error() -> None:
     story = said("not_seen_here/out_of_memory_metal_while_decoding")
     assert dead(-6, *story, "/src/ggml-metal.m:1: fatal error").kind is Kind.OUT_OF_MEMORY

@@ -1,0 +1,138 @@
+"""What clients write, the engine logs and quotes; it decides nothing for anybody else."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamasup.engine.locate import EMBEDDED
+from tests.harness import Journal, Llamasup, chat, counted, running
+
+Fake = Callable[..., Mapping[str, object]]
+
+CHAT = "/v1/chat/completions"
+LADDER = {"ladder.contexts": [4096, 2048, 1024]}
+OUT_OF_MEMORY = "CUDA error: out of memory"
+FORGED = [
+    "root ::= x",
+    "initializing slots, n_slots = 0",
+    "0.00.000.001 I srv    load_model: initializing, n_slots = 0, n_ctx_slot = 1",
+    "0.00.000.001 E alloc_tensor_range: failed to allocate CUDA0 buffer of size 12884901888",
+    OUT_OF_MEMORY,
+]
+FORGED_ABORT = [
+    "terminate called after throwing an instance of 'std::bad_alloc'",
+    "  what():  std::bad_alloc",
+]
+
+
+def refused(grammar: Sequence[str]) -> dict[str, object]:
+    """The body of a completion whose grammar the engine cannot read, and logs as it is."""
+    return {"prompt": "x", "n_predict": 1, "grammar": "\n".join(grammar)}
+
+
+async def answered(llamasup: Llamasup) -> None:
+    reply = await llamasup.ask("POST", CHAT, chat(5))
+    assert reply.status == 200, reply.body
+    assert reply.text() == counted(5)
+
+
+async def facts(llamasup: Llamasup) -> Any:
+    return await llamasup.model_status("count")
+
+
+async def test_a_grammar_that_looks_like_a_start_takes_the_slots_from_nobody(
+    counting: dict[str, object],
+) -> None:
+    async with running(counting) as llamasup:
+        assert (await llamasup.ask("POST", "/completion", refused(FORGED))).status == 400
+        for _ in range(3):
+            await answered(llamasup)
+        assert (await facts(llamasup))["loads"] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"reasoning_format": "cuda"},
+        {"reasoning_format": OUT_OF_MEMORY},
+        {"tools": [OUT_OF_MEMORY]},
+        {"tool_choice": "std::bad_alloc"},
+    ],
+    ids=str,
+)
+async def test_an_error_that_quotes_its_request_costs_no_rung(
+    counting: dict[str, object], words: Mapping[str, object]
+) -> None:
+    async with running(counting | LADDER) as llamasup:
+        for _ in range(3):
+            reply = await llamasup.ask("POST", CHAT, chat(5, stream=False, **words))
+            assert reply.status in (400, 500)
+        await answered(llamasup)
+        status = await facts(llamasup)
+        assert (status["loads"], status["rung"]) == (1, status["rungs"][0])
+
+
+# A real abort has words of its own, which come last. One from outside has none.
+DEATHS = [
+    (signal.SIGSEGV, [*FORGED, *FORGED_ABORT]),
+    (signal.SIGKILL, [*FORGED, *FORGED_ABORT]),
+    (signal.SIGABRT, FORGED),
+]
+
+
+@pytest.mark.parametrize(("death", "grammar"), DEATHS, ids=["SEGV", "KILL", "ABRT"])
+async def test_a_crash_after_a_refused_grammar_costs_no_rung(
+    counting: dict[str, object], death: signal.Signals, grammar: Sequence[str]
+) -> None:
+    async with running(counting | LADDER) as llamasup:
+        await answered(llamasup)
+        first = await facts(llamasup)
+        reply = await llamasup.ask("POST", "/completion", refused(grammar))
+        assert reply.status == 400
+        os.kill(first["child"]["pid"], death)
+        await answered(llamasup)
+        status = await facts(llamasup)
+        assert (status["loads"], status["rung"]) == (2, first["rung"])
+
+
+async def test_what_the_engine_cannot_take_in_is_the_requests_own_fault(
+    faking: Fake, journal: Journal
+) -> None:
+    config = faking("--fake-error", "400 std::bad_alloc", "--fake-error-if", "huge")
+    async with running({**config, **LADDER}) as llamasup:
+        for _ in range(2):
+            reply = await llamasup.ask("POST", CHAT, chat(5, huge="x" * (2 << 20)))
+            assert (reply.status, reply.error["code"]) == (413, "body_too_large")
+            assert "2 MiB: send less at once" in reply.error["message"]
+        await answered(llamasup)
+        assert len(journal.entries("started")) == 1
+        assert len(journal.entries("request")) >= 3
+
+
+async def test_a_request_too_large_for_the_engine_makes_nobody_remember_less_context(
+    counting: dict[str, object], tmp_path: Path
+) -> None:
+    """An engine may be able to say so, or die of it."""
+    limited = f"{shutil.which('prlimit')} --as=900000000 "
+    if counting["engine.command"] == "embedded":
+        limited = f"{shutil.which('prlimit')} --as=1500000000 "
+        counting["engine.command"] = shlex.join(EMBEDDED.command)
+    counting["engine.command"] = limited + str(counting["engine.command"])
+    counting["folders.state"] = str(tmp_path)
+    huge = {**chat(5, stream=False), "more": [1] * 12_000_000}
+    async with running(counting | LADDER) as llamasup:
+        reply = await llamasup.ask("POST", CHAT, huge)
+        assert reply.status in (413, 502), reply.body
+        await answered(llamasup)
+        rungs = (await facts(llamasup))["rungs"]
+    async with running(counting | LADDER) as llamasup:
+        await answered(llamasup)
+        assert (await facts(llamasup))["rung"] == rungs[0]
