@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llamasup.config.problems import ConfigError
-from llamasup.config.toml_file import read, written
+from llamasup.config.toml_file import parsed, read, written
 
 
 def complaint(file: Path) -> str:
@@ -82,3 +84,38 @@ def test_written_text_reads_back_as_it_was(
     file = tmp_path_factory.getbasetemp() / "written.toml"
     file.write_bytes(written({"a": {"b": text}}).encode())
     assert read(file) == {"a": {"b": text}}
+
+
+DEEP = {
+    "bare": ".".join("a" * 20_000) + " = 1",
+    "quoted": " . ".join(['"a.b"', "'c'"] * 5_000) + " = 1",
+    "a table": "[" + ".".join("a" * 20_000) + "]",
+    "many of them": "\n".join(f"{'.'.join('a' * 300)}{number} = 1" for number in range(100)),
+    "behind a text": "x = '''\n\"\"\"'''\n" + ".".join("a" * 20_000) + " = 1",
+}
+
+
+@pytest.mark.parametrize("deep", DEEP)
+def test_a_key_of_very_many_dots_is_told_at_once(deep: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=r"x.toml, line \d: a key has more than 10 parts"):
+        parsed(DEEP[deep].encode(), "x.toml")
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.b.c.d.e.f.g.h.i.j = 1",
+        'x = "a.b.c.d.e.f.g.h.i.j.k.l.m"',
+        "x = 'a.b.c.d.e.f.g.h.i.j.k.l.m'",
+        'x = """\na.b.c.d.e."f".g.h.i.j.k\n"""',
+        "x = '''\na.b.c.d.e.'f'.g.h.i.j.k\n'''",
+        "x = 1 # a.b.c.d.e.f.g.h.i.j.k.l.m",
+        r'x = "\"" # a.b.c.d.e.f.g.h.i.j.k.l.m"',
+        '[models."a.b.c.d.e.f.g.h.i.j.k.l.m"]',
+        "x = [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5, 10.5, 11.5, 12.5]",
+    ],
+)
+def test_dots_that_part_no_key_do_not_count(text: str) -> None:
+    assert parsed(text.encode(), "x.toml") == tomllib.loads(text)
