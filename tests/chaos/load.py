@@ -127,6 +127,15 @@ KINDS = {
         piece=_tokens_as_text,
     ),
 }
+POISON = Kind(
+    path="/completion",
+    body=lambda prompt, tokens: {"prompt": prompt, "n_predict": tokens, "grammar": _ENDLESS},
+    piece=lambda answer: answer["content"],
+)
+"""No engine survives it: it recurses into the brackets until its stack ends."""
+
+_ENDLESS = "root ::= " + "(" * 20_000
+
 STREAMS = [kind for kind in KINDS.values() if kind.streams]
 WHOLES = [kind for kind in KINDS.values() if not kind.streams]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from tests.chaos.load import Kind, Outcome, Request
 from tests.harness import Llamasup, eventually
 
 LLAMASUP = (sys.executable, "-m", "llamasup")
+_NARROW = 4096
+"""Bytes of a pipe: a log that nobody reads is full at once."""
+
 PATIENCE = 20.0
 """How long a start, a stop or the end of orphans may take at most."""
 
@@ -47,8 +51,12 @@ class Subject:
         settings: Mapping[str, object],
         command: Sequence[str] = LLAMASUP,
         log_file: Path | None = None,
+        has_scribe: bool = False,
     ) -> None:
+        """With a scribe, the log goes through a pipe and another process, which may fall asleep."""
         self.folder = folder
+        self._has_scribe = has_scribe
+        self._scribe: subprocess.Popen[bytes] | None = None
         self.log_file = log_file or folder / "log"
         self.address: TcpAddress
         self._command = command
@@ -82,12 +90,30 @@ class Subject:
     async def start(self) -> None:
         """Start it, and wait until it listens."""
         with self.log_file.open("ab") as log:
+            if self._has_scribe:
+                self._scribe = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)
+                assert self._scribe.stdin is not None
+                fcntl.fcntl(self._scribe.stdin, fcntl.F_SETPIPE_SZ, _NARROW)
             self._process = subprocess.Popen(
-                [*self._command, "serve", str(self._file)], stderr=log, stdin=subprocess.DEVNULL
+                [*self._command, "serve", str(self._file)],
+                stderr=self._scribe.stdin if self._scribe else log,
+                stdin=subprocess.DEVNULL,
             )
+            if self._scribe and self._scribe.stdin:
+                self._scribe.stdin.close()
         await eventually(lambda: self._listens() or self._process.poll() is not None)
         if self._process.poll() is not None:
             raise AssertionError(f"llamasup did not start:\n{self.log}")
+
+    @contextmanager
+    def scribe_asleep(self) -> Iterator[None]:
+        """For so long, nobody reads the log."""
+        assert self._scribe is not None
+        self._scribe.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._scribe.send_signal(signal.SIGCONT)
 
     def _listens(self) -> bool:
         """The kernel knows where, even if the log cannot be written."""
@@ -162,6 +188,9 @@ class Subject:
                 os.kill(pid, signal.SIGKILL)
         if hasattr(self, "_process"):
             self._process.wait()
+        if self._scribe:
+            self._scribe.send_signal(signal.SIGCONT)
+            self._scribe.wait()
 
 
 @asynccontextmanager
