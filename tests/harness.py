@@ -70,10 +70,12 @@ def no_threads() -> Iterator[None]:
         idle.update(before)
 
 
-def counting_model(path: Path, *, up_to: int = 3000, context: int = 32768) -> Path:
-    """A model that answers " 0 1 2 3 …", whatever it is asked."""
+def counting_model(
+    path: Path, *, up_to: int = 3000, context: int = 32768, hidden: int = 32
+) -> Path:
+    """A model that answers " 0 1 2 3 …", whatever it is asked; the more `hidden`, the slower."""
     chain = [f" {number}" for number in range(up_to)]
-    path.write_bytes(reciting_model(chain, context=context, name=path.stem))
+    path.write_bytes(reciting_model(chain, context=context, name=path.stem, hidden=hidden))
     return path
 
 

@@ -114,8 +114,12 @@ _WIDTH = 128  # of an embedding: so wide, two random rows of signs have little i
 _HIDDEN = 32  # width of the feed-forward network, which only has to exist
 
 
-def reciting_model(chain: Sequence[str], *, context: int, name: str) -> bytes:
+def reciting_model(
+    chain: Sequence[str], *, context: int, name: str, hidden: int = _HIDDEN
+) -> bytes:
     """A GGUF file of a llama that answers every prompt with the pieces of `chain`, and ends.
+
+    With a wider feed-forward network (`hidden`) it says the same, as slowly as a large model.
 
     Each piece is one token, and no two may be alike; `▁` stands for a space. If a prompt ends
     with a piece, as an assistant's message to be continued does, the recital goes on behind it.
@@ -134,7 +138,7 @@ def reciting_model(chain: Sequence[str], *, context: int, name: str) -> bytes:
         "llama.context_length": _uint32(context),
         "llama.embedding_length": _uint32(_WIDTH),
         "llama.block_count": _uint32(1),
-        "llama.feed_forward_length": _uint32(_HIDDEN),
+        "llama.feed_forward_length": _uint32(hidden),
         "llama.attention.head_count": _uint32(1),
         "llama.attention.head_count_kv": _uint32(1),
         "llama.attention.layer_norm_rms_epsilon": _float32(1e-5),
@@ -148,17 +152,17 @@ def reciting_model(chain: Sequence[str], *, context: int, name: str) -> bytes:
         "tokenizer.ggml.eos_token_id": _uint32(_END),
         "tokenizer.chat_template": _text(_CHAT_TEMPLATE),
     }
-    return _gguf(metadata, _weights(len(pieces)))
+    return _gguf(metadata, _weights(len(pieces), hidden))
 
 
-def _weights(pieces: int) -> list[_Tensor]:
+def _weights(pieces: int, hidden: int) -> list[_Tensor]:
     rows = _sign_rows(1 + pieces)
     embeddings = [rows[0]] * len(_PROMPT_TOKENS) + rows[1:]
     outputs = [bytes(len(rows[0]))] * len(_PROMPT_TOKENS) + rows[:-1]
     outputs[_END] = rows[-1]
 
     ones = struct.pack("<f", 1.0) * _WIDTH
-    square, oblong = bytes(2 * _WIDTH * _WIDTH), bytes(2 * _WIDTH * _HIDDEN)
+    square, oblong = bytes(2 * _WIDTH * _WIDTH), bytes(2 * _WIDTH * hidden)
     return [
         _Tensor("token_embd.weight", (_WIDTH, len(embeddings)), b"".join(embeddings)),
         _Tensor("output.weight", (_WIDTH, len(outputs)), b"".join(outputs)),
@@ -169,9 +173,9 @@ def _weights(pieces: int) -> list[_Tensor]:
         _Tensor("blk.0.attn_v.weight", (_WIDTH, _WIDTH), square),
         _Tensor("blk.0.attn_output.weight", (_WIDTH, _WIDTH), square),
         _Tensor("blk.0.ffn_norm.weight", (_WIDTH,), ones),
-        _Tensor("blk.0.ffn_gate.weight", (_WIDTH, _HIDDEN), oblong),
-        _Tensor("blk.0.ffn_up.weight", (_WIDTH, _HIDDEN), oblong),
-        _Tensor("blk.0.ffn_down.weight", (_HIDDEN, _WIDTH), oblong),
+        _Tensor("blk.0.ffn_gate.weight", (_WIDTH, hidden), oblong),
+        _Tensor("blk.0.ffn_up.weight", (_WIDTH, hidden), oblong),
+        _Tensor("blk.0.ffn_down.weight", (hidden, _WIDTH), oblong),
     ]
 
 

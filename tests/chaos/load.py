@@ -75,7 +75,7 @@ class Kind:
     streams: bool = False
 
 
-def _messages(prompt: str, tokens: int, stream: bool) -> Mapping[str, object]:
+def _messages(prompt: str, tokens: int, stream: bool) -> dict[str, object]:
     messages = [{"role": "user", "content": prompt}]
     return {"messages": messages, "max_tokens": tokens, "stream": stream}
 
@@ -120,6 +120,13 @@ KINDS = {
         path="/completion",
         body=lambda prompt, tokens: {"prompt": prompt, "n_predict": tokens},
         piece=lambda answer: answer["content"],
+    ),
+    "pinged stream": Kind(
+        path="/v1/chat/completions",
+        body=lambda prompt, tokens: _messages(prompt, tokens, True) | {"sse_ping_interval": 1},
+        piece=_chat_delta,
+        is_last=lambda event: event == "[DONE]",
+        streams=True,
     ),
     "tokenize": Kind(
         path="/tokenize",
@@ -191,12 +198,17 @@ class Request:
 
     @property
     def began(self) -> bool:
-        """The client has seen the beginning of a good answer."""
-        return self._answer is not None and self._answer.status == 200
+        """The client has seen the beginning of a good answer: of a stream, a token."""
+        return self._answer is not None and self._answer.began
 
     async def reached(self, tokens: int) -> None:
         """Return when so many tokens have come, or all is over."""
         while self.tokens_seen < tokens and self.outcome is None:
+            await self._news.park()
+
+    async def pinged(self) -> None:
+        """Return when a comment has come instead of tokens, or all is over."""
+        while self.outcome is None and not (self._answer and self._answer.comments):
             await self._news.park()
 
     async def _converse(self, leave_after: int | None) -> Outcome:
@@ -249,6 +261,12 @@ class _Answer(ABC):
     """An answer that grows, and is judged at its proper end. Raises Unsound."""
 
     status = 200
+    comments = 0
+
+    @property
+    def began(self) -> bool:
+        """Can the client have made use of any of it?"""
+        return self.status == 200
 
     @abstractmethod
     def feed(self, data: bytes) -> int:
@@ -313,6 +331,10 @@ class _Stream(_Answer):
         self._ended = False
         self._error = ""
 
+    @property
+    def began(self) -> bool:
+        return self._tokens_seen > 0
+
     def feed(self, data: bytes) -> int:
         *events, self._unread = (self._unread + data).split(b"\n\n")
         for event in events:
@@ -322,6 +344,7 @@ class _Stream(_Answer):
     def _heed(self, event: bytes) -> None:
         data = next((line for line in event.split(b"\n") if line.startswith(b"data:")), None)
         if data is None:
+            self.comments += 1
             return
         if self._ended or self._error:
             raise Unsound(Verdict.WRONG, f"an event after the last one: {event[:100]!r}")
@@ -346,7 +369,7 @@ class _Stream(_Answer):
         if self._error:
             if self._at not in _BOUNDARIES:
                 raise Unsound(Verdict.WRONG, "the error came within a token")
-            return Outcome(Verdict.ERROR, self._error, began=True)
+            return Outcome(Verdict.ERROR, self._error, self.began)
         if not self._ended or self._unread:
             raise Unsound(Verdict.LOST, "a cut stream that looks like a clean end")
         if self._at != len(self._all):

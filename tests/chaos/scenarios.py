@@ -212,6 +212,53 @@ async def own_death(stage: Stage) -> None:
         await clean_end(stage, subject, "after a restart")
 
 
+async def slow_batches(stage: Stage) -> None:
+    """One batch takes longer than all patience: who computes is not hung."""
+    settings = stage.serving(
+        ["m"], path=str(stage.slow_model), batch_size=16384, extra_args=["--ubatch-size", "512"]
+    )
+    subject = Subject(stage.folder / "slow", settings | {"recovery.stall_timeout": 1})
+    async with started(subject):
+        for kind in ("chat", "chat stream"):
+            began = trio.current_time()
+            outcome = await subject.ask("m", KINDS[kind], 3, _long(stage, kind))
+            took = trio.current_time() - began
+            stage.report.note(f"one batch took {took:.1f} s, and stall_timeout is 1 s")
+            stage.report.count(outcome, "a slow batch")
+            stage.report.require(outcome.verdict is Verdict.RIGHT, f"a slow batch: {outcome}")
+            stage.report.require(took > 2, "the batch was not slow: nothing was shown")
+        lives = len(subject.readies())
+        stage.report.require(lives == 1, f"it was started {lives} times")
+        stage.report.faults["a slow batch"] += 2
+        await clean_end(stage, subject, "slow batches")
+
+
+async def death_after_a_ping(stage: Stage) -> None:
+    """A comment was all that the client had seen when the child died: it is asked once more."""
+    settings = stage.serving(["m"], path=str(stage.slow_model), batch_size=512)
+    subject = Subject(stage.folder / "ping", settings | {"recovery.stall_timeout": 20})
+    async with started(subject):
+        await right(stage, subject, "m", "before a death after a ping")
+        kind = KINDS["pinged stream"]
+        request = Request(subject.address, "m", kind, 3, _long(stage, "ping"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(request.run)
+            await request.pinged()
+            stage.report.require(not request.outcome, f"it ended unpinged: {request.outcome}")
+            os.kill(await subject.child("m"), signal.SIGKILL)
+        assert request.outcome is not None
+        stage.report.count(request.outcome, "a death after a ping")
+        answered = request.outcome.verdict is Verdict.RIGHT
+        stage.report.require(answered, f"a death after a ping: {request.outcome}")
+        stage.report.faults["a death after a ping"] += 1
+        await clean_end(stage, subject, "a death after a ping")
+
+
+def _long(stage: Stage, purpose: str) -> str:
+    """A prompt that no cache knows."""
+    return f"{stage.chance(purpose).getrandbits(64):x}" + "xy" * 6000
+
+
 async def unusable_cache(stage: Stage) -> None:
     """Without a model it needs a cache for its demo; one that cannot be is a clear complaint."""
     folder = stage.folder / "cache"
@@ -245,4 +292,6 @@ SCENARIOS: dict[str, Scenario] = {
     "engine": replaced_engine,
     "model": cut_model,
     "own-death": own_death,
+    "slow-batches": slow_batches,
+    "ping": death_after_a_ping,
 }

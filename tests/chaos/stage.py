@@ -14,6 +14,8 @@ from tests.chaos.load import LONGEST_CHAIN
 from tests.chaos.report import Report
 from tests.harness import counting_model
 
+_WIDE = 1 << 17
+
 
 @frozen
 class Stage:
@@ -42,6 +44,12 @@ class Stage:
         """A counting model of one's own: it counts so far, and weighs 512 bytes a number."""
         path = self.folder / name
         return path if path.exists() else counting_model(path, up_to=up_to)
+
+    @property
+    def slow_model(self) -> Path:
+        """A counting model that takes some seconds to read a long prompt."""
+        path = self.folder / "slow.gguf"
+        return path if path.exists() else counting_model(path, up_to=300, hidden=_WIDE)
 
     def serving(self, models: Sequence[str], **settings: object) -> dict[str, object]:
         """A configuration of models that all count; `settings` are those of each."""
