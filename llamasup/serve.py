@@ -50,6 +50,9 @@ from llamasup.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
+_LAST_WORDS = 1.0
+"""Seconds to tell clients that their answers end, whatever they take of it."""
+
 DEMO = "demo"
 _CONTEXT_OF_THE_DEMO = 4096
 
@@ -62,7 +65,7 @@ async def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then drain: running answers get `drain_timeout`.
 
-    A second signal ends them at once. A SIGHUP, or a change of its file, has `config` loaded again
+    A second signal ends them. A SIGHUP, or a change of its file, has `config` loaded again
     from `source`; but a SIGHUP of a terminal that is closed counts as a signal to stop. Raises
     OperatorError or EngineUnusable before anything was started, if it cannot serve. Cancelled, it
     stops the children before it returns.
@@ -111,15 +114,33 @@ class Stop:
     def __init__(self, drain_timeout: Seconds, notifier: Notifier) -> None:
         self._notifier = notifier
         self.wished = trio.Event()
+        self.last_call = trio.Event()
+        """What has not ended by now is to be broken off, in a way that clients understand."""
+
         self.hurry = trio.CancelScope()
+        self._patience = trio.CancelScope()
         self.drain_timeout = drain_timeout
 
     async def heed(self, signals: AsyncIterator[int]) -> None:
-        """The first signal begins the drain; the second one, or its timeout, ends it."""
-        async for _ in signals:
-            if self.wished.is_set():
-                self.hurry.cancel()
-            self.begin()
+        """The first signal begins the drain; the second one, or its timeout, ends it.
+
+        Clients have a moment then to be told; a third signal does without.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._drain)
+            async for _ in signals:
+                if self.last_call.is_set():
+                    self.hurry.cancel()
+                elif self.wished.is_set():
+                    self._patience.cancel()
+                self.begin()
+
+    async def _drain(self) -> None:
+        await self.wished.wait()
+        with self._patience:
+            await trio.sleep_forever()
+        self.last_call.set()
+        self.hurry.deadline = trio.current_time() + _LAST_WORDS
 
     def begin(self) -> None:
         """Begin the drain, if that was not done yet."""
@@ -128,7 +149,7 @@ class Stop:
         log.info("stopping: running answers may take %g s", self.drain_timeout)
         self._notifier.tell("STOPPING=1", "STATUS=running answers finish")
         self.wished.set()
-        self.hurry.deadline = trio.current_time() + self.drain_timeout
+        self._patience.deadline = trio.current_time() + self.drain_timeout
 
 
 def cache_folder(config: Config) -> Path:
@@ -192,7 +213,7 @@ async def _serve(
                 following.start_soon(follower.follow, running)
                 await stop.wished.wait()
                 following.cancel_scope.cancel()
-            front.close()
+            front.close(stop.last_call)
         children.cancel_scope.cancel()
 
 

@@ -71,11 +71,10 @@ class Connection:
         """Send all of `data`. Raises ClientLeft, also when nothing moved for `send_timeout`.
 
         Waiting here is the back-pressure: who relays reads no further meanwhile. Cancelled, a
-        part may have been sent.
+        part may have been sent; the next `send` begins with the rest.
         """
         if self._owed:
-            owed, self._owed = self._owed, None
-            await self.send_slowly(owed)
+            await self.send_slowly(self._owed)
         if rest := self.send_now(data):
             await self.send_slowly(rest)
 
@@ -103,13 +102,14 @@ class Connection:
 
     async def send_slowly(self, data: memoryview) -> None:
         """Send all of `data` as the client takes it; see `send`."""
-        while data:
+        self._owed = data
+        while self._owed:
             with trio.move_on_after(self._send_timeout) as patience:
                 await trio.lowlevel.wait_writable(self._sock)
             if patience.cancelled_caught:
                 raise ClientLeft
             try:
-                data = data[self._sock.send(data) :]
+                self._owed = self._owed[self._sock.send(self._owed) :]
             except (BlockingIOError, InterruptedError):
                 continue
             except OSError as error:

@@ -101,6 +101,11 @@ class Conversation:
         self._body: IncomingBody | None = None
         self._patience = trio.CancelScope()
         self._dismissed = False
+        self._course = trio.CancelScope()
+        self._opening: Opening | None = None
+        """Of the answer that it is at, or was last."""
+
+        self._broken_off: LlamasupError | None = None
 
     @property
     def idle(self) -> bool:
@@ -124,14 +129,22 @@ class Conversation:
         self._dismissed = True
         self._patience.cancel()
 
+    def break_off(self, why: LlamasupError) -> None:
+        """End now, whatever it is at, and tell the client why as far as its answer allows it."""
+        self._broken_off = why
+        self._course.cancel()
+
     async def run(self) -> None:
-        """Talk until either side has had enough, or it is dismissed.
+        """Talk until either side has had enough, or it is dismissed or broken off.
 
         Raises ClientLeft or ReplyCut where the connection is not to be ended politely.
         """
-        while await self._exchange():
-            if self._desk.closing:
-                return
+        with self._course:
+            while await self._exchange():
+                if self._desk.closing:
+                    return
+        if self._broken_off and not self.idle:
+            await self._end(self._broken_off)
 
     async def _exchange(self) -> bool:
         """Read and answer one request. False if the connection shall end."""
@@ -230,7 +243,7 @@ class Conversation:
         self._patience.deadline = trio.current_time() + seconds
 
     async def _answer(self, request: Request) -> None:
-        opening = Opening(request, [])
+        opening = self._opening = Opening(request, [])
         try:
             if origin := request.header(b"origin"):
                 settings = self._desk.settings
@@ -239,7 +252,7 @@ class Conversation:
                 if request.method == b"OPTIONS":
                     await self._connection.send(preflight_reply(request, extra))
                     return
-                opening = Opening(request, extra)
+                opening = self._opening = Opening(request, extra)
             await self._forward(request, opening)
         except LlamasupError as error:
             self._tell(request, error)
@@ -333,6 +346,17 @@ class Conversation:
             log.info("%s %s: %d %s", *_said(request), error.status, error)
             for client, number in refusals.untold(peer, now):
                 log.info("%d more requests from %s were refused", number, client)
+
+    async def _end(self, why: LlamasupError) -> None:
+        """End what was begun. Raises ReplyCut where nothing more can be said in an answer."""
+        if not self.answering or self._opening is None:
+            await self._refuse(why)
+            return
+        if self._opening.seen is Seen.A_PART:
+            raise ReplyCut(str(why))
+        await self._connection.send(self._opening.last_words(why))
+        self.answering = False
+        await self._connection.finish()
 
     async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
         """Answer what was no request, and end: what follows it cannot be told apart."""

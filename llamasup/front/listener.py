@@ -33,6 +33,7 @@ _PAUSE_WITHOUT_DESCRIPTORS = 0.1
 _PAUSE_BETWEEN_COMPLAINTS = 10.0
 
 _AT_ONCE = 64
+_COME_AGAIN_AFTER = 5.0
 """Connections that are accepted in one go. One at a time, each would wait for all that the others
 have to do meanwhile; many more would hold these up."""
 
@@ -254,13 +255,27 @@ class Front:
         if desk.comforter is not None and desk.comforter is not before:
             self._lookout.start_soon(tending.again, "the comforter", desk.comforter.run)
 
-    def close(self) -> None:
-        """Accept no more and end the idle conversations; the others end after their answer."""
+    def close(self, last_call: trio.Event) -> None:
+        """Accept no more and end the idle conversations; the others end after their answer.
+
+        Those that have not at the `last_call` are broken off: a stream ends with an error event,
+        who has seen nothing yet gets a 503, any other answer looks cut.
+        """
         self._desk.closing = True
         self.move([])
         for conversation in self._guests:
             if conversation.idle:
                 conversation.dismiss()
+        self._lookout.start_soon(self._break_off_at, last_call)
+
+    async def _break_off_at(self, last_call: trio.Event) -> None:
+        await last_call.wait()
+        for number, conversation in enumerate(list(self._guests)):
+            why = ShuttingDown("llamasup is stopping")
+            why.retry_after = _COME_AGAIN_AFTER
+            conversation.break_off(why)
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _accept(self, listener: socket.socket, conversations: trio.Nursery) -> None:
         while listener.fileno() >= 0:

@@ -70,6 +70,11 @@ class Opening:
         event = self._framed(apology(self._request.target.partition(b"?")[0], error))
         return event if self._request.http_1_0 else event + LAST_CHUNK
 
+    def last_words(self, error: LlamasupError) -> bytes:
+        """The same, where the connection ends with it."""
+        self._request.keep_alive = False
+        return self.failure(error)
+
     @property
     def _framing_line(self) -> bytes | None:
         return None if self._request.http_1_0 else b"Transfer-Encoding: chunked"

@@ -6,11 +6,12 @@ and with SIGTERM as a service manager does it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ from tests.harness import (
     Journal,
     Llamasup,
     Program,
+    Reply,
     chat,
     counted,
     eventually,
@@ -148,23 +150,98 @@ async def test_who_waits_for_a_loading_model_is_answered_too(
 # --- not gently ---
 
 
-async def test_after_the_drain_timeout_an_answer_is_cut_and_does_not_look_whole(
-    faking: Fake, journal: Journal, folder: Path
+def told_that_it_ends(reply: Reply) -> bool:
+    """A stream that ended properly, with an error as its last event."""
+    *said, end = reply.events()
+    return (
+        reply.complete
+        and "[DONE]" not in said
+        and json.loads(end)["error"]["code"] == "shutting_down"
+    )
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+async def test_after_the_drain_timeout_a_stream_ends_with_an_error_event(
+    faking: Fake, journal: Journal, folder: Path, version: bytes
 ) -> None:
     config = {**faking("--fake-token-delay", "0.02"), "server.drain_timeout": "0.5s"}
     async with (
         serving(folder, config) as (program, llamasup),
         llamasup.connect() as client,
     ):
-        await client.send(request("POST", CHAT, chat(100_000)))
+        asking = request("POST", CHAT, chat(100_000))
+        await client.send(asking.replace(b"HTTP/1.1", version, 1))
         await beginning(client)
         asked = trio.current_time()
         terminate(program)
         reply = await client.reply()
         assert 0.4 < trio.current_time() - asked < SOON
-        assert not reply.complete
+        assert told_that_it_ends(reply)
         assert await program.exit() == 0
         nothing_is_left(pids(journal), folder)
+
+
+async def test_who_waits_when_the_drain_is_over_is_told_so_and_when_to_come_again(
+    faking: Fake, journal: Journal, folder: Path
+) -> None:
+    config = {
+        **faking("--fake-token-delay", "0.02"),
+        "server.drain_timeout": "0.5s",
+        "server.keepalive_after": "0.1s",
+        "models.fake.parallel": 1,
+    }
+    async with serving(folder, config) as (program, llamasup), AsyncExitStack() as clients:
+        streaming, unseen, waiting, comforted = [
+            await clients.enter_async_context(llamasup.connect()) for _ in range(4)
+        ]
+        await streaming.send(request("POST", CHAT, chat(100_000)))
+        await beginning(streaming)
+        await unseen.send(request("POST", CHAT, chat(5, stream=False)))
+        await waiting.send(request("POST", "/v1/embeddings", {"input": "x"}))
+        await comforted.send(request("POST", CHAT, chat(5)))
+        assert await comforted.read_until(b"waiting for a slot")
+        assert await comforted.read_until(b"\n\n\r\n")
+        terminate(program)
+        for client in (unseen, waiting):
+            reply = await client.reply()
+            assert reply.status == 503
+            assert reply.error["code"] == "shutting_down"
+            assert int(reply.headers["retry-after"]) > 0
+            assert reply.headers["connection"] == "close"
+        rest, whole = await comforted.chunks()
+        assert whole
+        assert b'"shutting_down"' in rest
+        assert told_that_it_ends(await streaming.reply())
+        assert await program.exit() == 0
+
+
+async def test_an_answer_that_nothing_can_be_said_in_looks_cut(faking: Fake, folder: Path) -> None:
+    config = {**faking("--fake-echo"), "server.drain_timeout": "0.3s"}
+    body = b'{"content":"' + b"x" * (20 << 20) + b'"}'
+    async with serving(folder, config) as (program, llamasup), llamasup.connect() as client:
+        await client.send(request("POST", "/tokenize", body))
+        assert await client.read_until(b"\r\n\r\n")
+        terminate(program)
+        await program.hears("an answer was cut")
+        with pytest.raises(trio.BrokenResourceError):
+            await to_the_end(client)
+        assert await program.exit() == 0
+
+
+async def test_clients_that_take_nothing_hold_up_the_end_for_a_moment_at_most(
+    faking: Fake, folder: Path
+) -> None:
+    config = {**faking(), "models.fake.parallel": 4}
+    async with serving(folder, config) as (program, llamasup), AsyncExitStack() as clients:
+        for _ in range(4):
+            client = await clients.enter_async_context(llamasup.connect())
+            await client.send(request("POST", CHAT, chat(300_000)))
+            await beginning(client)
+        terminate(program)
+        await program.hears("stopping")
+        terminate(program)
+        with trio.fail_after(SOON):
+            assert await program.exit() == 0
 
 
 async def test_a_second_signal_waits_for_nobody(
@@ -181,7 +258,7 @@ async def test_a_second_signal_waits_for_nobody(
         await eventually(lambda: refuses(llamasup))
         with trio.fail_after(SOON):
             ask(program)
-            assert not (await client.reply()).complete
+            assert told_that_it_ends(await client.reply())
             assert await program.exit() == 0
         nothing_is_left(pids(journal), folder)
 
@@ -210,6 +287,7 @@ async def test_a_load_outlives_no_drain_timeout(
         await journal.first("started")
         with trio.fail_after(SOON):
             terminate(program)
+            assert (await client.reply()).error["code"] == "shutting_down"
             assert await program.exit() == 0
         nothing_is_left(pids(journal), folder)
 
@@ -318,6 +396,12 @@ async def beginning(client: Client) -> None:
         data = await client.read_some()
         assert data
         client.unread += data
+
+
+async def to_the_end(client: Client) -> None:
+    """Read whatever still comes."""
+    while await client.read_some():
+        pass
 
 
 async def refuses(llamasup: Llamasup) -> bool:
