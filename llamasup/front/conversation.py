@@ -143,7 +143,7 @@ class Conversation:
             while await self._exchange():
                 if self._desk.closing:
                     return
-        if self._broken_off and not self.idle:
+        if self._course.cancelled_caught and self._broken_off and not self.idle:
             await self._end(self._broken_off)
 
     async def _exchange(self) -> bool:
