@@ -32,6 +32,7 @@ from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
 from llamasup.children.restarts import (
     Record,
+    after_change,
     after_death,
     after_failed_start,
     after_life,
@@ -140,6 +141,7 @@ class Keeper:
 
         self._pause = trio.CancelScope()
         self._footing = Footing(plan)
+        self._begun_in: object = None
         self._given_up_in: object = None
         self.dismissed = False
         """Its model is not offered any more: it loads nothing."""
@@ -193,6 +195,7 @@ class Keeper:
             self._wish.cancel()
 
     async def _ready(self) -> Child:
+        await self._reconsider()
         while True:
             if self.child is not None and self.child.state is ChildState.READY:
                 return self.child
@@ -278,12 +281,17 @@ class Keeper:
             self.record = after_room(self.record, trio.current_time())
             self._pause.cancel()
 
+    async def _reconsider(self) -> None:
+        """What was given up deserves another try when its files or the engine have changed."""
+        if self.record.given_up and self._load is None:
+            now = await self.plan.circumstances()
+            if self.record.given_up and now not in (None, self._given_up_in):
+                self.record = after_change(self.record)
+
     def _begin(self) -> _Load:
         """Start a load. Raises the last failure while it is too early for another one."""
         if self.dismissed:
             raise ModelNotFound(f'there is no model "{self.model}" any more')
-        if self.record.given_up and self._given_up_in != self.plan.circumstances():
-            self.record = Record()
         if self._crowded_out and self._could_go():
             self.room_appeared()
         wait = math.inf if self.record.given_up else self.record.wait(trio.current_time())
@@ -306,6 +314,8 @@ class Keeper:
         missed = False
         try:
             await self._rest(wait)
+            # Not when it has failed: what changed meanwhile may be what it failed for.
+            self._begun_in = await self.plan.circumstances()
             missed = await self._serve(load)
         except NotAdmitted as error:
             # No verdict on the model: there may be room when it is asked for another time.
@@ -520,7 +530,7 @@ class Keeper:
         now = trio.current_time()
         self.record = after_failed_start(self.record, now, cause.kind, random.random())
         if self.record.given_up:
-            self._given_up_in = self.plan.circumstances()
+            self._given_up_in = self._begun_in
 
     def _fail(self, load: _Load, cause: Cause) -> None:
         """Nothing more to try: whoever waits is told."""

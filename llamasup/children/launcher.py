@@ -18,7 +18,7 @@ from llamasup.children.rehearsal import Rehearsal, rehearse
 from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment
+from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in
 from llamasup.engine.locate import Engine, Program, ask, locate
 from llamasup.engine.memory_args import FIT, cache_ram, word_after
 from llamasup.errors import ModelUnavailable
@@ -27,6 +27,7 @@ from llamasup.memory.hardware import Device, engine_devices
 from llamasup.memory.host import free_memory
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
+from llamasup.models.discover import parts_of
 from llamasup.models.headers import stamp
 from llamasup.models.purpose import Purpose
 from llamasup.shortages import is_shortage
@@ -108,10 +109,14 @@ class Launcher:
         return child
 
     def circumstances(self, settings: ModelSettings) -> object:
-        """Changes when the model's files or the engine do: then a new try makes sense."""
+        """Changes when one of the model's files or the engine does: then a new try makes sense.
+
+        It asks disks, in whichever thread it is called.
+        """
         program = locate(self.config.engine.command, self._environ, self._cache)
-        files = [settings.path] if settings.mmproj == "none" else [settings.path, settings.mmproj]
-        return _identity(program), stamp(files)
+        args = [*self.config.engine.args, *settings.extra_args]
+        files = [settings.path, Path(settings.mmproj), *files_in(args)]
+        return _identity(program), stamp(part for file in files for part in parts_of(file))
 
     async def key(self, settings: ModelSettings) -> str:
         """Everything that what is learned of a model depends on. Raises EngineUnusable."""

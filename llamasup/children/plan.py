@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import attrs
+import trio
 
+from llamasup import threads
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
@@ -15,6 +17,8 @@ from llamasup.errors import ModelUnavailable
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
 from llamasup.state import State
+
+_DISK_PATIENCE = 2.0
 
 
 class Plan:
@@ -48,6 +52,7 @@ class Plan:
         self._contexts = config.ladder.contexts
         self._launch = _launch(settings, config), self.known_rungs
         self._launcher = launcher
+        self._at_files = trio.CapacityLimiter(1)
         self._state = state
         self._needs = needs
 
@@ -85,11 +90,16 @@ class Plan:
         purpose = await self._needs.purpose(self.settings)
         return await self._launcher.child(self.model, self.settings, rung, purpose)
 
-    def circumstances(self) -> object:
-        """Changes when a model that was given up deserves another try."""
+    async def circumstances(self) -> object:
+        """Changes when a model that was given up deserves another try; None if nobody can say."""
         try:
-            return self._launcher.circumstances(self.settings)
-        except ModelUnavailable:
+            return await threads.run(
+                self._launcher.circumstances,
+                self.settings,
+                limiter=self._at_files,
+                patience=_DISK_PATIENCE,
+            )
+        except (OSError, ModelUnavailable):
             return None
 
     async def learned(self) -> Learned | None:

@@ -18,6 +18,9 @@ HEALTHY: Final = 600.0
 LONGEST_PAUSE: Final = 60.0
 MOST_FAILED_STARTS: Final = 5
 
+_BREATH: Final = 1.0
+"""A file that is being copied changes all the time: with each change, a new try makes sense."""
+
 _DOUBLINGS: Final = 6
 """So many lead to the longest pause. A model may die more often than a float can be doubled."""
 
@@ -66,6 +69,11 @@ def after_verdict(record: Record, deaths: int) -> Record:
     return evolve(record, deaths=max(record.deaths - deaths, 0))
 
 
+def after_change(record: Record) -> Record:
+    """What it was given up for may have changed."""
+    return Record(not_before=record.not_before)
+
+
 def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
     """A child died before it was ready. `jitter` is random, from 0 to 1."""
     if kind is Kind.SHORTAGE:
@@ -75,7 +83,7 @@ def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) ->
         # No verdict on the model: others may leave some. But no storm of attempts either.
         return evolve(failed, not_before=now + LONGEST_PAUSE)
     if kind in _HOPELESS or failed.failed_starts >= MOST_FAILED_STARTS:
-        return evolve(failed, given_up=True)
+        return evolve(failed, given_up=True, not_before=now + _BREATH)
     return _delayed(failed, now, jitter)
 
 

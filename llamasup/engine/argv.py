@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 from llamasup.config.addresses import Address, UnixAddress
@@ -79,6 +81,28 @@ def _layers(layers: int | None) -> str:
     if layers is None:
         return "auto"
     return ALL_LAYERS if layers < 0 else str(layers)
+
+
+def files_in(args: Sequence[str]) -> Iterator[Path]:
+    """The files that an engine reads because an operator's own arguments say so.
+
+    Not those that it writes, such as its log. A list is told apart, and loses its scales.
+    """
+    for flag, value in pairwise(args):
+        if flag in _READS_FILES:
+            for part in value.split(","):
+                scaled = _SCALED.fullmatch(part)
+                yield Path(scaled[1] if scaled else part)
+
+
+_SCALED = re.compile(r"(.+):-?[0-9.]+")
+_READS_FILES = {
+    *("-m", "--model", "-mm", "--mmproj", "-mv", "--model-vocoder"),
+    *("-md", "--model-draft", "--spec-draft-model"),
+    *("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled"),
+    *("--chat-template-file", "--grammar-file", "-jf", "--json-schema-file"),
+    *("-lcs", "--lookup-cache-static", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
+}
 
 
 def asks_for_keys(args: Sequence[str], extra: Mapping[str, str]) -> bool:

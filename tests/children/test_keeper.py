@@ -185,6 +185,30 @@ async def test_a_model_that_was_given_up_is_tried_again_when_its_file_changes(
         assert keeper.last_failure is None
 
 
+async def test_a_file_that_changes_while_it_is_loaded_is_tried_again(
+    faking: Fake, planning: Planning, journal: Journal, tmp_path: Path
+) -> None:
+    half_copied = faking(*HOPELESS, "--fake-scripted-lives", "1", "--fake-load-seconds", "0.3")
+    async with keeping(planning(half_copied)) as keeper:
+        async with trio.open_nursery() as requests:
+            requests.start_soon(refusal, keeper)
+            await journal.first("started")
+            (tmp_path / "fake.gguf").write_text("the whole of it")
+        assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_a_file_that_never_stands_still_is_not_tried_all_the_time(
+    faking: Fake, planning: Planning, journal: Journal, tmp_path: Path
+) -> None:
+    async with keeping(planning(faking(*HOPELESS))) as keeper:
+        with trio.move_on_after(1.5):
+            while True:
+                await refusal(keeper)
+                with (tmp_path / "fake.gguf").open("a") as file:
+                    file.write("a little more")
+    assert len(journal.entries("started")) <= 2
+
+
 async def test_a_model_that_was_given_up_is_tried_again_when_the_operator_says_so(
     faking: Fake, planning: Planning
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import trio
 
 from llamasup.children.plan import Plan
 from llamasup.memory.ladder import Learned, Rung
@@ -144,26 +146,59 @@ def remove_the_engine(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change", [touch, grow, replace, remove, replace_the_engine, remove_the_engine]
 )
-def test_circumstances_change_with_the_models_file_and_with_the_engine(
+async def test_circumstances_change_with_the_models_file_and_with_the_engine(
     config: dict[str, object],
     planning: Planning,
     tmp_path: Path,
     change: Callable[[Path], None],
 ) -> None:
     plan = planning(config)
-    before = plan.circumstances()
-    assert plan.circumstances() == before
+    before = await plan.circumstances()
+    assert await plan.circumstances() == before
     change(tmp_path)
-    assert plan.circumstances() != before
+    assert await plan.circumstances() != before
 
 
-def test_circumstances_change_with_the_projector(
-    faking: Fake, planning: Planning, tmp_path: Path
+@pytest.mark.parametrize(
+    ("settings", "file"),
+    [
+        ({"mmproj": "eyes.gguf"}, "eyes.gguf"),
+        ({"path": "big-00001-of-00003.gguf"}, "big-00003-of-00003.gguf"),
+        ({"extra_args": ["--lora", "voice.gguf"]}, "voice.gguf"),
+        ({"extra_args": ["--lora", "one.gguf,voice.gguf"]}, "voice.gguf"),
+        ({"extra_args": ["--lora-scaled", "voice.gguf:0.5,other.gguf:1"]}, "voice.gguf"),
+        ({"extra_args": ["-md", "draft-00001-of-00002.gguf"]}, "draft-00002-of-00002.gguf"),
+        ({"extra_args": ["--control-vector-scaled", "mood.gguf", "0.5"]}, "mood.gguf"),
+    ],
+)
+async def test_circumstances_change_with_every_file_of_the_model(
+    faking: Fake,
+    planning: Planning,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
+    file: str,
 ) -> None:
-    plan = planning(faking(mmproj=str(tmp_path / "eyes.gguf")))
-    before = plan.circumstances()
-    (tmp_path / "eyes.gguf").touch()
-    assert plan.circumstances() != before
+    monkeypatch.chdir(tmp_path)
+    own = {f"models.fake.{key}": value for key, value in settings.items()}
+    plan = planning({**faking(), **own})
+    before = await plan.circumstances()
+    assert before is not None
+    (tmp_path / file).touch()
+    assert await plan.circumstances() != before
+
+
+async def test_circumstances_that_a_disk_does_not_tell_are_not_waited_for(
+    faking: Fake, planning: Planning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planning(faking())
+    hangs = threading.Event()
+    monkeypatch.setattr(plan._launcher, "circumstances", lambda settings: hangs.wait())
+    monkeypatch.setattr("llamasup.children.plan._DISK_PATIENCE", 0.1)
+    with trio.fail_after(5):
+        for _ in range(3):
+            assert await plan.circumstances() is None
+    hangs.set()
 
 
 # --- what the configuration says ---

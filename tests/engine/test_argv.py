@@ -18,7 +18,7 @@ from llamasup.children.orphans import own_run_folder
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
-from llamasup.engine.argv import argv, asks_for_keys, environment
+from llamasup.engine.argv import argv, asks_for_keys, environment, files_in
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung, ladder
 from llamasup.models.purpose import Purpose
@@ -254,3 +254,19 @@ def test_an_engine_asks_for_keys_if_the_operator_has_told_it_to(
     args: list[str], env: dict[str, str], asks: bool
 ) -> None:
     assert asks_for_keys(args, env) is asks
+
+
+@pytest.mark.parametrize(
+    ("args", "files"),
+    [
+        (["--lora", "a.gguf"], ["a.gguf"]),
+        (["--lora", "a.gguf,b.gguf", "--mmproj", "c.gguf"], ["a.gguf", "b.gguf", "c.gguf"]),
+        (["--lora-scaled", "C:/a.gguf:0.5,b.gguf"], ["C:/a.gguf", "b.gguf"]),
+        (["--log-file", "log", "-c", "4096", "--verbose"], []),
+        (["-md"], []),
+    ],
+)
+def test_the_files_are_known_that_an_operators_arguments_name(
+    args: list[str], files: list[str]
+) -> None:
+    assert [str(file) for file in files_in(args)] == files
