@@ -38,7 +38,6 @@ from llamasup.front.bodies import Bodies
 from llamasup.front.conversation import Desk
 from llamasup.front.listener import Doors, Front, bound_address
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import ThisMachine
 from llamasup.models.demo import ensure_demo
 from llamasup.models.shelf import Look
 from llamasup.pid1 import reap_orphans
@@ -219,7 +218,7 @@ async def _serve(
 
 async def open_pool(config: Config, launcher: Launcher, nursery: trio.Nursery) -> Running:
     """The pool of the models that there are now, and who knows them; nothing is loaded."""
-    gauge = Gauge(ThisMachine())
+    gauge = Gauge(launcher.machine)
     state = State(state_file(config))
     needs = Needs(launcher, state, gauge)
     running = Running(config, launcher, state, needs, Pool((), config, gauge, nursery), nursery)

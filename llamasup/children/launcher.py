@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import re
 import socket
 import sys
 from collections.abc import Iterable, Mapping
@@ -20,12 +22,11 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in
 from llamasup.engine.locate import Engine, Program, ask, locate
-from llamasup.engine.memory_args import FIT, cache_ram, word_after
+from llamasup.engine.memory_args import FIT, RPC, cache_ram, word_after
 from llamasup.errors import ModelUnavailable
-from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import Device, engine_devices
-from llamasup.memory.host import free_memory
+from llamasup.memory.hardware import Machine, ThisMachine, host
 from llamasup.memory.ladder import Rung
+from llamasup.memory.listing import Listing
 from llamasup.memory.room import Amounts
 from llamasup.models.discover import parts_of
 from llamasup.models.headers import stamp
@@ -41,15 +42,22 @@ _ANY_PORT = 0
 _ANSWERING = "--log-jsonl"
 _LISTING = "--list-devices"
 _MOST_CACHE_RAM = 2 << 30
+_SAYS_DEVICES = re.compile(r"LLAMA_ARG_|GGML_|CUDA_|HIP_|ROCR_|HSA_|ZE_|ONEAPI_|\w*VISIBLE_DEVICES")
 
 
 class Launcher:
     """Knows the engine, and asks it again whenever its program was replaced."""
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], cache: Path, run_folder: RunFolder
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        cache: Path,
+        run_folder: RunFolder,
+        machine: Machine | None = None,
     ) -> None:
         self.config = config
+        self.machine = machine or ThisMachine()
         self._environ = environ
         self._cache = cache
         self._run_folder = run_folder
@@ -87,7 +95,14 @@ class Launcher:
         launch = Launch(
             model=model,
             argv=argv(
-                engine, model, settings, rung, address, self._cache_ram(), engine_args, purpose
+                engine,
+                model,
+                settings,
+                rung,
+                address,
+                await self._cache_ram(),
+                engine_args,
+                purpose,
             ),
             environment=self._environment(engine.program),
             address=address,
@@ -134,6 +149,7 @@ class Launcher:
             settings.parallel,
             *self.config.engine.args,
             *settings.extra_args,
+            self._devices_by_environment(engine.program),
         ]
         return json.dumps(depends_on)
 
@@ -150,20 +166,28 @@ class Launcher:
         if _ANSWERING not in engine.flags or word_after(args, FIT) == "off":
             return None
         address = self._private_address(engine)
-        engine_args = self.config.engine.args
-        words = argv(engine, "", settings, rung, address, self._cache_ram(), engine_args, purpose)
+        engine_args, cache_ram = self.config.engine.args, await self._cache_ram()
+        words = argv(engine, "", settings, rung, address, cache_ram, engine_args, purpose)
         surroundings = self._environment(engine.program)
         surroundings.pop(CHILD_MODE, None)  # in which it logs as it likes
         rehearsal = Rehearsal([*words, _ANSWERING], surroundings, address)
         return await rehearse(rehearsal, self._run_folder)
 
-    async def gpus(self, gauge: Gauge) -> list[Device]:
-        """The GPUs that the engine can use, under its names. Raises EngineUnusable."""
+    async def listing(self, settings: ModelSettings) -> Listing | None:
+        """How to have the engine list the devices that a child of this model would see; None if it
+        cannot. Raises EngineUnusable."""
         engine = await self.engine()
         if _LISTING not in engine.flags:
-            return []
-        surroundings = self._environment(engine.program)
-        return await engine_devices(gauge.machine, engine.program.command, surroundings)
+            return None
+        servers = word_after([*self.config.engine.args, *settings.extra_args], RPC)
+        remote = (
+            (RPC[0], servers) if servers else ()
+        )  # they come first, or it does not hear of them
+        return Listing(
+            engine=f"{engine.version} {_identity(engine.program)}",
+            command=(*engine.program.command, *remote, _LISTING),
+            surroundings=tuple(sorted(self._environment(engine.program).items())),
+        )
 
     def most_cache_ram(self, settings: ModelSettings) -> int:
         """Bytes of the host's memory that a child's prompt cache may take at most."""
@@ -171,10 +195,22 @@ class Launcher:
         args = [*self.config.engine.args, *settings.extra_args]
         return cache_ram(args, _MOST_CACHE_RAM if wanted == "auto" else wanted)
 
-    def _cache_ram(self) -> int:
-        """How much host memory a child's prompt cache may take; its own default is 8 GiB."""
+    async def _cache_ram(self) -> int:
+        """How much host memory a child's prompt cache may take; its own default is 8 GiB.
+
+        A system that does not say what is free gives no reason to be more careful than that."""
         wanted = self.config.engine.cache_ram
-        return min(_MOST_CACHE_RAM, free_memory() // 8) if wanted == "auto" else wanted
+        if wanted != "auto":
+            return wanted
+        shares = [device.free // 8 for device in await host(self.machine)]
+        return min([_MOST_CACHE_RAM, *shares])
+
+    def _devices_by_environment(self, program: Program) -> str:
+        """Changes with what the environment says to the engine and its drivers. It may hold keys,
+        so it is a digest."""
+        said = {k: v for k, v in self._environment(program).items() if _SAYS_DEVICES.match(k)}
+        whole = json.dumps([sorted(said.items()), sorted(self.config.engine.env.items())])
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def _environment(self, program: Program) -> dict[str, str]:
         return environment(program, self._environ, self.config.engine.env, sys.platform)

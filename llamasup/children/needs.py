@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -26,13 +26,12 @@ from llamasup.children.launcher import Launcher
 from llamasup.children.rehearsal import Unheard
 from llamasup.config.schema import ModelSettings
 from llamasup.engine import memory_args
-from llamasup.engine.locate import Engine
 from llamasup.memory.estimate import Need, estimate
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.ladder import Rung
 from llamasup.memory.measured import counted, is_fresh
-from llamasup.memory.room import Amounts
+from llamasup.memory.room import Amounts, limit, union
 from llamasup.models.gguf import BadModelFile, Header
 from llamasup.models.headers import Headers
 from llamasup.models.purpose import Purpose, purpose_of
@@ -51,6 +50,12 @@ _A_DAY = 86400.0
 _SILENCE = 3600.0
 """Seconds for which an engine that had no answer is believed to have none."""
 
+_USABLE = 0.9
+"""So much of its memory a GPU is thought to have for layers, after all that takes a little."""
+
+_AS_RECKONED = 0.25
+_ROUNDING = 256 << 20
+
 _BATCH = 2048
 _MICRO_BATCH = 512
 
@@ -66,7 +71,7 @@ class Source(Enum):
 
 @frozen
 class Needed:
-    """Bytes by device. A device whose memory nobody can gauge is left out."""
+    """Bytes by budget: devices, and unions of them. Of what nobody can gauge there is nothing."""
 
     amounts: Amounts
     source: Source
@@ -97,7 +102,6 @@ class Needs:
         self._asking = trio.Lock()
         self._unanswered: dict[str, float] = {}
         self._rests_until = -math.inf
-        self._engine_gpus: tuple[Engine, list[Device]] | None = None
 
     async def trained_context(self, settings: ModelSettings) -> int | None:
         """How much context the model was trained on; None if its file does not say."""
@@ -111,6 +115,18 @@ class Needs:
     async def file_size(self, settings: ModelSettings) -> int:
         """Bytes of the model's file, all parts together; 0 if it cannot be read."""
         return (await self._headers.of(settings.path)).size
+
+    async def devices(self, settings: ModelSettings) -> Sequence[Device] | None:
+        """The devices that the engine would use for it, with what is free on them now; None while
+        it does not say. Raises EngineUnusable."""
+        listing = await self._launcher.listing(settings)
+        if listing is None:
+            return []
+        listed = await self.gauge.listed(listing)
+        if listed is None:
+            return None
+        chosen = memory_args.devices(self._args(settings), listing.environment)
+        return listed if chosen is None else [d for d in listed if d.name in chosen]
 
     async def of(self, settings: ModelSettings, rung: Rung, free: Amounts | None = None) -> Needed:
         """What a child on `rung` needs. Raises EngineUnusable.
@@ -147,7 +163,7 @@ class Needs:
             if answer is None:
                 self._unanswered[name] = trio.current_time() + _SILENCE
                 return None
-            amounts = _gauged(answer, await self.gauge.gpus())
+            amounts = await self._heard(settings, rung, answer)
             await self._state.note(name, Footprint(amounts, time.time(), "engine"))
             return Needed(amounts, Source.ENGINE)
 
@@ -157,13 +173,30 @@ class Needs:
         What it took of GPUs is not seen there. Where they share the host's memory, that makes
         the figure worthless.
         """
-        if any(gpu.unified for gpu in await self.gauge.gpus()):
+        if any(device.unified for device in await self.devices(settings) or ()):
             return
         name, now = await self._name(settings, rung), time.time()
         before = self._measured(name)
         as_before = before and abs(resident - before.amounts[HOST]) <= _AS_BEFORE * resident
         if not (before and as_before and now - before.at < _A_DAY):
             await self._state.note(name, Footprint({HOST: resident}, now, "measured"))
+
+    async def _heard(self, settings: ModelSettings, rung: Rung, answer: Amounts) -> Amounts:
+        """What the engine says: true, device by device, for the moment in which it was asked; as
+        sums, also when others have come or gone."""
+        devices = await self.devices(settings) or []
+        args = self._args(settings)
+        if not devices:
+            return {HOST: sum(answer.values())}
+        if memory_args.fix_the_split(args):
+            return _one_by_one(answer, devices)
+        used = [device for device in devices if device.name in answer] or devices
+        host, gpus = answer[HOST], sum(answer.get(device.name, 0) for device in used)
+        formula = await self._formula(settings, rung, len(used))
+        chooses_layers = rung.gpu_layers is None and not memory_args.fix_the_layers(args)
+        if formula is not None and chooses_layers:
+            host, gpus = _drawn_back(host, gpus, formula, used)
+        return _together(host, gpus, used)
 
     def _answered(self, name: str) -> Needed | None:
         said = self._fresh(name, "engine")
@@ -206,7 +239,8 @@ class Needs:
             self._args(settings)
         )
         return formula_is_blind or any(
-            size > free.get(device, size) * _MATTERS for device, size in reckoned.amounts.items()
+            there_is is not None and size > there_is * _MATTERS
+            for size, there_is in ((s, limit(free, d)) for d, s in reckoned.amounts.items())
         )
 
     def _args(self, settings: ModelSettings) -> Sequence[str]:
@@ -225,15 +259,22 @@ class Needs:
         reading = await self._headers.of(settings.path)
         if reading.defect:
             return Needed({}, Source.HEADER, reading.defect)
-        gpus = await self._gpus()
-        if reading.header is not None:
-            rung = await self._whole(settings, rung)
-            try:
-                need = await self._estimate(reading.header, settings, rung, len(gpus))
-                return Needed(_spread(need, gpus, await self.gauge.gpus()), Source.HEADER)
-            except BadModelFile:
-                pass
+        devices = await self.devices(settings)
+        if devices is None:
+            return Needed({}, Source.HEADER)  # it is for the engine to say what is wrong with it
+        if need := await self._formula(settings, rung, len(devices)):
+            return Needed(_together(need.host.total, need.gpu.total, devices), Source.HEADER)
         return Needed({HOST: reading.size}, Source.FILE_SIZE)
+
+    async def _formula(self, settings: ModelSettings, rung: Rung, gpus: int) -> Need | None:
+        """What the formula says; None of a file that only the engine can read."""
+        header = (await self._headers.of(settings.path)).header
+        if header is None:
+            return None
+        try:
+            return await self._estimate(header, settings, await self._whole(settings, rung), gpus)
+        except BadModelFile:
+            return None
 
     async def _estimate(
         self, header: Header, settings: ModelSettings, rung: Rung, gpus: int
@@ -256,31 +297,31 @@ class Needs:
         path = memory_args.word_after(self._args(settings), memory_args.PROJECTOR) or own
         return (await self._headers.of(Path(path))).header if path else None
 
-    async def _gpus(self) -> list[Device]:
-        """The GPUs that the engine would use, with what is free on them now."""
-        gauged = await self.gauge.gpus()
-        if not gauged:
-            return []
-        engine = await self._launcher.engine()
-        if self._engine_gpus is None or self._engine_gpus[0] != engine:
-            self._engine_gpus = engine, await self._launcher.gpus(self.gauge)
-        now = {gpu.name: gpu for gpu in gauged if not gpu.unified}
-        return [now.get(gpu.name, gpu) for gpu in self._engine_gpus[1]]
+
+def _together(host: int, gpus: int, devices: Sequence[Device]) -> Amounts:
+    """What is for GPUs is of all of them together: the engine spreads it when it loads."""
+    amounts = {HOST: host}
+    place = union(device.budget for device in devices) or HOST
+    amounts[place] = amounts.get(place, 0) + gpus
+    return amounts
 
 
-def _spread(need: Need, gpus: Sequence[Device], gauged: Sequence[Device]) -> Amounts:
-    """As the engine spreads layers over GPUs: in proportion to what is free on each."""
-    free = sum(gpu.free for gpu in gpus) or 1
-    amounts = {gpu.name: need.gpu.total * gpu.free // free for gpu in gpus}
-    return _gauged({**amounts, HOST: need.host.total}, gauged)
+def _one_by_one(answer: Amounts, devices: Sequence[Device]) -> Amounts:
+    """As the engine says, where the operator has told it how to split."""
+    amounts = {HOST: answer[HOST]}
+    for device in devices:
+        amounts[device.budget] = amounts.get(device.budget, 0) + answer.get(device.name, 0)
+    return amounts
 
 
-def _gauged(amounts: Amounts, gpus: Sequence[Device]) -> Amounts:
-    """By the devices whose memory is taken. Where no GPU has any of its own, it is the host's."""
-    budgets: Mapping[str, str] = {HOST: HOST, **{gpu.name: gpu.budget for gpu in gpus}}
-    total: dict[str, int] = {}
-    for device, size in amounts.items():
-        budget = budgets.get(device) if gpus else HOST
-        if budget is not None:
-            total[budget] = total.get(budget, 0) + size
-    return total
+def _drawn_back(host: int, gpus: int, formula: Need, devices: Sequence[Device]) -> tuple[int, int]:
+    """The same on host and GPUs as it would be if nobody else held any of the GPUs.
+
+    An engine that chooses the number of layers leaves on the host what finds no room at the moment.
+    """
+    most = sum(device.total for device in devices if not device.unified) * _USABLE
+    excess = host - formula.host.total
+    if excess <= _AS_RECKONED * formula.host.total + _ROUNDING:
+        return host, gpus
+    back = max(min(excess, formula.gpu.total - gpus, int(most) - gpus), 0)
+    return host - back, gpus + back

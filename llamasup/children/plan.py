@@ -75,6 +75,12 @@ class Plan:
         """Bytes of the model's file, all parts together; 0 if it cannot be read."""
         return await self._needs.file_size(self.settings)
 
+    async def look_at_devices(self) -> None:
+        """So that the gauge knows those that the engine would use for it. What is wrong with the
+        engine, who asks for more will hear."""
+        with suppress(ModelUnavailable):
+            await self._needs.devices(self.settings)
+
     async def need(self, rung: Rung, free: Amounts | None = None) -> Needed:
         """What a child on `rung` takes; the engine is asked only if so much is `free`, and that
         makes it worth while. Raises EngineUnusable."""

@@ -6,7 +6,7 @@ only known that they matter, and that the engine is the one to ask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -26,6 +26,14 @@ _MAPPED: Final = {None, "auto", "mmap"}
 
 _UNLIMITED: Final = 1 << 60
 
+RPC: Final = ("--rpc",)
+DEVICES: Final = ("-dev", "--device")
+_DEVICES_BY_ENVIRONMENT: Final = "LLAMA_ARG_DEVICE"
+_NO_DEVICE: Final = "none"
+_LAYERS: Final = ("-ngl", "--gpu-layers", "--n-gpu-layers")
+_SPLIT: Final = ("-sm", "--split-mode", "-ts", "--tensor-split", "-mg", "--main-gpu")
+_PLACES: Final = ("-ot", "--override-tensor")
+
 _CONCERN_MEMORY: Final = {
     *CONTEXT,
     *BATCH,
@@ -38,9 +46,9 @@ _CONCERN_MEMORY: Final = {
     *("-ctk", "--cache-type-k", "-ctv", "--cache-type-v"),
     *("-kvo", "--kv-offload", "-nkvo", "--no-kv-offload"),
     *("--repack", "-nr", "--no-repack", "-lm", "--load-mode", "--mlock", "--no-mmap"),
-    *("-ngl", "--gpu-layers", "--n-gpu-layers", "-dev", "--device", "-ot", "--override-tensor"),
+    *(*_LAYERS, *DEVICES, *RPC, *_PLACES),
     *("-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe", "-ncffn", "--n-cpu-ffn"),
-    *("-sm", "--split-mode", "-ts", "--tensor-split", "-mg", "--main-gpu"),
+    *_SPLIT,
     *("-mmu", "--mmproj-url", "--mmproj-auto", "--no-mmproj-offload", "--override-kv"),
     *("-md", "--model-draft", "--spec-draft-model", "--lora", "--lora-scaled"),
 }
@@ -80,3 +88,21 @@ def is_unified(args: Sequence[str]) -> bool:
     """Do all slots share one cache? With a number of slots, as we give it, only if told so."""
     mentions = [arg for arg in args if arg in UNIFIED + NOT_UNIFIED]
     return bool(mentions) and mentions[-1] in UNIFIED
+
+
+def devices(args: Sequence[str], environment: Mapping[str, str]) -> Sequence[str] | None:
+    """The devices that the operator allows, by their names; None if all of them."""
+    named = word_after(args, DEVICES) or environment.get(_DEVICES_BY_ENVIRONMENT)
+    if named is None:
+        return None
+    return [name.strip() for name in named.split(",") if name.strip() != _NO_DEVICE]
+
+
+def fix_the_split(args: Sequence[str]) -> bool:
+    """Do they say what goes to which device, whatever is free there?"""
+    return not {*_SPLIT, *_PLACES}.isdisjoint(args)
+
+
+def fix_the_layers(args: Sequence[str]) -> bool:
+    """Do they say how many layers go to the devices?"""
+    return not set(_LAYERS).isdisjoint(args)

@@ -1,18 +1,54 @@
 """What memory there is at this moment, asked as often as anybody likes.
 
-The host's is read anew each time, which takes a fraction of a millisecond. GPUs answer through
-their vendors' tools, which take up to a second; they are asked a few times a second at most.
+The host's is read anew each time, which takes a fraction of a millisecond. Which devices there are
+is the engine's word (`memory.listing`). How much is free on them their vendors' tools say, a few
+times a second at most; and the engine itself of devices that no such tool knows (Vulkan, SYCL,
+RPC), never for a larger part of the time than a fifth. Whoever is silent is taken at his last word.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import OrderedDict
 
 import trio
+from attrs import define, field
 
-from llamasup.memory.hardware import Device, Machine, gpus, host, together
+from llamasup.memory.cards import Card
+from llamasup.memory.hardware import Device, Machine, cards, host, physical_memory
+from llamasup.memory.listing import Listing, is_remote, parse_list_devices, refined
+
+log = logging.getLogger(__name__)
 
 _OUT_OF_DATE = 0.2
+_PAUSE_PER_QUESTION = 4
+"""Times as long as the last answer took, the engine has its peace."""
+
+_LASTS = 300.0
+"""Seconds after which also those devices are asked for anew whose cards say what is free: a GPU
+that has fallen off the bus is no device any more."""
+
+_MOST_LISTINGS = 16
+
+
+@define
+class _Answer:
+    """What the engine said last, and when."""
+
+    devices: list[Device] | None = None
+    since: float = -math.inf
+    rests_until: float = -math.inf
+    is_old: bool = True
+    """Does nobody but the engine know what is free on some of them?"""
+
+    now: list[Device] = field(factory=list)
+    """With what is free now."""
+
+    def is_due(self, at: float) -> bool:
+        if at < self.rests_until:
+            return False
+        return self.devices is None or self.is_old or at - self.since >= _LASTS
 
 
 class Gauge:
@@ -20,18 +56,63 @@ class Gauge:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._gpus: list[Device] = []
-        self._asked_at = -math.inf
+        self._answers: OrderedDict[Listing, _Answer] = OrderedDict()
+        self._cards: list[Card] = []
+        self._asked_cards_at = -math.inf
         self._asking = trio.Lock()
 
     async def devices(self) -> list[Device]:
-        """The host's memory, where the system tells, and the GPUs."""
-        return together(await host(self.machine), await self.gpus())
-
-    async def gpus(self) -> list[Device]:
-        """The GPUs alone; numbers of their own have those that do not share the host's memory."""
+        """The host's memory, where the system tells, and all devices that were ever asked for;
+        those of one budget once."""
         async with self._asking:
-            if trio.current_time() - self._asked_at >= _OUT_OF_DATE:
-                self._gpus = await gpus(self.machine)
-                self._asked_at = trio.current_time()
-            return self._gpus
+            for listing in list(self._answers):
+                await self._bring_up_to_date(listing)
+        found = {d.place or d.name: d for answer in self._answers.values() for d in answer.now}
+        return [*await host(self.machine), *found.values()]
+
+    async def listed(self, listing: Listing) -> list[Device] | None:
+        """The devices of this engine, as it is called here; None while it has given no answer.
+
+        What it said under other circumstances (another build, another environment) is forgotten.
+        """
+        async with self._asking:
+            for other in list(self._answers):
+                if not other.is_of_one_engine_with(listing):
+                    del self._answers[other]
+            answer = self._answers.setdefault(listing, _Answer())
+            self._answers.move_to_end(listing)
+            while len(self._answers) > _MOST_LISTINGS:
+                self._answers.popitem(last=False)
+            await self._bring_up_to_date(listing)
+            return None if answer.devices is None else answer.now
+
+    async def _bring_up_to_date(self, listing: Listing) -> None:
+        answer = self._answers[listing]
+        if answer.is_due(trio.current_time()):
+            await self._ask(listing, answer)
+        if answer.devices is None:
+            return
+        known: list[Card] = []
+        if not all(map(is_remote, answer.devices)):
+            known = await self._known_cards()
+        answer.now, answer.is_old = refined(
+            answer.devices, known, listing.environment, await physical_memory(self.machine)
+        )
+
+    async def _ask(self, listing: Listing, answer: _Answer) -> None:
+        begun = trio.current_time()
+        said = await self.machine.run(*listing.command, environment=listing.environment)
+        answer.since = trio.current_time()
+        took = answer.since - begun
+        answer.rests_until = answer.since + max(_OUT_OF_DATE, _PAUSE_PER_QUESTION * took)
+        devices = parse_list_devices(said)
+        if devices is not None:
+            answer.devices = devices
+        elif answer.devices is None:
+            log.warning("the engine does not say which devices it has")
+
+    async def _known_cards(self) -> list[Card]:
+        if trio.current_time() - self._asked_cards_at >= _OUT_OF_DATE:
+            self._cards = await cards(self.machine)
+            self._asked_cards_at = trio.current_time()
+        return self._cards

@@ -1,15 +1,13 @@
-"""What memory there is, device by device: the host's, and that of GPUs by their vendors' tools.
+"""What memory a machine says that it has: the host's, and that of cards by their vendors' tools.
 
-Each device is a budget of its own, under the name that the engine has for it (`CUDA0`, `ROCm1`).
-A GPU that shares the host's memory has none of its own: what is placed there is the host's.
+Which of it is a device that models can be placed on, the engine knows (`memory.listing`).
 
 The readers are pure, and take whatever the tools print, complaints included: what they cannot read
-is not there. `devices` asks through a `Machine`, so that recordings can stand in for a real one.
+is not there. Who asks does so through a `Machine`, so that recordings can stand in for a real one.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,9 +20,17 @@ from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
 
 from llamasup import programs, threads
+from llamasup.memory.cards import (
+    Card,
+    number,
+    parse_amd_sysfs,
+    parse_nvidia_smi,
+    parse_rocm_smi,
+    read_nvml,
+)
 
 HOST: Final = "host"
 """The name of the host's own memory."""
@@ -34,7 +40,7 @@ _KIB: Final = 1 << 10
 
 _NVIDIA_SMI: Final = (
     "nvidia-smi",
-    "--query-gpu=index,name,memory.total,memory.free",
+    "--query-gpu=index,uuid,name,memory.total,memory.free",
     "--format=csv,noheader,nounits",
 )
 _ROCM_SMI: Final = ("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json")
@@ -66,6 +72,8 @@ class Device:
     """Memory in bytes that models can be placed in."""
 
     name: str
+    """The engine's name for it."""
+
     kind: Kind
     total: int
     free: int
@@ -73,12 +81,15 @@ class Device:
     """What people call it."""
 
     unified: bool = False
-    """It has no memory of its own: these are the host's numbers."""
+    """It has no memory of its own: what is placed here is in the host's."""
+
+    place: str = ""
+    """What tells it from others, where its name does not: an RPC server's address."""
 
     @property
     def budget(self) -> str:
-        """The name of the device whose memory is taken by what is placed here."""
-        return HOST if self.unified else self.name
+        """The name of the budget from which is taken what is placed here."""
+        return HOST if self.unified else self.place or self.name
 
 
 class Machine(Protocol):
@@ -93,34 +104,16 @@ class Machine(Protocol):
     async def read(self, *patterns: str) -> Mapping[str, str]:
         """By path, the files that match and can be read."""
 
-    async def nvml(self) -> list[Device]:
+    async def nvml(self) -> list[Card]:
         """NVIDIA's GPUs as NVIDIA's library knows them; none where it is missing."""
 
 
-async def devices(machine: Machine) -> list[Device]:
-    """The host's memory, where the system tells, and the GPUs."""
-    return together(await host(machine), await gpus(machine))
-
-
-def together(host: list[Device], gpus: list[Device]) -> list[Device]:
-    """All of them; those that share the host's memory with its numbers."""
-    return host + [_with_memory(gpu, host) for gpu in gpus]
-
-
-async def gpus(machine: Machine) -> list[Device]:
-    """The GPUs. Those that share the host's memory know no numbers of their own."""
+async def cards(machine: Machine) -> list[Card]:
+    """The GPUs that vendors' tools know of."""
     nvidia = await machine.nvml() or parse_nvidia_smi(await machine.run(*_NVIDIA_SMI))
     # The driver's own files first: rocm-smi reads the same, and starts a Python for it.
     amd = parse_amd_sysfs(await machine.read(_AMD_SYSFS))
     return nvidia + (amd or parse_rocm_smi(await machine.run(*_ROCM_SMI)))
-
-
-async def engine_devices(
-    machine: Machine, engine: Sequence[str], environment: Mapping[str, str] | None = None
-) -> list[Device]:
-    """The GPUs that a llama-server can use, by any backend. It takes as long as its drivers do."""
-    answer = await machine.run(*engine, "--list-devices", environment=environment)
-    return parse_list_devices(answer)
 
 
 async def has_vulkan(machine: Machine) -> bool:
@@ -140,10 +133,10 @@ async def host(machine: Machine) -> list[Device]:
     return []
 
 
-def _with_memory(gpu: Device, host: list[Device]) -> Device:
-    if not gpu.unified:
-        return gpu
-    return evolve(gpu, total=sum(d.total for d in host), free=sum(d.free for d in host))
+async def physical_memory(machine: Machine) -> int:
+    """All that the host has, whatever the limits on us; 0 where it does not say so in a file."""
+    files = await machine.read(MEMINFO)
+    return sum(device.total for device in parse_meminfo(files.get(MEMINFO, ""), {}))
 
 
 # The host
@@ -183,9 +176,9 @@ def parse_meminfo(text: str, limits: Mapping[str, str]) -> list[Device]:
         return []
     total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes.get("MemFree", 0))
     for folder in {str(PurePosixPath(path).parent) for path in limits}:
-        limit = _number(limits, f"{folder}/memory.max", f"{folder}/memory.limit_in_bytes")
+        limit = number(limits, f"{folder}/memory.max", f"{folder}/memory.limit_in_bytes")
         if limit is not None:
-            used = _number(limits, f"{folder}/memory.current", f"{folder}/memory.usage_in_bytes")
+            used = number(limits, f"{folder}/memory.current", f"{folder}/memory.usage_in_bytes")
             cached = _file_cache(limits.get(f"{folder}/memory.stat", ""))
             total = min(total, limit)
             free = min(free, limit - (used or 0) + cached)
@@ -196,11 +189,6 @@ def _file_cache(stat: str) -> int:
     # v1 has all numbers twice: the later ones, `total_…`, include the cgroups below.
     pages = dict(re.findall(r"(?m)^(?:total_)?(active_file|inactive_file) (\d+)", stat))
     return sum(map(int, pages.values()))
-
-
-def _number(files: Mapping[str, str], *paths: str) -> int | None:
-    texts = (files.get(path, "").strip() for path in paths)
-    return next((int(text) for text in texts if text.isdecimal()), None)
 
 
 def parse_sysctl(text: str) -> dict[str, int]:
@@ -226,102 +214,6 @@ def parse_vm_stat(text: str, sysctl: Mapping[str, int]) -> list[Device]:
     return [Device(HOST, kind, total, min(free, total))]
 
 
-# GPUs
-
-
-def parse_nvidia_smi(text: str) -> list[Device]:
-    """Of `--query-gpu=index,name,memory.total,memory.free --format=csv,noheader,nounits`.
-
-    The index follows the PCI bus; CUDA's does so where CUDA_DEVICE_ORDER is PCI_BUS_ID.
-    """
-    rows = re.findall(r"(?m)^(\d+), (.+), (\d+|\[.+\]), (\d+|\[.+\])\r?$", text)
-    return [
-        _nvidia(int(index), label, _mib(total), _mib(free)) for index, label, total, free in rows
-    ]
-
-
-def read_nvml(nvml: Any) -> list[Device]:
-    """From the module `pynvml`. A GPU that it cannot talk to is left out."""
-    found = []
-    for index in range(nvml.nvmlDeviceGetCount()):
-        with suppress(nvml.NVMLError):
-            gpu = nvml.nvmlDeviceGetHandleByIndex(index)
-            label = nvml.nvmlDeviceGetName(gpu)
-            try:
-                memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
-            except nvml.NVMLError_NotSupported:
-                found.append(_nvidia(index, label, None, None))
-            else:
-                found.append(_nvidia(index, label, memory.total, memory.free))
-    return found
-
-
-def _nvidia(index: int, label: str, total: int | None, free: int | None) -> Device:
-    """GPUs that share the host's memory (GB10) know no numbers of their own."""
-    unified = total is None
-    return Device(f"CUDA{index}", Kind.NVIDIA, total or 0, free or 0, label, unified)
-
-
-def _mib(text: str) -> int | None:
-    return int(text) * _MIB if text.isdecimal() else None
-
-
-def parse_amd_sysfs(files: Mapping[str, str]) -> list[Device]:
-    """From `mem_info_vram_total` and `mem_info_vram_used` in the folders of the cards."""
-    cards = []
-    for folder in sorted({str(PurePosixPath(path).parent) for path in files}, key=_in_order):
-        total = _number(files, f"{folder}/mem_info_vram_total")
-        used = _number(files, f"{folder}/mem_info_vram_used")
-        if total is not None and used is not None:
-            cards.append((total, used, ""))
-    return _amd(cards)
-
-
-def parse_rocm_smi(text: str) -> list[Device]:
-    """Of `rocm-smi --showmeminfo vram --json`, which warnings may precede."""
-    try:
-        answer = json.loads(text[text.index("{") :])
-    except ValueError:
-        return []
-    cards = []
-    for _, card in sorted(answer.items(), key=lambda entry: _in_order(entry[0])):
-        total = _number(card, "VRAM Total Memory (B)")
-        used = _number(card, "VRAM Total Used Memory (B)")
-        if total is not None and used is not None:
-            cards.append((total, used, card.get("Card Series") or card.get("Card series") or ""))
-    return _amd(cards)
-
-
-def _amd(cards: list[tuple[int, int, str]]) -> list[Device]:
-    return [
-        Device(f"ROCm{index}", Kind.AMD, total, max(total - used, 0), label)
-        for index, (total, used, label) in enumerate(cards)
-    ]
-
-
-def _in_order(name: str) -> list[int]:
-    """card10 comes after card9."""
-    return [int(number) for number in re.findall(r"\d+", name)]
-
-
-_BACKENDS: Final = {"CUDA": Kind.NVIDIA, "ROCm": Kind.AMD, "Metal": Kind.APPLE, "MTL": Kind.APPLE}
-
-
-def parse_list_devices(text: str) -> list[Device]:
-    """Of `llama-server --list-devices`, whatever its backends are."""
-    rows = re.findall(r"(?m)^  (\D+)(\d*): (.+) \((\d+) MiB, (\d+) MiB free\)$", text)
-    return [
-        Device(
-            f"{backend}{index}",
-            _BACKENDS.get(backend, Kind.OTHER),
-            int(total) * _MIB,
-            int(free) * _MIB,
-            label,
-        )
-        for backend, index, label, total, free in rows
-    ]
-
-
 # This machine
 
 
@@ -332,8 +224,8 @@ class ThisMachine:
         self._patience = patience
         """A tool answers within a second, or never if a GPU has fallen off the bus."""
 
-        self._said: dict[tuple[str, ...], str] = {}
-        self._gpus: list[Device] = []
+        self._said: dict[object, str] = {}
+        self._cards: list[Card] = []
         self._at_nvml = trio.CapacityLimiter(1)
         """A thread that hangs in the driver is never had back: one is enough to lose."""
 
@@ -343,23 +235,24 @@ class ThisMachine:
         """See Machine."""
         if shutil.which(command[0]) is None:
             return ""  # to find that out by starting it would take a hundred times as long
+        question = command, environment and frozenset(environment.items())
         with trio.move_on_after(self._patience), suppress(OSError, programs.StillRunning):
             ended = await programs.run(command, environment)
-            self._said[command] = ended.stdout.decode(errors="replace")
-        return self._said.get(command, "")
+            self._said[question] = ended.stdout.decode(errors="replace")
+        return self._said.get(question, "")
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
         """See Machine."""
         return await threads.run(read_files, patterns)
 
-    async def nvml(self) -> list[Device]:
+    async def nvml(self) -> list[Card]:
         """See Machine."""
         if self._nvml_hangs and not self._at_nvml.available_tokens:
-            return self._gpus
+            return self._cards
         with trio.move_on_after(self._patience) as patience:
-            self._gpus = await threads.run(_ask_nvml, limiter=self._at_nvml)
+            self._cards = await threads.run(_ask_nvml, limiter=self._at_nvml)
         self._nvml_hangs = patience.cancelled_caught
-        return self._gpus
+        return self._cards
 
 
 def read_files(patterns: Sequence[str]) -> dict[str, str]:
@@ -372,7 +265,7 @@ def read_files(patterns: Sequence[str]) -> dict[str, str]:
     return files
 
 
-def _ask_nvml() -> list[Device]:
+def _ask_nvml() -> list[Card]:
     try:
         nvml: Any = import_module("pynvml")
     except ImportError:

@@ -1,16 +1,24 @@
-"""How much models may take of each device, and whether somebody's need fits in there. Pure."""
+"""How much models may take of each device, and whether somebody's need fits in there. Pure.
+
+The engine spreads layers over several GPUs in proportion to what is free on each when it loads. So
+a need is not one of this GPU and that, before it is placed: it is one of all of them together, and
+fits if their free memory together suffices. `"CUDA0+CUDA1"` is the name of such a union; its room
+is the sum of its members', and who holds something of a member holds it of the union, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from llamasup.memory.hardware import HOST
 
 Amounts: TypeAlias = Mapping[str, int]
-"""Bytes by the name of the device that has them."""
+"""Bytes by the name of the device that has them, or the union of devices."""
+
+_AND: Final = "+"
 
 
 @frozen
@@ -29,16 +37,65 @@ def less(amounts: Amounts, reserve: int) -> Amounts:
     return {device: max(amount - reserve, 0) for device, amount in amounts.items()}
 
 
+def union(devices: Iterable[str]) -> str:
+    """The name of all of these together; of a single one, its own."""
+    return _AND.join(dict.fromkeys(devices))
+
+
+def members(device: str) -> Sequence[str]:
+    """The devices of a union; of a device, itself."""
+    return device.split(_AND)
+
+
+def limit(limits: Amounts, device: str) -> int | None:
+    """How much there is of this device or union; None if nobody knows."""
+    sizes = [limits.get(member) for member in members(device)]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def spread(need: Amounts, free: Amounts, total: Amounts) -> dict[str, int]:
+    """This need on devices alone: what is of unions, in proportion to what is free on each of
+    their members, as the engine spreads it; or to all they have, where nothing is free.
+    """
+    spread: dict[str, int] = {}
+    for device, size in need.items():
+        names = members(device)
+        weights = [free.get(name, 0) for name in names]
+        if not any(weights):
+            weights = [total.get(name, 0) or 1 for name in names]
+        for name, weight in zip(names, weights, strict=True):
+            spread[name] = spread.get(name, 0) + size * weight // sum(weights)
+    return spread
+
+
+def with_unions(amounts: Amounts, unions: Iterable[str]) -> dict[str, int]:
+    """The same, and how much of it is of each of these unions.
+
+    What is of another union counts in proportion to the members that they share.
+    """
+    return {**amounts, **{name: _within(amounts, set(members(name))) for name in unions}}
+
+
+def _within(amounts: Amounts, devices: set[str]) -> int:
+    return sum(
+        size * len(devices.intersection(members(device))) // len(members(device))
+        for device, size in amounts.items()
+    )
+
+
 def shortage(need: Amounts, limits: Amounts) -> str:
-    """The device that has too little for this need; "" if none has."""
-    short = (device for device, size in need.items() if size > limits.get(device, size))
-    return next(short, "")
+    """The device or union that has too little for this need; "" if none has."""
+    for device, size in need.items():
+        there_is = limit(limits, device)
+        if there_is is not None and size > there_is:
+            return device
+    return ""
 
 
 def in_words(need: Amounts, limits: Amounts, device: str) -> str:
     """What is needed of a device, and what there is: "20.1 GiB on CUDA0, 8.0 GiB"."""
     where = "" if device == HOST else f" on {device}"
-    return f"{_gib(need[device])}{where}, {_gib(limits[device])}"
+    return f"{_gib(need[device])}{where}, {_gib(limit(limits, device) or 0)}"
 
 
 def _gib(size: int) -> str:

@@ -31,7 +31,7 @@ from typing import Final, TypeAlias
 from attrs import evolve, field, frozen
 
 from llamasup.memory.hardware import HOST
-from llamasup.memory.room import Amounts
+from llamasup.memory.room import Amounts, members
 
 MODELS: Final = "models"
 """A device like the others: every model takes one of it, and `max_loaded` is what there is."""
@@ -274,7 +274,10 @@ def dispensable(world: World, claim: Claim, now: float) -> tuple[str, ...]:
 
 def meets(one: Amounts, other: Amounts) -> bool:
     """Do both hold memory of the same device? Who is not known to hold any may do so."""
-    holds, needs = ({d for d, size in amounts.items() if size} for amounts in (one, other))
+    holds, needs = (
+        {member for device, size in amounts.items() if size for member in members(device)}
+        for amounts in (one, other)
+    )
     return not holds or not needs or not holds.isdisjoint(needs)
 
 

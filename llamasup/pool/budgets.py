@@ -5,15 +5,16 @@ system takes their pages back when it needs them, and so calls them free; but wh
 includes its weights, or it would be read from the disk again and again.
 
 What a process holds of a GPU cannot be told everywhere. So there it is others who are measured,
-while no child comes or goes; meanwhile, what they held before is taken for true.
+while no child comes or goes; meanwhile, what they held before is taken for true. So it is with the
+host, too, where a GPU shares its memory, and where the system tells nobody what a process holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from llamasup.memory.hardware import HOST, Device
+from llamasup.memory.hardware import HOST, Device, Kind
 from llamasup.memory.room import Amounts
 
 _LARGEST_RESERVE = 1 << 30
@@ -25,17 +26,24 @@ def reserve_of(device: Device, wished: int | Literal["auto"]) -> int:
     return min(_LARGEST_RESERVE, device.total // _RESERVED_PART) if wished == "auto" else wished
 
 
-def taken_by_others(devices: Iterable[Device], held: Amounts, held_of_host: int) -> dict[str, int]:
+def host_is_measured(devices: Iterable[Device]) -> bool:
+    """Can be told what children hold of the host's memory? Not what GPUs hold there for them, and
+    on a Mac nothing."""
+    return not any(device.unified or device.kind is Kind.APPLE for device in devices)
+
+
+def taken_by_others(devices: Sequence[Device], held: Amounts, held_of_host: int) -> dict[str, int]:
     """What is neither free nor held by children, device by device.
 
-    `held` is what children should hold by their needs; of the host, `held_of_host` is measured.
+    `held` is what children should hold by their needs; of the host, `held_of_host` is measured,
+    where it can be.
     """
-    taken = {}
-    for device in devices:
-        if not device.unified:
-            own = held_of_host if device.name == HOST else held.get(device.name, 0)
-            taken[device.name] = max(device.total - device.free - own, 0)
-    return taken
+    held = {**held, HOST: held_of_host} if host_is_measured(devices) else held
+    return {
+        device.budget: max(device.total - device.free - held.get(device.budget, 0), 0)
+        for device in devices
+        if not device.unified
+    }
 
 
 def budgets(
@@ -44,8 +52,8 @@ def budgets(
     """What there is for models on each device."""
     # A GPU that was not there when others were measured last is all theirs, but for what is free.
     rooms: Mapping[str, int] = {
-        device.name: device.total
-        - taken.get(device.name, device.total - device.free)
+        device.budget: device.total
+        - taken.get(device.budget, device.total - device.free)
         - reserve_of(device, wished_reserve)
         for device in devices
         if not device.unified

@@ -70,8 +70,11 @@ class Survey:
 async def survey(pool: Pool) -> Survey:
     """Look at every model. Raises EngineUnusable. Cancelled, no engine is left."""
     residency = pool.residency
-    await residency.measure()
     until = trio.current_time() + TIME_TO_ASK
+    with trio.move_on_at(until):
+        for keeper in pool.keepers.values():
+            await keeper.plan.look_at_devices()
+    await residency.measure()
     fits = [await _fit(keeper, residency, until) for keeper in pool.keepers.values()]
     return Survey(residency.room_beside_others("").free, fits)
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import trio
+from attrs import evolve
 
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
@@ -19,7 +20,7 @@ from llamasup.errors import NoRoom, NotAdmitted
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.host import anonymous_memory
-from llamasup.memory.room import Amounts, Room
+from llamasup.memory.room import Amounts, Room, limit, members, spread, with_unions
 from llamasup.pool.admission import (
     Claim,
     Decision,
@@ -39,7 +40,7 @@ from llamasup.pool.admission import (
     surplus,
     unload_times,
 )
-from llamasup.pool.budgets import budgets, taken_by_others
+from llamasup.pool.budgets import budgets, host_is_measured, taken_by_others
 from llamasup.pool.gate import Gate
 from llamasup.states import ChildState
 
@@ -54,9 +55,14 @@ _RETURNED_PART = 0.8
 class Place:
     """What one child may hold of the memory, from before its start until it is all back."""
 
-    def __init__(self, gate: Gate, needed: Needed, residency: Residency) -> None:
+    def __init__(
+        self, gate: Gate, needed: Needed, residency: Residency, holds: Amounts | None = None
+    ) -> None:
         self.gate = gate
         self.needed = needed
+        self.holds = needed.amounts if holds is None else holds
+        """The same, device by device, as the engine spreads it at the moment."""
+
         self._residency = residency
         self._child: Child | None = None
         self._given_at = trio.current_time()
@@ -72,6 +78,11 @@ class Place:
 
     async def __aexit__(self, *error: object) -> None:
         await self._residency.take_back(self)
+
+    @property
+    def was_spread(self) -> bool:
+        """Was it left open what of it is on which device?"""
+        return self.holds.keys() != self.needed.amounts.keys()
 
     def occupy(self, child: Child) -> None:
         """It is this child's place."""
@@ -94,7 +105,7 @@ class Place:
         child, plan = self._child, self.gate.keeper.plan
         return Resident(
             plan.model,
-            self.needed.amounts,
+            self.holds,
             self.state,
             self.held_since,
             in_flight=child.users if child else 0,
@@ -170,6 +181,7 @@ class Residency:
 
     async def room(self, keeper: Keeper) -> Room:
         """What the keeper's next child may take: what is free, or what could be had for it."""
+        await keeper.plan.look_at_devices()
         await self.measure()
         return self.room_beside_others(keeper.model)
 
@@ -185,7 +197,8 @@ class Residency:
     def forecast(self, model: str, needed: Needed) -> Decision:
         """What it would take to load this model, by the last measurement."""
         now = trio.current_time()
-        return forecast(self._world([]), _claim(model, needed, now), now)
+        world = self._world([_claim(model, needed, now)])
+        return forecast(world, world.claims[0], now)
 
     async def place(self, keeper: Keeper, needed: Needed) -> Place:
         """A place for the keeper's next child, waited for. Raises NotAdmitted.
@@ -235,7 +248,7 @@ class Residency:
     def crowds(self, keeper: Keeper, needed: Needed) -> bool:
         """Do others hold memory of the devices that the keeper's child takes?"""
         return any(
-            meets(place.needed.amounts, needed.amounts)
+            meets(place.holds, needed.amounts)
             for model, place in self.places.items()
             if model != keeper.model
         )
@@ -279,7 +292,10 @@ class Residency:
             for model, decision in decide(self._world(claims), trio.current_time()).items():
                 match decision:
                     case Load():
-                        self._give_place(model)
+                        if self._give_place(model).was_spread:
+                            # The others were decided upon before anybody knew over what.
+                            self.reconsider()
+                            return
                     case Evict(victims):
                         self._evict(victims, model)
                     case Drain():
@@ -308,11 +324,25 @@ class Residency:
         return sorted(claims, key=lambda claim: claim.since)
 
     def _world(self, claims: list[Claim]) -> World:
-        pool = self._config.pool
+        pool, budgets = self._config.pool, self._budgets
+        unions = {
+            device
+            for claim in claims
+            for device in claim.need
+            if len(members(device)) > 1 and limit(budgets, device) is not None
+        }
+        residents = {model: place.resident for model, place in self.places.items()}
+        if unions:
+            budgets = {**budgets, **{name: limit(budgets, name) or 0 for name in unions}}
+            claims = [_in_unions(claim, unions) for claim in claims]
+            residents = {
+                model: evolve(resident, need=with_unions(resident.need, unions))
+                for model, resident in residents.items()
+            }
         return World(
-            {model: place.resident for model, place in self.places.items()},
+            residents,
             claims,
-            self._budgets,
+            budgets,
             pool.max_loaded_models,
             self._groups,
             pool.turn,
@@ -322,10 +352,13 @@ class Residency:
     def _budgets(self) -> Amounts:
         return budgets(self._devices, self._taken, self._config.pool.memory_reserve)
 
-    def _give_place(self, model: str) -> None:
+    def _give_place(self, model: str) -> Place:
         request = self._requests.pop(model)
-        request.place = self.places[model] = Place(request.gate, request.needed, self)
+        needed, free = request.needed, self.room_beside_others(model).free
+        holds = spread(needed.amounts, free, self._budgets)
+        request.place = self.places[model] = Place(request.gate, needed, self, holds)
         request.decided.set()
+        return request.place
 
     def _evict(self, victims: Iterable[str], model: str) -> None:
         for victim in victims:
@@ -363,15 +396,16 @@ class Residency:
         places = self.places.values()
         of_host = sum(place.anonymous_memory for place in places)
         taken = taken_by_others(self._devices, _held(places), of_host)
+        seen = {HOST} if host_is_measured(self._devices) else ()
         unsettled = any(place.state in (State.LOADING, State.STOPPING) for place in places)
         self._taken = {
-            device: self._taken.get(device, now) if unsettled and device != HOST else now
+            device: now if device in seen or not unsettled else self._taken.get(device, now)
             for device, now in taken.items()
         }
 
     async def _until_returned(self, place: Place) -> None:
         """The system takes a process's memory back as it ends; a GPU's driver some time later."""
-        if place.needed.amounts.keys() <= {HOST}:
+        if place.holds.keys() <= {HOST}:
             return
         with trio.move_on_after(_RETURN_PATIENCE):
             while not self._has_returned(place):
@@ -382,11 +416,11 @@ class Residency:
         others = _held(other for other in self.places.values() if other is not place)
         return all(
             device.total - device.free
-            <= self._taken.get(device.name, 0)
-            + others.get(device.name, 0)
-            + (1 - _RETURNED_PART) * place.needed.amounts[device.name]
+            <= self._taken.get(device.budget, 0)
+            + others.get(device.budget, 0)
+            + (1 - _RETURNED_PART) * place.holds[device.budget]
             for device in self._devices
-            if device.name != HOST and device.name in place.needed.amounts
+            if device.budget != HOST and device.budget in place.holds
         )
 
 
@@ -394,6 +428,12 @@ def _claim(model: str, needed: Needed, since: float) -> Claim:
     return Claim(
         model, needed.amounts, since, needed.defect, least=needed.least, mapped=needed.mapped
     )
+
+
+def _in_unions(claim: Claim, unions: Collection[str]) -> Claim:
+    need = with_unions(claim.need, unions)
+    least = need if claim.least is claim.need else with_unions(claim.least, unions)
+    return evolve(claim, need=need, least=least)
 
 
 def _groups(config: Config) -> tuple[Group, ...]:
@@ -406,7 +446,7 @@ def _groups(config: Config) -> tuple[Group, ...]:
 def _held(places: Iterable[Place]) -> dict[str, int]:
     held: dict[str, int] = {}
     for place in places:
-        for device, amount in place.needed.amounts.items():
+        for device, amount in place.holds.items():
             held[device] = held.get(device, 0) + amount
     return held
 

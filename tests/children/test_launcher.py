@@ -17,9 +17,12 @@ from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.load import load
 from llamasup.errors import EngineUnusable, ModelUnavailable
+from llamasup.memory.cards import Card
+from llamasup.memory.hardware import HOST, Device, Kind
 from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState
 from tests.harness import FAKE, Journal, out_of_descriptors, running
+from tests.memory.recorded import recorded
 
 Fake = Callable[..., Mapping[str, object]]
 Launching = Callable[[Mapping[str, object]], Launcher]
@@ -203,7 +206,10 @@ async def test_the_prompt_cache_of_a_child_is_bounded(
     launching: Launching,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("llamasup.children.launcher.free_memory", lambda: free)
+    async def host(machine: object) -> list[Device]:
+        return [Device(HOST, Kind.HOST, 99 << 30, free)]
+
+    monkeypatch.setattr("llamasup.children.launcher.host", host)
     child = await child_of(launching({**faking(), "engine.cache_ram": wished}), "fake")
     words = list(child.launch.argv)
     assert words[words.index("--cache-ram") + 1] == str(granted)
@@ -215,3 +221,24 @@ async def test_a_request_is_served_over_a_port(faking: Fake, first_port: int) ->
         assert reply.json()["content"] == " 0 1"
         child = (await llamasup.model_status("fake"))["child"]
         assert child["address"] == f"127.0.0.1:{first_port}"
+
+
+class Mac:
+    """A machine that tells its memory to those alone who run its tools."""
+
+    async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
+        tool = {"sysctl": "sysctl_m1", "vm_stat": "vm_stat_m1"}.get(command[0])
+        return recorded(tool) if tool else ""
+
+    async def read(self, *patterns: str) -> Mapping[str, str]:
+        return {}
+
+    async def nvml(self) -> list[Card]:
+        return []
+
+
+async def test_on_a_mac_prompts_are_cached_too(run_folder: RunFolder, faking: Fake) -> None:
+    config = load(None, {}, faking())
+    launcher = Launcher(config, os.environ, run_folder.path, run_folder, Mac())
+    words = (await child_of(launcher, "fake")).launch.argv
+    assert int(words[words.index("--cache-ram") + 1]) > 500

@@ -19,9 +19,10 @@ from llamasup.children.orphans import RunFolder
 from llamasup.children.rehearsal import Unheard
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
+from llamasup.memory.cards import Card
 from llamasup.memory.estimate import estimate
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import HOST, Device, Kind, Machine, ThisMachine
+from llamasup.memory.hardware import HOST, MEMINFO, Machine, ThisMachine
 from llamasup.memory.host import most_resident
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
@@ -47,10 +48,10 @@ LITTLE = {HOST: MIB}
 
 @define
 class WithGpus:
-    """A machine with GPUs, and engines that list them."""
+    """A machine whose engines list GPUs."""
 
-    gpus: list[Device]
-    lists: str = ""
+    lists: str = "Available devices:\n  (none)\n"
+    host: int = 64 * GIB
     commands: list[Sequence[str]] = field(factory=list)
 
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
@@ -58,10 +59,10 @@ class WithGpus:
         return self.lists if command[-1] == "--list-devices" else ""
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
-        return {}
+        return {MEMINFO: f"MemTotal: {self.host >> 10} kB\nMemAvailable: 1048576 kB\n"}
 
-    async def nvml(self) -> list[Device]:
-        return self.gpus
+    async def nvml(self) -> list[Card]:
+        return []
 
 
 class House:
@@ -77,9 +78,18 @@ class House:
         self.cache_ram = 0
         self.says(300)
 
-    def says(self, mebibytes: int | None, *, flags: str = "--log-jsonl --list-devices") -> None:
+    def says(
+        self,
+        mebibytes: int | None,
+        *,
+        gpus: Sequence[int] = (),
+        flags: str = "--log-jsonl --list-devices",
+    ) -> None:
         """What the engine answers; None is nothing."""
-        rows = [{"kind": "host", "name": "Host", "self": mebibytes}]
+        rows = [
+            *({"kind": "device", "name": f"CUDA{i}", "self": own} for i, own in enumerate(gpus)),
+            {"kind": "host", "name": "Host", "self": mebibytes},
+        ]
         answer = json.dumps({"type": "fit_memory_breakdown", "data": {"rows": rows}})
         program = self.folder / "llama-server"
         program.write_text(
@@ -93,13 +103,14 @@ class House:
 
     def needs(self, machine: Machine | None = None, **settings: object) -> Needs:
         """Those of a llamasup that starts now."""
+        env = settings.pop("env", {})
         keys = {f"models.m.{key}": value for key, value in settings.items()}
-        flags = {"engine.command": str(self.folder / "llama-server"), **keys}
+        flags = {"engine.command": str(self.folder / "llama-server"), "engine.env": env, **keys}
         plain = {"models.m.path": str(self.model), "engine.cache_ram": self.cache_ram}
         config = load(None, {}, {**plain, **flags})
         self.settings: ModelSettings = config.models["m"]
         launcher = Launcher(config, os.environ, self.folder, self.run_folder)
-        return Needs(launcher, State(self.folder / "state.json"), Gauge(machine or WithGpus([])))
+        return Needs(launcher, State(self.folder / "state.json"), Gauge(machine or WithGpus()))
 
     @property
     def questions(self) -> list[list[str]]:
@@ -297,54 +308,143 @@ async def test_of_a_file_that_only_engines_understand_its_size_is_known(housing:
 
 # --- GPUs ---
 
-CUDA0 = Device("CUDA0", Kind.NVIDIA, 24 * GIB, 20 * GIB)
-CUDA1 = Device("CUDA1", Kind.NVIDIA, 24 * GIB, 10 * GIB)
 LISTED = """Available devices:
   CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 24000 MiB free)
-  CUDA1: NVIDIA GeForce RTX 3090 (24124 MiB, 24000 MiB free)
+  CUDA1: NVIDIA GeForce RTX 3090 (24124 MiB, 12000 MiB free)
 """
+ONE_LISTED = LISTED.partition("  CUDA1")[0]
+BOTH = "CUDA0+CUDA1"
 
 
-async def test_layers_are_spread_over_the_engines_gpus_by_what_is_free_now(
-    housing: Housing,
+@pytest.mark.parametrize("lists", [LISTED, LISTED.replace("000 MiB free", " MiB free")])
+async def test_what_is_for_gpus_is_of_all_of_them_together_whatever_is_free_now(
+    housing: Housing, lists: str
 ) -> None:
     house = housing(llama())
-    machine = WithGpus([CUDA0, CUDA1], LISTED)
+    machine = WithGpus(lists)
     needs = house.needs(machine)
     need = estimate(header_of(house.model), RUNG, gpus=2)
-    for _ in range(2):
-        amounts = (await needs.of(house.settings, RUNG)).amounts
-        assert amounts == {
-            HOST: need.host.total,
-            "CUDA0": need.gpu.total * 2 // 3,
-            "CUDA1": need.gpu.total // 3,
-        }
+    amounts = (await needs.of(house.settings, RUNG)).amounts
+    assert amounts == {HOST: need.host.total, BOTH: need.gpu.total}
     listings = [command for command in machine.commands if command[-1] == "--list-devices"]
     assert listings == [(str(house.folder / "llama-server"), "--list-devices")]
 
 
-@pytest.mark.parametrize("machine", [WithGpus([], LISTED), WithGpus([CUDA0])], ids=["host", "CPU"])
-async def test_all_is_the_hosts_where_machine_or_engine_have_no_gpu(
-    housing: Housing, machine: WithGpus
+async def test_devices_of_other_backends_are_budgets_likewise(housing: Housing) -> None:
+    house = housing(llama())
+    machine = WithGpus(ONE_LISTED.replace("CUDA", "Vulkan"))
+    amounts = (await house.needs(machine).of(house.settings, RUNG)).amounts
+    need = estimate(header_of(house.model), RUNG, gpus=1)
+    assert amounts == {HOST: need.host.total, "Vulkan0": need.gpu.total}
+
+
+@pytest.mark.parametrize(
+    ("args", "place"),
+    [
+        (["--device", "CUDA1"], "CUDA1"),
+        (["-dev", "CUDA1,CUDA0"], BOTH),
+        (["--device", "none"], HOST),
+    ],
+    ids=str,
+)
+async def test_only_devices_that_the_operator_allows_are_used(
+    housing: Housing, args: list[str], place: str
 ) -> None:
     house = housing(llama())
-    amounts = (await house.needs(machine).of(house.settings, RUNG)).amounts
-    assert amounts == reckoned(house)
+    needs = house.needs(WithGpus(LISTED), extra_args=args)
+    amounts = (await needs.of(house.settings, RUNG)).amounts
+    assert amounts.keys() == {HOST, place}
+
+
+async def test_all_is_the_hosts_where_the_engine_has_no_gpu(housing: Housing) -> None:
+    house = housing(llama())
+    assert (await house.needs().of(house.settings, RUNG)).amounts == reckoned(house)
 
 
 async def test_what_a_gpu_takes_of_the_hosts_memory_is_the_hosts(housing: Housing) -> None:
     house = housing(llama())
-    shared = Device("CUDA0", Kind.NVIDIA, 0, 0, unified=True)
-    listed = LISTED.partition("  CUDA1")[0]
-    amounts = (await house.needs(WithGpus([shared], listed)).of(house.settings, RUNG)).amounts
+    machine = WithGpus(ONE_LISTED, host=24124 * MIB)
+    amounts = (await house.needs(machine).of(house.settings, RUNG)).amounts
     assert amounts == {HOST: estimate(header_of(house.model), RUNG, gpus=1).total}
 
 
-async def test_a_device_that_nobody_can_gauge_is_left_out(housing: Housing) -> None:
+@pytest.mark.parametrize("lists", ["", "Failed to connect to 10.0.0.2:50052\n"])
+async def test_of_an_engine_that_does_not_name_its_devices_nobody_knows_what_is_needed(
+    housing: Housing, lists: str
+) -> None:
     house = housing(llama())
-    listed = LISTED.replace("CUDA", "Vulkan")
-    amounts = (await house.needs(WithGpus([CUDA0], listed)).of(house.settings, RUNG)).amounts
-    assert amounts == {HOST: estimate(header_of(house.model), RUNG, gpus=2).host.total}
+    assert (await house.needs(WithGpus(lists)).of(house.settings, RUNG)).amounts == {}
+
+
+async def test_rpc_servers_and_environment_go_into_the_question(housing: Housing) -> None:
+    house = housing(llama())
+    machine = WithGpus("Available devices:\n  RPC0: h:1 (24124 MiB, 24000 MiB free)\n")
+    needs = house.needs(machine, extra_args=["--rpc", "h:1"])
+    amounts = (await needs.of(house.settings, RUNG)).amounts
+    assert amounts.keys() == {HOST, "h:1"}
+    assert machine.commands[0][1:] == ("--rpc", "h:1", "--list-devices")
+
+
+async def test_what_is_remembered_depends_on_the_environment(housing: Housing) -> None:
+    house = housing(qwen3())
+    await house.needs().ask_engine(house.settings, RUNG)
+    assert (await house.needs().of(house.settings, RUNG)).source is Source.ENGINE
+    renumbered = house.needs(env={"CUDA_VISIBLE_DEVICES": "1", "SECRET": "sesame"})
+    assert (await renumbered.of(house.settings, RUNG)).source is Source.HEADER
+    await renumbered.ask_engine(house.settings, RUNG)
+    assert "sesame" not in (house.folder / "state.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("host", "gpus", "args", "amounts"),
+    [
+        (300, (1000, 500), [], {HOST: 300, BOTH: 1500}),
+        (300, (1000, 0), [], {HOST: 300, BOTH: 1000}),
+        # It was told how to split: it would do so again.
+        (300, (1000, 500), ["-ts", "2,1"], {HOST: 300, "CUDA0": 1000, "CUDA1": 500}),
+    ],
+)
+async def test_of_the_engines_word_the_sums_are_remembered(
+    housing: Housing,
+    host: int,
+    gpus: tuple[int, int],
+    args: list[str],
+    amounts: dict[str, int],
+) -> None:
+    house = housing(llama())
+    house.says(host, gpus=gpus)
+    needs = house.needs(WithGpus(LISTED), extra_args=args, gpu_layers=-1)
+    needed = await needs.ask_engine(house.settings, evolve(RUNG, gpu_layers=-1))
+    assert needed is not None
+    assert needed.amounts == {device: size * MIB for device, size in amounts.items()}
+
+
+async def test_what_found_no_room_on_gpus_when_the_engine_was_asked_is_not_the_hosts_for_ever(
+    housing: Housing,
+) -> None:
+    """Somebody who may go was there: the engine left layers on the host."""
+    house = housing(llama())
+    need = estimate(header_of(house.model), RUNG, gpus=2)
+    spilt = need.gpu.total // 2
+    house.says((need.host.total + spilt) // MIB, gpus=((need.gpu.total - spilt) // MIB, 0))
+    needs = house.needs(WithGpus(LISTED))
+    needed = await needs.ask_engine(house.settings, RUNG)
+    assert needed is not None
+    assert needed.amounts[BOTH] == pytest.approx(need.gpu.total, rel=0.01)
+    assert needed.amounts[HOST] == pytest.approx(need.host.total, abs=2 * MIB)
+
+
+async def test_what_never_finds_room_on_gpus_stays_on_the_host(housing: Housing) -> None:
+    house = housing(llama())
+    need = estimate(header_of(house.model), RUNG, gpus=1)
+    gib = need.gpu.total // GIB
+    assert gib > 4
+    house.says(need.total // MIB - 1024, gpus=(1024,))
+    small = "Available devices:\n  CUDA0: A (2048 MiB, 2048 MiB free)\n"
+    needed = await house.needs(WithGpus(small)).ask_engine(house.settings, RUNG)
+    assert needed is not None
+    assert needed.amounts["CUDA0"] == pytest.approx(2048 * MIB * 0.9, rel=0.01)
+    assert sum(needed.amounts.values()) == pytest.approx(need.total, abs=4 * MIB)
 
 
 # --- read back ---
@@ -447,7 +547,7 @@ async def test_a_figure_that_is_nearly_the_same_is_not_written_again(housing: Ho
 
 async def test_what_gpus_take_stays_as_it_was_known(housing: Housing) -> None:
     house = housing(llama())
-    needs = house.needs(WithGpus([CUDA0, CUDA1], LISTED))
+    needs = house.needs(WithGpus(LISTED))
     before = (await needs.of(house.settings, RUNG)).amounts
     await needs.measured(house.settings, RUNG, GIB)
     assert (await needs.of(house.settings, RUNG)).amounts == {**before, HOST: GIB}
@@ -455,7 +555,7 @@ async def test_what_gpus_take_stays_as_it_was_known(housing: Housing) -> None:
 
 async def test_nothing_is_measured_where_gpus_hide_what_they_take(housing: Housing) -> None:
     house = housing(llama())
-    needs = house.needs(WithGpus([Device("CUDA0", Kind.NVIDIA, 0, 0, unified=True)]))
+    needs = house.needs(WithGpus(ONE_LISTED, host=24124 * MIB))
     await needs.measured(house.settings, RUNG, GIB)
     assert (await needs.of(house.settings, RUNG)).source is Source.HEADER
 

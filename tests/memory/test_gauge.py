@@ -1,77 +1,165 @@
-"""Memory is gauged as often as anybody likes: the host's anew, the GPUs' a few times a second."""
+"""Memory is gauged as often as anybody likes: the host's anew, cards a few times a second, and the
+engine where nobody else knows."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 
+import pytest
 import trio
-from attrs import define, evolve
+from attrs import define, evolve, field
 from trio.testing import MockClock
 
+from llamasup.memory.cards import Card, Maker
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import HOST, Device, Kind, ThisMachine
+from llamasup.memory.hardware import HOST, ThisMachine
+from llamasup.memory.listing import Listing
 
-KIB = 1 << 10
+KIB, MIB = 1 << 10, 1 << 20
+LISTING = Listing("1", ("llama-server", "--list-devices"), ())
+CARD = Card(Maker.NVIDIA, 0, 8 * MIB, 5 * MIB, "A")
+NOTHING = "Available devices:\n  (none)\n"
+
+
+def says(*rows: str) -> str:
+    return "\n".join(["Available devices:", *(f"  {row} free)" for row in rows), ""])
+
+
+def vulkan(free: int) -> str:
+    return says(f"Vulkan0: Intel Arc A770 (12000 MiB, {free} MiB")
 
 
 @define
 class Machine:
-    """A host whose free memory is told, and one GPU."""
+    """A host whose free memory is told, an engine that lists what it is told, and one card."""
 
-    gpu: Device
+    lists: str = says("CUDA0: A (8 MiB, 8 MiB")
+    card: Card = CARD
     free: int = 100
-    asked: int = 0
+    takes: float = 0.0
+    asked: list[str] = field(factory=list)
 
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
-        return ""
+        if command[-1] != "--list-devices":
+            return ""
+        self.asked.append("engine")
+        await trio.sleep(self.takes)
+        return self.lists
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
         if "/proc/meminfo" not in patterns:
             return {}
         return {"/proc/meminfo": f"MemTotal: 1000 kB\nMemAvailable: {self.free} kB\n"}
 
-    async def nvml(self) -> list[Device]:
-        self.asked += 1
+    async def nvml(self) -> list[Card]:
+        self.asked.append("card")
         await trio.lowlevel.checkpoint()
-        return [self.gpu]
-
-
-GPU = Device("CUDA0", Kind.NVIDIA, 8, 5)
+        return [self.card]
 
 
 async def test_the_host_is_read_each_time() -> None:
-    machine = Machine(GPU)
+    machine = Machine()
     gauge = Gauge(machine)
+    await gauge.listed(LISTING)
     for free in (100, 50):
         machine.free = free
         host, gpu = await gauge.devices()
-        assert (host.name, host.free, gpu) == (HOST, free * KIB, GPU)
+        assert (host.name, host.free, gpu.name, gpu.free) == (HOST, free * KIB, "CUDA0", 5 * MIB)
 
 
-async def test_gpus_are_asked_once_a_second_whoever_wants_to_know(
+async def test_what_nobody_asks_for_is_no_device() -> None:
+    machine = Machine()
+    [host] = await Gauge(machine).devices()
+    assert (host.name, machine.asked) == (HOST, [])
+
+
+async def test_cards_are_asked_a_few_times_a_second_and_the_engine_once(
     autojump_clock: MockClock,
 ) -> None:
-    machine = Machine(GPU)
+    machine = Machine()
     gauge = Gauge(machine)
+    await gauge.listed(LISTING)
     async with trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(gauge.devices)
-    assert machine.asked == 1
-    machine.gpu = evolve(GPU, free=1)
-    assert await gauge.gpus() == [GPU]
+    assert machine.asked == ["engine", "card"]
+    machine.card = evolve(machine.card, free=MIB)
     await trio.sleep(1)
-    assert await gauge.gpus() == [machine.gpu]
-    assert machine.asked == 2
+    _, gpu = await gauge.devices()
+    assert gpu.free == MIB
+    assert machine.asked == ["engine", "card", "card"]
 
 
-async def test_a_gpu_without_memory_of_its_own_has_what_the_host_has_now() -> None:
-    machine = Machine(Device("CUDA0", Kind.NVIDIA, 0, 0, unified=True))
+async def test_a_card_that_is_gone_is_no_device_in_the_end(autojump_clock: MockClock) -> None:
+    machine = Machine()
     gauge = Gauge(machine)
-    for free in (100, 50):
-        machine.free = free
-        _, gpu = await gauge.devices()
-        assert (gpu.free, gpu.budget) == (free * KIB, HOST)
+    assert await gauge.listed(LISTING) != []
+    machine.lists = NOTHING
+    await trio.sleep(301)
+    assert await gauge.listed(LISTING) == []
+
+
+async def test_of_devices_that_no_tool_knows_the_engine_is_asked_again_but_has_its_peace(
+    autojump_clock: MockClock,
+) -> None:
+    machine = Machine(vulkan(12000), takes=1.0)
+    gauge = Gauge(machine)
+    await gauge.listed(LISTING)
+    machine.lists = vulkan(3000)
+    _, gpu = await gauge.devices()
+    assert gpu.free == 12000 * MIB  # as it said a moment ago
+    await trio.sleep(4)
+    _, gpu = await gauge.devices()
+    assert gpu.free == 3000 * MIB
+    assert machine.asked.count("engine") == 2
+
+
+async def test_an_engine_without_devices_costs_one_question_and_no_cards_tool_any() -> None:
+    machine = Machine(NOTHING)
+    gauge = Gauge(machine)
+    for _ in range(3):
+        assert await gauge.listed(LISTING) == []
+        await gauge.devices()
+    assert machine.asked == ["engine"]
+
+
+@pytest.mark.parametrize("words", ["", "Failed to connect to 10.0.0.2:50052\n"])
+async def test_who_gives_no_answer_is_taken_at_his_last_word(
+    words: str, autojump_clock: MockClock
+) -> None:
+    machine = Machine(words)
+    gauge = Gauge(machine)
+    assert await gauge.listed(LISTING) is None
+    machine.lists = vulkan(3000)
+    await trio.sleep(1)
+    assert await gauge.listed(LISTING) != []
+    machine.lists = words
+    await trio.sleep(1)
+    _, gpu = await gauge.devices()
+    assert gpu.free == 3000 * MIB
+
+
+async def test_each_device_counts_once_however_many_models_ask_for_it() -> None:
+    machine = Machine(says("RPC0: h:1 (8 MiB, 8 MiB", "CUDA0: A (8 MiB, 8 MiB"))
+    gauge = Gauge(machine)
+    await gauge.listed(LISTING)
+    machine.lists = says(
+        "RPC0: h:2 (8 MiB, 8 MiB", "RPC1: h:1 (8 MiB, 8 MiB", "CUDA0: A (8 MiB, 8 MiB"
+    )
+    await gauge.listed(
+        evolve(LISTING, command=("llama-server", "--rpc", "h:2,h:1", "--list-devices"))
+    )
+    assert {d.budget for d in await gauge.devices()} == {HOST, "h:1", "h:2", "CUDA0"}
+
+
+async def test_under_another_environment_the_old_names_mean_nothing() -> None:
+    machine = Machine(says("CUDA0: A (8 MiB, 8 MiB", "CUDA1: B (8 MiB, 8 MiB"))
+    gauge = Gauge(machine)
+    await gauge.listed(LISTING)
+    machine.lists = says("CUDA0: B (8 MiB, 8 MiB")
+    await gauge.listed(evolve(LISTING, surroundings=(("CUDA_VISIBLE_DEVICES", "1"),)))
+    assert [d.label for d in await gauge.devices()] == ["", "B"]
 
 
 async def test_a_reading_of_this_machine_takes_no_time_worth_speaking_of() -> None:

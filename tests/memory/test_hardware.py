@@ -10,38 +10,34 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import trio
 from attrs import evolve, field, frozen
 
+from llamasup.memory.cards import (
+    Card,
+    Maker,
+)
 from llamasup.memory.hardware import (
     HOST,
     Device,
     Kind,
     ThisMachine,
+    cards,
     cgroup_folders,
-    devices,
-    engine_devices,
     has_vulkan,
-    parse_amd_sysfs,
-    parse_list_devices,
+    host,
     parse_meminfo,
-    parse_nvidia_smi,
-    parse_rocm_smi,
     parse_sysctl,
     parse_vm_stat,
-    read_nvml,
+    physical_memory,
 )
 from tests.harness import eventually, out_of_descriptors
+from tests.memory.recorded import NVMLError, nvml, recorded
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 MEMINFO_TOTAL, MEMINFO_AVAILABLE = 24684092 * KIB, 23962976 * KIB
-
-
-def recorded(name: str) -> str:
-    return (Path(__file__).parent / "recordings" / f"{name}.txt").read_text()
 
 
 @frozen
@@ -50,7 +46,7 @@ class Recorded:
 
     tools: dict[str, str] = field(factory=dict)
     files: dict[str, str] = field(factory=dict)
-    library: list[Device] = field(factory=list)
+    library: list[Card] = field(factory=list)
 
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         return recorded(self.tools[command[0]]) if command[0] in self.tools else ""
@@ -62,7 +58,7 @@ class Recorded:
             if any(fnmatch(path, pattern) for pattern in patterns)
         }
 
-    async def nvml(self) -> list[Device]:
+    async def nvml(self) -> list[Card]:
         return self.library
 
 
@@ -74,134 +70,6 @@ RX6800 = {
     "/sys/class/drm/card1/device/mem_info_vram_total": "17163091968\n",
     "/sys/class/drm/card1/device/mem_info_vram_used": "692142080\n",
 }
-
-
-# NVIDIA
-
-
-@pytest.mark.parametrize(
-    ("recording", "found"),
-    [
-        (
-            "nvidia_smi_4070",
-            [Device("CUDA0", Kind.NVIDIA, 12282 * MIB, 631 * MIB, "NVIDIA GeForce RTX 4070")],
-        ),
-        (
-            "nvidia_smi_lost",
-            [Device("CUDA1", Kind.NVIDIA, 24576 * MIB, 23994 * MIB, "NVIDIA GeForce RTX 3090")],
-        ),
-        ("nvidia_smi_gb10", [Device("CUDA0", Kind.NVIDIA, 0, 0, "NVIDIA GB10", unified=True)]),
-        ("nvidia_smi_no_driver", []),
-        ("nvidia_smi_no_gpu", []),
-        ("nvidia_smi_mismatch", []),
-    ],
-)
-def test_nvidia_smi_is_read_also_where_it_complains(recording: str, found: list[Device]) -> None:
-    assert parse_nvidia_smi(recorded(recording)) == found
-
-
-def test_several_gpus_are_several_budgets() -> None:
-    found = parse_nvidia_smi(recorded("nvidia_smi_4xa800"))
-    assert [gpu.budget for gpu in found] == ["CUDA0", "CUDA1", "CUDA2", "CUDA3"]
-    assert {gpu.free for gpu in found} == {81176 * MIB}
-
-
-def test_windows_ends_its_lines_in_its_own_way() -> None:
-    text = recorded("nvidia_smi_4070").replace("\n", "\r\n")
-    assert parse_nvidia_smi(text) == parse_nvidia_smi(recorded("nvidia_smi_4070"))
-
-
-class NVMLError(Exception):
-    pass
-
-
-class NVMLError_NotSupported(NVMLError):
-    pass
-
-
-def nvml(gpus: list[Any]) -> Any:
-    """As the module `pynvml`. A GPU is its memory, or the error that asking for it raises."""
-
-    def memory(gpu: Any) -> Any:
-        if isinstance(gpu, Exception):
-            raise gpu
-        return gpu
-
-    return SimpleNamespace(
-        NVMLError=NVMLError,
-        NVMLError_NotSupported=NVMLError_NotSupported,
-        nvmlInit=lambda: None,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetCount=lambda: len(gpus),
-        nvmlDeviceGetHandleByIndex=lambda index: gpus[index],
-        nvmlDeviceGetName=lambda gpu: "some GPU",
-        nvmlDeviceGetMemoryInfo=memory,
-    )
-
-
-def test_nvml_tells_the_same_and_a_lost_gpu_hides_no_other() -> None:
-    library = nvml(
-        [NVMLError("GPU is lost"), SimpleNamespace(total=8, free=5), NVMLError_NotSupported()]
-    )
-    assert read_nvml(library) == [
-        Device("CUDA1", Kind.NVIDIA, 8, 5, "some GPU"),
-        Device("CUDA2", Kind.NVIDIA, 0, 0, "some GPU", unified=True),
-    ]
-
-
-# AMD
-
-
-@pytest.mark.parametrize(
-    ("recording", "found"),
-    [
-        (
-            "rocm_smi_7900xt",
-            [Device("ROCm0", Kind.AMD, 21458059264, 21458059264 - 27856896, "Radeon RX 7900 XT")],
-        ),
-        (
-            "rocm_smi_warned",
-            [
-                Device(
-                    "ROCm0",
-                    Kind.AMD,
-                    17163091968,
-                    17163091968 - 692142080,
-                    "Navi 21 [Radeon RX 6800/6800 XT / 6900 XT]",
-                ),
-                Device("ROCm1", Kind.AMD, 67108864, 67108864 - 26079232, "Raphael"),
-            ],
-        ),
-        (
-            "rocm_smi_old",
-            [
-                Device(
-                    "ROCm0", Kind.AMD, 25753026560, 25753026560 - 12876513280, "Radeon RX 7900 XTX"
-                )
-            ],
-        ),
-        ("rocm_smi_nothing", []),
-    ],
-)
-def test_rocm_smi_is_read_also_where_it_warns(recording: str, found: list[Device]) -> None:
-    assert parse_rocm_smi(recorded(recording)) == found
-
-
-def test_the_tenth_card_comes_after_the_ninth() -> None:
-    files = {
-        f"/sys/class/drm/card{card}/device/mem_info_vram_{what}": f"{size}\n"
-        for card in (10, 9)
-        for what, size in (("total", card * GIB), ("used", GIB))
-    }
-    found = parse_amd_sysfs(files)
-    assert [(gpu.name, gpu.total, gpu.free) for gpu in found] == [
-        ("ROCm0", 9 * GIB, 8 * GIB),
-        ("ROCm1", 10 * GIB, 9 * GIB),
-    ]
-
-
-def test_a_card_of_which_only_half_can_be_read_is_left_out() -> None:
-    assert parse_amd_sysfs({"/sys/class/drm/card0/device/mem_info_vram_total": "1\n"}) == []
 
 
 # Macs
@@ -307,46 +175,7 @@ def test_limits_are_looked_for_on_every_level(recording: str, folders: list[str]
     assert cgroup_folders(recorded(recording)) == folders
 
 
-# The engine's own answer, and Vulkan
-
-
-@pytest.mark.parametrize(
-    ("recording", "found"),
-    [
-        (
-            "list_devices_cuda",
-            [
-                Device(
-                    "CUDA0",
-                    Kind.NVIDIA,
-                    11909 * MIB,
-                    11650 * MIB,
-                    "NVIDIA GeForce RTX 3080 Ti",
-                ),
-                Device(
-                    "CUDA1",
-                    Kind.NVIDIA,
-                    24026 * MIB,
-                    23795 * MIB,
-                    "NVIDIA RTX PRO 4000 Blackwell SFF Edition",
-                ),
-            ],
-        ),
-        (
-            "list_devices_vulkan",
-            [Device("Vulkan0", Kind.OTHER, 6144 * MIB, 5136 * MIB, "NVIDIA GeForce RTX 2060")],
-        ),
-        ("list_devices_none", []),
-    ],
-)
-async def test_the_engine_names_the_devices_of_every_backend(
-    recording: str, found: list[Device]
-) -> None:
-    assert parse_list_devices(recorded(recording)) == found
-    assert (
-        await engine_devices(Recorded({"/bin/llama-server": recording}), ["/bin/llama-server"])
-        == found
-    )
+# Vulkan
 
 
 async def test_a_vulkan_loader_is_seen() -> None:
@@ -361,47 +190,41 @@ LINUX_HOST = Device(HOST, Kind.HOST, MEMINFO_TOTAL, MEMINFO_AVAILABLE)
 
 async def test_a_machine_without_any_gpu_has_its_host() -> None:
     complaining = {"nvidia-smi": "nvidia_smi_no_driver", "rocm-smi": "rocm_smi_nothing"}
-    assert await devices(Recorded({}, linux())) == [LINUX_HOST]
-    assert await devices(Recorded(complaining, linux())) == [LINUX_HOST]
+    assert await host(Recorded({}, linux())) == [LINUX_HOST]
+    assert await host(Recorded(complaining, linux())) == [LINUX_HOST]
 
 
 async def test_a_machine_that_tells_nothing_has_nothing() -> None:
-    assert await devices(Recorded()) == []
+    assert await host(Recorded()) == []
 
 
 async def test_gpus_of_two_makers_stand_side_by_side() -> None:
     machine = Recorded({"nvidia-smi": "nvidia_smi_4070"}, {**linux(), **RX6800})
-    assert [(d.name, d.free) for d in await devices(machine)] == [
-        (HOST, MEMINFO_AVAILABLE),
-        ("CUDA0", 631 * MIB),
-        ("ROCm0", 17163091968 - 692142080),
+    assert [(card.maker, card.free) for card in await cards(machine)] == [
+        (Maker.NVIDIA, 631 * MIB),
+        (Maker.AMD, 17163091968 - 692142080),
     ]
 
 
 async def test_amds_tool_is_asked_where_the_driver_has_no_files() -> None:
     machine = Recorded({"rocm-smi": "rocm_smi_7900xt"}, linux())
-    assert [d.name for d in await devices(machine)] == [HOST, "ROCm0"]
+    assert [card.label for card in await cards(machine)] == ["Radeon RX 7900 XT"]
 
 
 async def test_nvidias_library_is_believed_before_its_tool() -> None:
-    gpu = Device("CUDA0", Kind.NVIDIA, 8, 5)
+    gpu = Card(Maker.NVIDIA, 0, 8, 5)
     machine = Recorded({"nvidia-smi": "nvidia_smi_4xa800"}, linux(), [gpu])
-    assert await devices(machine) == [LINUX_HOST, gpu]
-
-
-async def test_a_gpu_without_memory_of_its_own_takes_the_hosts() -> None:
-    host, gpu = await devices(Recorded({"nvidia-smi": "nvidia_smi_gb10"}, linux()))
-    assert (gpu.total, gpu.free, gpu.budget) == (host.total, host.free, HOST)
+    assert await cards(machine) == [gpu]
 
 
 async def test_a_container_has_no_more_than_its_limit() -> None:
     files = linux(**limits(f"{TOP}/memory", V1))
     files["/proc/self/cgroup"] = recorded("cgroup_v1_container")
-    assert await devices(Recorded({}, files)) == [Device(HOST, Kind.HOST, 8 * GIB, 5 * GIB)]
+    assert await host(Recorded({}, files)) == [Device(HOST, Kind.HOST, 8 * GIB, 5 * GIB)]
 
 
 async def test_a_mac_is_one_memory() -> None:
-    (mac,) = await devices(Recorded({"sysctl": "sysctl_m1", "vm_stat": "vm_stat_m1"}))
+    (mac,) = await host(Recorded({"sysctl": "sysctl_m1", "vm_stat": "vm_stat_m1"}))
     assert (mac.name, mac.kind) == (HOST, Kind.APPLE)
 
 
@@ -477,7 +300,7 @@ async def test_nvidias_library_may_be_missing_or_there(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert await ThisMachine().nvml() == []
     monkeypatch.setitem(sys.modules, "pynvml", nvml([SimpleNamespace(total=8, free=5)]))
-    assert await ThisMachine().nvml() == [Device("CUDA0", Kind.NVIDIA, 8, 5, "some GPU")]
+    assert await ThisMachine().nvml() == [Card(Maker.NVIDIA, 0, 8, 5, "some GPU", "GPU-0")]
 
 
 async def test_nvidias_library_without_a_driver_knows_no_gpus(
@@ -495,7 +318,7 @@ async def test_nvidias_library_without_a_driver_knows_no_gpus(
 async def test_a_driver_that_hangs_takes_one_thread_and_no_gpu_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gpu = Device("CUDA0", Kind.NVIDIA, 8, 5, "some GPU")
+    gpu = Card(Maker.NVIDIA, 0, 8, 5, "some GPU", "GPU-0")
     library = nvml([SimpleNamespace(total=8, free=5)])
     monkeypatch.setitem(sys.modules, "pynvml", library)
     machine = ThisMachine(patience=0.2)
@@ -524,7 +347,24 @@ async def test_a_driver_that_hangs_takes_one_thread_and_no_gpu_away(
     await eventually(is_asked_again)
 
 
+async def test_a_silent_tool_is_taken_at_its_last_word_in_the_same_environment_alone(
+    tmp_path: Path,
+) -> None:
+    hangs = tmp_path / "hangs"
+    tool = f"test -e {hangs} && exec sleep 600; echo $SHOWN"
+    machine = ThisMachine(patience=0.5)
+    assert await machine.run("/bin/sh", "-c", tool, environment={"SHOWN": "0"}) == "0\n"
+    hangs.touch()
+    assert await machine.run("/bin/sh", "-c", tool, environment={"SHOWN": "1"}) == ""
+
+
+async def test_all_that_the_host_has_is_known_within_limits_too() -> None:
+    machine = Recorded({}, linux(**limits(TOP, V2)))
+    assert await physical_memory(machine) == MEMINFO_TOTAL
+    assert await physical_memory(Recorded()) == 0
+
+
 async def test_the_host_that_we_run_on_has_memory() -> None:
-    host, *_ = await devices(ThisMachine())
-    assert host.name == HOST
-    assert 0 < host.free <= host.total
+    [ours] = await host(ThisMachine())
+    assert ours.name == HOST
+    assert 0 < ours.free <= ours.total

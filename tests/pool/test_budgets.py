@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup.memory.hardware import HOST, Device, Kind
-from llamasup.pool.budgets import budgets, reserve_of, taken_by_others
+from llamasup.pool.budgets import budgets, host_is_measured, reserve_of, taken_by_others
 
 GIB = 1 << 30
 
@@ -66,3 +66,23 @@ def test_a_budget_is_never_negative_and_never_more_than_there_is(
 
 def test_of_a_gpu_that_has_come_back_only_what_is_free_is_there() -> None:
     assert budgets([gpu(24, 20)], {HOST: 0}, GIB) == {"CUDA0": 19 * GIB}
+
+
+def test_what_children_hold_in_unified_memory_is_not_held_by_others_too() -> None:
+    """A child's process holds nearly nothing itself, and its GPU 40 GiB of the host's memory."""
+    devices = [host(64, 20), gpu(64, 20, unified=True)]
+    assert not host_is_measured(devices)
+    assert taken_by_others(devices, {HOST: 40 * GIB}, GIB) == {HOST: 4 * GIB}
+
+
+def test_on_a_mac_which_tells_nobody_what_a_process_holds_children_hold_what_they_need() -> None:
+    mac = [Device(HOST, Kind.APPLE, 24 * GIB, 9 * GIB)]
+    assert taken_by_others(mac, {HOST: 14 * GIB}, 0) == {HOST: GIB}
+    assert host_is_measured([host(64, 20), gpu(24, 20)])
+
+
+def test_an_rpc_server_is_a_budget_under_its_address() -> None:
+    remote = Device("RPC0", Kind.OTHER, 24 * GIB, 20 * GIB, "h:1", place="h:1")
+    taken = taken_by_others([remote], {"h:1": 3 * GIB}, 0)
+    assert taken == {"h:1": GIB}
+    assert budgets([remote], taken, GIB) == {"h:1": 22 * GIB}

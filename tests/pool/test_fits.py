@@ -58,6 +58,9 @@ class Model:
     async def rungs(self) -> list[Rung]:
         return [Rung(context) for context in self.contexts]
 
+    async def look_at_devices(self) -> None:
+        pass
+
     async def need(self, rung: Rung, free: Amounts | None = None) -> Needed:
         if self.defect:
             return Needed({}, Source.HEADER, self.defect)

@@ -22,6 +22,7 @@ from llamasup.memory.hardware import HOST, Device, Kind
 from llamasup.pool.gate import Gate
 from llamasup.pool.residency import Residency
 from llamasup.states import ChildState
+from tests.harness import eventually
 
 GIB = 1 << 30
 
@@ -62,6 +63,7 @@ class StubGate:
             model=model,
             idle_unload=settings.get("idle_unload", 0.0),
             settings=SimpleNamespace(unloadable=settings.get("unloadable", True)),
+            look_at_devices=trio.lowlevel.checkpoint,
         )
         self.keeper = SimpleNamespace(
             model=model, plan=plan, unload=self.unload, room_appeared=self.room_appeared
@@ -297,3 +299,60 @@ async def test_nobody_goes_for_a_load_that_nobody_wants_any_more() -> None:
         assert wish.cancelled_caught
         assert not idle.unloaded.is_set()
         nursery.cancel_scope.cancel()
+
+
+BOTH = "CUDA0+CUDA1"
+
+
+async def test_a_need_of_several_gpus_is_spread_by_what_will_be_free_so_the_idle_one_goes(
+    autojump_clock: MockClock,
+) -> None:
+    """By what is free while `a` is there, nearly all of `b` would have to fit on one GPU."""
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gauge.free = {HOST: 10, "CUDA0": 10, "CUDA1": 10}
+        first = await nursery.start(there.lives, "a", {"CUDA0": 8})
+        there.gauge.free["CUDA0"] = 2
+        nursery.start_soon(there.lives, "b", {BOTH: 14})
+        await first.unloaded.wait()
+        there.gauge.free["CUDA0"] = 10
+        await eventually(lambda: "b" in there.residency.places)
+        assert there.residency.places["b"].holds == {"CUDA0": 7 * GIB, "CUDA1": 7 * GIB}
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_fits_beside_the_others_is_spread_beside_them_and_nobody_goes() -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gauge.free = {HOST: 10, "CUDA0": 10, "CUDA1": 10}
+        first = await nursery.start(there.lives, "a", {"CUDA0": 6})
+        there.gauge.free["CUDA0"] = 4
+        await nursery.start(there.lives, "b", {BOTH: 7})
+        assert there.residency.places["b"].holds == {"CUDA0": 2 * GIB, "CUDA1": 5 * GIB}
+        assert not first.unloaded.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_comes_in_the_same_moment_finds_taken_what_was_spread(
+    autojump_clock: MockClock,
+) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gauge.free = {HOST: 10, "CUDA0": 10, "CUDA1": 10}
+        before = await nursery.start(there.lives, "before", {"CUDA0": 10, "CUDA1": 10})
+        before.child.users = 1
+        there.gate("a").child.users = 1
+        nursery.start_soon(there.lives, "a", {BOTH: 16})
+        await wait_all_tasks_blocked()
+        nursery.start_soon(there.lives, "b", {"CUDA0": 4})
+        await wait_all_tasks_blocked()
+        before.unload()
+        await eventually(lambda: "a" in there.residency.places)
+        # Together they would fit; but half of the first is where all of the second should be.
+        assert there.residency.places["a"].holds == {"CUDA0": 8 * GIB, "CUDA1": 8 * GIB}
+        assert "b" not in there.residency.places
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_too_much_for_all_gpus_together_is_refused_in_their_name() -> None:
+    async with house() as there:
+        there.gauge.free = {HOST: 10, "CUDA0": 10, "CUDA1": 10}
+        with pytest.raises(NoRoom, match=r"21.0 GiB on CUDA0\+CUDA1, and there is room for 20.0"):
+            await there.lives("a", {BOTH: 21})

@@ -1,0 +1,197 @@
+"""The devices as the engine lists them, and which of the vendors' cards they are. Pure.
+
+The engine's devices are the devices: its names, their order and their totals. Environment variables
+renumber them, arguments add some, and backends show the same card under names of their own; all
+that is in its answer already. A vendor's tool is only the cheaper one to ask how much is free now,
+and only of what is without doubt the same card; of all others the engine itself is asked again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from attrs import evolve, frozen
+
+from llamasup.memory.cards import Card, Maker
+from llamasup.memory.hardware import Device, Kind
+
+_MIB: Final = 1 << 20
+_HEADING: Final = "Available devices:"
+_BACKENDS: Final = {"CUDA": Kind.NVIDIA, "ROCm": Kind.AMD, "Metal": Kind.APPLE, "MTL": Kind.APPLE}
+_REMOTE: Final = "RPC"
+
+_SHOWN_BY_CARD: Final = 0.94
+"""At least so much of a card's memory is shown to programs. A slice of a card (MIG) has less."""
+
+_LIKE_THE_HOSTS: Final = 0.9
+_RENUMBERING: Final = {
+    "CUDA": ("CUDA_VISIBLE_DEVICES",),
+    "ROCm": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+}
+
+
+@frozen
+class Listing:
+    """How to have an engine list its devices: all that its answer depends on."""
+
+    engine: str
+    """Which one it is, and what version of it."""
+
+    command: tuple[str, ...]
+    surroundings: tuple[tuple[str, str], ...]
+    """The environment."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the process."""
+        return dict(self.surroundings)
+
+    def is_of_one_engine_with(self, other: Listing) -> bool:
+        """Do its devices have the same names in both, but for those that arguments add?"""
+        return (self.engine, self.surroundings) == (other.engine, other.surroundings)
+
+
+def parse_list_devices(text: str) -> list[Device] | None:
+    """Of `llama-server --list-devices`, whatever its backends are. None if that is no answer.
+
+    An RPC server's device is called by its place in a list of arguments; what tells it from others
+    is its address, and its number there.
+    """
+    if _HEADING not in text:
+        return None
+    rows = re.findall(r"(?m)^  (\D+)(\d*): (.+) \((\d+) MiB, (\d+) MiB free\)\r?$", text)
+    seen: Counter[str] = Counter()
+    devices = []
+    for backend, index, label, total, free in rows:
+        place = ""
+        if backend == _REMOTE:
+            seen[label] += 1
+            place = label if seen[label] == 1 else f"{label} #{seen[label]}"
+        devices.append(
+            Device(
+                f"{backend}{index}",
+                _BACKENDS.get(backend, Kind.OTHER),
+                int(total) * _MIB,
+                int(free) * _MIB,
+                label,
+                place=place,
+            )
+        )
+    return devices
+
+
+def is_remote(device: Device) -> bool:
+    """Is it another machine's, as far as anybody can tell?"""
+    return bool(device.place)
+
+
+def refined(
+    devices: Sequence[Device],
+    cards: Sequence[Card],
+    environment: Mapping[str, str],
+    host_total: int,
+) -> tuple[list[Device], bool]:
+    """The devices with what their cards say is free, and which of them are the host's memory.
+
+    Second: do some of them know no better than what the engine said last?
+    """
+    known = {device.name: card for device, card in _matches(devices, cards, environment)}
+    result, is_old = [], False
+    for device in devices:
+        card = known.get(device.name)
+        if shares_the_hosts(device, cards, host_total):
+            result.append(evolve(device, unified=True))
+        elif card is not None:
+            result.append(evolve(device, free=min(card.free, device.total)))
+        else:
+            is_old = True
+            result.append(device)
+    return result, is_old
+
+
+def shares_the_hosts(device: Device, cards: Sequence[Card], host_total: int) -> bool:
+    """Has it no memory of its own? Apple's; what has just as much as the host, or has more to give
+    than is its own; and what its maker's tool says so of, if it has about as much as the host: of a
+    slice of a card (MIG) that tool knows no numbers either."""
+    if is_remote(device):
+        return False
+    if device.kind is Kind.APPLE:
+        return device.label.startswith("Apple")
+    if not host_total:
+        return False
+    by_maker = any(not card.own_memory and _same_label(device, card) for card in cards)
+    return (
+        abs(device.total - host_total) <= _MIB
+        or device.free > device.total
+        or (by_maker and host_total * _LIKE_THE_HOSTS < device.total < host_total / _LIKE_THE_HOSTS)
+    )
+
+
+def _matches(
+    devices: Sequence[Device], cards: Sequence[Card], environment: Mapping[str, str]
+) -> Iterator[tuple[Device, Card]]:
+    """Each device that is without doubt one of the cards. Cards that are alike are told apart by
+    their order, where nobody has chosen or renumbered them; or by their UUIDs."""
+    for backend in {_backend(device) for device in devices}:
+        own = [d for d in devices if _backend(d) == backend and not is_remote(d)]
+        chosen = next(
+            (environment[name] for name in _RENUMBERING.get(backend, ()) if name in environment),
+            None,
+        )
+        for device in own:
+            alike = [card for card in cards if _may_be(device, card)]
+            if chosen is not None and (card := _chosen(device, alike, cards, chosen, environment)):
+                yield device, card
+                continue
+            rivals = [other for other in own if alike == [c for c in cards if _may_be(other, c)]]
+            if len(alike) == 1 == len(rivals):
+                yield device, alike[0]
+            elif chosen is None and backend in _RENUMBERING and len(alike) == len(rivals):
+                yield device, alike[rivals.index(device)]
+
+
+def _chosen(
+    device: Device,
+    alike: Sequence[Card],
+    cards: Sequence[Card],
+    chosen: str,
+    environment: Mapping[str, str],
+) -> Card | None:
+    """The card that the operator's choice makes this device."""
+    entries = [entry.strip() for entry in chosen.split(",")]
+    place = int(device.name.removeprefix(_backend(device)) or 0)
+    entry = entries[place] if place < len(entries) else ""
+    if entry.isdecimal():
+        # Numbers count along the bus only if told so, or if no card is faster than another.
+        along_the_bus = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+        if not along_the_bus and len({card.label for card in cards}) > 1:
+            return None
+        return next((card for card in alike if card.index == int(entry)), None)
+    named = [card for card in alike if entry and card.uuid.startswith(entry)]
+    return named[0] if len(named) == 1 else None
+
+
+def _may_be(device: Device, card: Card) -> bool:
+    return (
+        card.own_memory
+        and _same_label(device, card)
+        and card.total * _SHOWN_BY_CARD <= device.total <= card.total
+    )
+
+
+def _same_label(device: Device, card: Card) -> bool:
+    if card.maker is Maker.NVIDIA:
+        return _plain(device.label) == _plain(card.label)
+    return device.kind is Kind.AMD or "AMD" in device.label or "Radeon" in device.label
+
+
+def _plain(label: str) -> str:
+    # Older drivers leave the maker's name out.
+    return label.removeprefix("NVIDIA ").strip()
+
+
+def _backend(device: Device) -> str:
+    return device.name.rstrip("0123456789")
