@@ -63,6 +63,7 @@ class Launcher:
         self._run_folder = run_folder
         self._asking = trio.Lock()
         self._known: tuple[object, Engine] | None = None
+        self._digested: tuple[object, str] | None = None
         self._children: WeakSet[Child] = WeakSet()
 
     @property
@@ -207,7 +208,13 @@ class Launcher:
 
     def _devices_by_environment(self, program: Program) -> str:
         """Changes with what the environment says to the engine and its drivers. It may hold keys,
-        so it is a digest."""
+        so it is a digest. It is asked for with every question about any model."""
+        circumstances = (self.config.engine, program)
+        if self._digested is None or self._digested[0] != circumstances:
+            self._digested = circumstances, self._digest_of_environment(program)
+        return self._digested[1]
+
+    def _digest_of_environment(self, program: Program) -> str:
         said = {k: v for k, v in self._environment(program).items() if _SAYS_DEVICES.match(k)}
         whole = json.dumps([sorted(said.items()), sorted(self.config.engine.env.items())])
         return hashlib.sha256(whole.encode()).hexdigest()[:16]

@@ -45,6 +45,9 @@ _REST = 60.0
 _MATTERS = 0.5
 """A need that is a smaller part of what is free fits, whatever the formula overlooks."""
 
+_GLANCE = 0.2
+_MOST_GLANCES = 64
+
 _AS_BEFORE = 0.01
 _A_DAY = 86400.0
 _SILENCE = 3600.0
@@ -102,6 +105,7 @@ class Needs:
         self._asking = trio.Lock()
         self._unanswered: dict[str, float] = {}
         self._rests_until = -math.inf
+        self._glances: dict[tuple[str, ...], tuple[float, Sequence[Device] | None]] = {}
 
     async def trained_context(self, settings: ModelSettings) -> int | None:
         """How much context the model was trained on; None if its file does not say."""
@@ -118,7 +122,20 @@ class Needs:
 
     async def devices(self, settings: ModelSettings) -> Sequence[Device] | None:
         """The devices that the engine would use for it, with what is free on them now; None while
-        it does not say. Raises EngineUnusable."""
+        it does not say. Raises EngineUnusable.
+
+        Who asks about hundreds of models asks about few kinds of arguments.
+        """
+        args, now = tuple(self._args(settings)), trio.current_time()
+        at, devices = self._glances.get(args, (-math.inf, None))
+        if now - at >= _GLANCE:
+            devices = await self._look_at_devices(settings)
+            if len(self._glances) >= _MOST_GLANCES:
+                self._glances.clear()
+            self._glances[args] = now, devices
+        return devices
+
+    async def _look_at_devices(self, settings: ModelSettings) -> Sequence[Device] | None:
         listing = await self._launcher.listing(settings)
         if listing is None:
             return []
