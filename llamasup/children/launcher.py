@@ -167,8 +167,8 @@ class Launcher:
         if _ANSWERING not in engine.flags or word_after(args, FIT) == "off":
             return None
         address = self._private_address(engine)
-        engine_args, cache_ram = self.config.engine.args, await self._cache_ram()
-        words = argv(engine, "", settings, rung, address, cache_ram, engine_args, purpose)
+        engine_args, cached = self.config.engine.args, await self._cache_ram()
+        words = argv(engine, "", settings, rung, address, cached, engine_args, purpose)
         surroundings = self._environment(engine.program)
         surroundings.pop(CHILD_MODE, None)  # in which it logs as it likes
         rehearsal = Rehearsal([*words, _ANSWERING], surroundings, address)
