@@ -450,11 +450,12 @@ class Keeper:
         if cause is None or (cause.kind is Kind.FINISHED and not child.left):
             log.info("%s is gone", child)
             self.record = after_life(self.record, ready_for)
+            return
+        if _may_be_a_requests_doing(child, cause) and (explained := await self._inquest(child)):
+            log.warning("%s died: %s", child, cause.words)
+            self.record = after_verdict(after_life(self.record, ready_for), explained - 1)
         elif not await self._eases(cause):
             log.warning("%s died: %s", child, cause.words)
-            if cause.kind in _LAID_TO_REQUESTS and (explained := await self._inquest(child)):
-                self.record = after_verdict(after_life(self.record, ready_for), explained - 1)
-                return
             self.record = after_death(self.record, now, ready_for, random.random())
             message = f'model "{self.model}" died: {cause.words}'
             self.last_failure = ModelUnavailable(message)
@@ -544,3 +545,8 @@ class Keeper:
             load.failure = _ERRORS.get(cause.kind, ModelUnavailable)(message)
         self.last_failure = load.failure
         log.error("%s", message)
+
+
+def _may_be_a_requests_doing(child: Child, cause: Cause) -> bool:
+    gave_up = child.left and cause.kind is Kind.OUT_OF_MEMORY and not cause.proven
+    return gave_up or cause.kind in _LAID_TO_REQUESTS

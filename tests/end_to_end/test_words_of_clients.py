@@ -117,6 +117,23 @@ async def test_what_the_engine_cannot_take_in_is_the_requests_own_fault(
         assert len(journal.entries("request")) >= 3
 
 
+async def test_a_request_that_takes_all_of_the_hosts_memory_is_refused_and_costs_one_rung_at_most(
+    faking: Fake, journal: Journal
+) -> None:
+    deadly = faking(
+        *("--fake-die-at-byte", "-1", "--fake-die-if", "huge", "--fake-death", "bad_alloc"),
+        context_size=4096,
+    )
+    async with running({**deadly, **LADDER}) as llamasup:
+        for _ in range(4):
+            reply = await llamasup.ask("POST", CHAT, chat(5, user="huge"))
+            assert (reply.status, reply.error["code"]) == (422, "request_kills_engine")
+            await answered(llamasup)
+    started = [entry["argv"] for entry in journal.entries("started")]
+    contexts = [argv[argv.index("--ctx-size") + 1] for argv in started]
+    assert contexts == ["4096", "2048", "4096"], "what it did is not remembered"
+
+
 async def test_a_request_too_large_for_the_engine_makes_nobody_remember_less_context(
     counting: dict[str, object], tmp_path: Path
 ) -> None:
@@ -130,7 +147,7 @@ async def test_a_request_too_large_for_the_engine_makes_nobody_remember_less_con
     huge = {**chat(5, stream=False), "more": [1] * 12_000_000}
     async with running(counting | LADDER) as llamasup:
         reply = await llamasup.ask("POST", CHAT, huge)
-        assert reply.status in (413, 502), reply.body
+        assert reply.status in (413, 422, 502), reply.body
         await answered(llamasup)
         rungs = (await facts(llamasup))["rungs"]
     async with running(counting | LADDER) as llamasup:
