@@ -111,9 +111,10 @@ The way of an OOM
 -----------------
 `engine.failures` finds the cause in the log, the exit status, the reply, or the kernel's counter
 of kills. While a model loads, the keeper takes the next rung at once. In a reply or a stream, where
-only the message of the engine's error counts (`engine.error_messages`: all else may be anybody's
+only a whole message that is known counts (`engine.error_messages`: all else may be anybody's
 words), the child is retired: it admits nobody, the others on it may finish (`recovery.retirement`),
-then its successor starts one rung lower. Many requests that suffer it at once are one step. The
+then its successor starts one rung lower. Many requests that suffer it at once are one step. Once it
+is proven (`Cause.proven`), by the kernel, a load, an abort of the device's or a second request, the
 rung that held is remembered in `state`, and is where the next load begins; one higher is tried when
 more memory is free than was then, and not before `ladder.climb_interval`. If the last rung fails,
 the client gets a 503 that lists what was tried, and the next attempt waits.
@@ -172,8 +173,11 @@ Decisions, and why
   answer would need the engine to continue its own words, which not every API and model can.
 - **A shortage is no verdict** (`shortages`). Who cannot be started or asked for want of
   descriptors, processes or ports is neither unusable nor dead, and nothing is given up for it.
-- **Only an engine's error message can say that memory ran out,** and not what it quotes: all else
-  in an answer may be anybody's words, who could so push a model down its ladder.
+- **Only a whole message of the engine's can say that memory ran out,** from its beginning to its
+  end, as backends are known to say it: any part may be quoted from a request, by which anybody
+  could push a model down its ladder, and a list of what quotes is never whole.
+- **Words explain the death of a working child only if it aborts,** and then the last ones: clients
+  write lines, clocks and levels into the log, but not after the engine's own last words.
 - **All that is received comes into one buffer,** and is copied. Reads with buffers of their own,
   cut down to the little that came, left the heap in shreds: a megabyte more every five minutes. For
   the same reason, worker threads get no heaps of their own (`cli.serve`).
