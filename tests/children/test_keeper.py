@@ -28,7 +28,7 @@ from llamasup.errors import (
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.states import ChildState, KeeperState
-from tests.children.landlord import NOTHING_KNOWN, RoomForAll
+from tests.children.landlord import NOTHING_KNOWN, House, RoomForAll
 from tests.harness import FAKE, Journal, eventually, is_alive
 
 Fake = Callable[..., Mapping[str, object]]
@@ -557,6 +557,25 @@ async def test_who_waits_for_a_failed_load_to_be_tried_again_waits_no_longer_tha
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 keeper.room_appeared()
         nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_for_a_place_says_so(
+    faking: Fake, planning: Planning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = trio.Event()
+
+    async def place(*_: object) -> House:
+        await room.wait()
+        return House()
+
+    monkeypatch.setattr(RoomForAll, "place", place)
+    async with keeping(planning(faking())) as keeper, trio.open_nursery() as requests:
+        requests.start_soon(keeper.ready)
+        await eventually(lambda: keeper.state is KeeperState.WAITING)
+        assert keeper.state.value == "waiting for room"
+        assert keeper.outlook == "waiting for room for fake"
+        room.set()
+    assert keeper.loads == 1
 
 
 # --- deaths ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -232,6 +233,83 @@ async def test_a_crowd_on_many_models_with_room_for_two_is_answered_to_the_last(
                     nursery.start_soon(ask, model)
         assert answers == [counted(10)] * 18
         assert len(await loaded(llamasup)) <= 2
+
+
+NO_ROOM_BESIDE_A = (
+    *("--fake-fail-load", "failed to allocate buffer for kv cache"),
+    *("--fake-fail-beside", "a"),
+)
+
+
+async def test_an_idle_model_goes_before_a_load_that_ran_out_of_memory_takes_less_context(
+    faking: Fake, journal: Journal
+) -> None:
+    """By all that is known there is room for both. It is not so."""
+    config = {**faking(name="a"), **faking(*NO_ROOM_BESIDE_A, name="b")}
+    async with running(config) as llamasup:
+        assert await answer(llamasup, "a") == counted(3)
+        assert await answer(llamasup, "b") == counted(3)
+        assert await loaded(llamasup) == {"b"}
+        assert (await llamasup.model_status("b"))["loads"] == 2
+    contexts = [
+        entry["argv"][entry["argv"].index("--ctx-size") + 1]
+        for entry in journal.entries("started")
+        if any(word.endswith("/b.gguf") for word in entry["argv"])
+    ]
+    assert len(contexts) == 2
+    assert contexts[0] == contexts[1]
+
+
+async def test_what_did_not_fit_beside_a_busy_model_is_tried_again_when_that_idles(
+    faking: Fake,
+) -> None:
+    slow = faking("--fake-token-delay", "0.01", name="a")
+    config = {**slow, **faking(*NO_ROOM_BESIDE_A, name="b"), "recovery.patience": 1}
+    async with running(config) as llamasup:
+        async with streaming(llamasup, "a", 500):
+            reply = await llamasup.ask("POST", CHAT, chat(3, model="b"))
+            assert (reply.status, reply.error["code"]) == (503, "out_of_memory")
+            reply = await llamasup.ask("POST", CHAT, chat(3, model="b"))
+            assert int(reply.headers["retry-after"]) > 30
+        assert await answer(llamasup, "b") == counted(3)
+        assert await loaded(llamasup) == {"b"}
+
+
+async def test_who_waits_for_a_place_is_seen_to_do_so(
+    models: Callable[..., dict[str, object]],
+) -> None:
+    config = models(pool__max_loaded_models=1)
+    async with (
+        running(config) as llamasup,
+        streaming(llamasup, "a", 500),
+        llamasup.connect() as second,
+    ):
+        await second.send(request("POST", CHAT, chat(3, model="b")))
+
+        async def is_seen() -> bool:
+            return bool((await llamasup.model_status("b"))["state"] == "waiting for room")
+
+        await eventually(is_seen)
+
+
+async def test_a_model_larger_than_memory_is_tried_if_the_operator_says_so_and_alone(
+    faking: Fake, tmp_path: Path
+) -> None:
+    config = {**faking(name="small"), **faking(name="large")}
+    for name, size in (("small", 1 << 20), ("large", 1 << 42)):
+        with (tmp_path / f"{name}.gguf").open("wb") as file:
+            file.write(b"GGUF" + (4).to_bytes(4, "little"))  # only engines understand it
+            file.truncate(size)
+    async with running(config) as llamasup:
+        reply = await llamasup.ask("POST", CHAT, chat(3, model="large"))
+        assert reply.status == 507
+        assert "models.large.overcommit = true" in reply.error["message"]
+    async with running({**config, "models.large.overcommit": True}) as llamasup:
+        assert await answer(llamasup, "small") == counted(3)
+        assert await answer(llamasup, "large") == counted(3)
+        assert await loaded(llamasup) == {"large"}
+        assert await answer(llamasup, "small") == counted(3)
+        assert await loaded(llamasup) == {"small"}
 
 
 async def test_who_finds_the_queue_full_is_told_to_come_again(

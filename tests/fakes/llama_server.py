@@ -72,6 +72,7 @@ class Script:
     fake_load_line_every: float = math.inf  # seconds between log lines while loading
     fake_fail_load: str = ""  # log this, then exit as after a failed load; "a|b": b from the 2nd on
     fake_fail_above_ctx: int = -1  # fail so only with a larger context
+    fake_fail_beside: str = ""  # fail so only while a model of this name lives
     fake_never_ready: bool = False
     fake_exit_after_ready: float = math.inf
     fake_exit_status: int = 1
@@ -127,6 +128,18 @@ def lives(journal: str) -> int:
             return sum(json.loads(line)["event"] == "started" for line in lines)
     except FileNotFoundError:
         return 0
+
+
+def lives_beside(journal: str, name: str) -> bool:
+    """Is a process there that was started as this model?"""
+    with open(journal) as lines:
+        entries = [json.loads(line) for line in lines]
+    return any(
+        entry["event"] == "started"
+        and any(word.endswith(f"/{name}.gguf") for word in entry["argv"])
+        and os.path.exists(f"/proc/{entry['pid']}")
+        for entry in entries
+    )
 
 
 # --- the log ---
@@ -561,7 +574,11 @@ def load(script: Script, journal: Journal, log: Log) -> None:
     while (remaining := loaded - time.monotonic()) > 0:
         time.sleep(min(remaining, script.fake_load_line_every))
         log.line("srv    load_model: still loading")
-    if script.fake_fail_load and script.ctx_size > script.fake_fail_above_ctx:
+    beside = script.fake_fail_beside
+    fails = script.ctx_size > script.fake_fail_above_ctx and (
+        not beside or lives_beside(script.fake_journal, beside)
+    )
+    if script.fake_fail_load and fails:
         words = script.fake_fail_load.split("|")
         log.line(words[min(lives(script.fake_journal), len(words)) - 1], "error")
         log.line("srv  llama_server: exiting due to model loading error", "error")

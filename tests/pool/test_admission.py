@@ -26,6 +26,7 @@ from llamasup.pool.admission import (
     Wait,
     World,
     decide,
+    dispensable,
     forecast,
     refusal,
     surplus,
@@ -199,6 +200,42 @@ def test_what_loads_gets_its_turn_too() -> None:
     assert one([loading], claim("b", 7, since=NOW - 100)) == Wait()
 
 
+def test_who_is_idle_stays_open_while_the_answers_of_another_last() -> None:
+    long, idle = busy("a", ready_at=0.0), resident("b")
+    wanted = claim("c", 9, since=NOW - PATIENCE)
+    assert one([long, idle], wanted) == Drain(("b", "a"), still_open=("b",))
+    # Also when it is busy again, for as long as the one that was shut first has not ended.
+    ending = busy("a", state=State.DRAINING, held_since=NOW - 5)
+    again = one([ending, busy("b", ready_at=0.0)], wanted)
+    assert isinstance(again, Drain)
+    assert again.held == ("a",)
+    # And then it is its turn to end, and who has ended stays shut.
+    ended = resident("a", state=State.DRAINING, held_since=NOW - 5)
+    last = one([ended, busy("b", ready_at=0.0)], wanted)
+    assert isinstance(last, Drain)
+    assert set(last.held) == {"a", "b"}
+    shut = busy("b", state=State.DRAINING, held_since=NOW - 1)
+    last = one([ended, shut], wanted)
+    assert isinstance(last, Drain)
+    assert set(last.held) == {"a", "b"}
+
+
+def test_of_those_that_were_shut_together_who_ends_first_opens_again() -> None:
+    ended = resident("a", state=State.DRAINING, held_since=NOW - 5)
+    ending = busy("b", state=State.DRAINING, held_since=NOW - 5)
+    decision = one([ended, ending], claim("c", 9, since=NOW - PATIENCE))
+    assert isinstance(decision, Drain)
+    assert decision.still_open == ("a",)
+
+
+def test_an_idle_model_whose_own_clients_have_waited_for_longer_is_not_kept_from_them() -> None:
+    shut = resident("a", state=State.DRAINING, ready_at=0.0)
+    claims = [claim("a", since=NOW - 60), claim("b", 7, since=NOW - 50)]
+    decision = decide(world([shut], claims), NOW)["b"]
+    assert isinstance(decision, Drain)
+    assert decision.held == ()
+
+
 # Several claims
 
 
@@ -300,6 +337,54 @@ def test_a_model_that_cannot_be_loaded_evicts_nobody(
     there = world([*residents, resident("idle", 1)], [wanted, claim("next", 1)], **more)
     assert decide(there, NOW)["b"] == refused
     assert refusal(there, wanted) == refused
+
+
+def test_a_pinned_model_that_is_going_does_not_count_as_staying() -> None:
+    going = resident("p", 7, pinned=True, state=State.STOPPING)
+    assert one([going], claim("b", 7)) == Wait()
+    apart = Group(frozenset({"p", "b"}), together=False)
+    assert one([going], claim("b", 7), groups=(apart,)) == Wait()
+    assert one([going], claim("b", 7), max_loaded=1) == Wait()
+
+
+def test_what_is_too_large_only_by_a_measurement_is_loaded_alone() -> None:
+    measured = claim("b", 15, least={"host": 6 * GIB})
+    assert one([], measured) == Load()
+    assert one([resident("a", 1)], measured) == Evict(("a",))
+    assert one([resident("p", 4, pinned=True)], measured) == Load()
+    assert one([resident("p", 4, pinned=True), resident("a", 1)], measured) == Evict(("a",))
+    assert one([resident("p", 5, pinned=True)], measured) == Refuse(
+        507, "it needs 6.0 GiB on host, and p will not be unloaded"
+    )
+
+
+def test_nobody_is_loaded_beside_who_holds_more_than_there_is() -> None:
+    assert one([busy("a", 15, ready_at=NOW)], claim("b", 1)) == Wait(until=NOW + PATIENCE)
+    assert one([resident("a", 15)], claim("b", 1)) == Evict(("a",))
+
+
+@pytest.mark.parametrize(("mapped", "hint"), [(1, True), (0.5, False), (0, False)])
+def test_a_refusal_names_the_key_that_lets_the_engine_try_where_it_would_help(
+    mapped: float, hint: bool
+) -> None:
+    refused = one([], claim("b", 11, mapped=int(mapped * GIB)))
+    assert isinstance(refused, Refuse)
+    assert refused.reason.endswith("models.b.overcommit = true the engine may try") is hint
+
+
+def test_for_a_load_that_ran_out_of_memory_the_idle_go_and_the_cheapest_first() -> None:
+    there = [
+        resident("dear", load_seconds=60.0),
+        resident("cheap"),
+        resident("elsewhere", need={"CUDA0": 4}),
+        resident("pinned", pinned=True),
+        busy("busy"),
+        busy("finishing", state=State.STOPPING),
+        resident("loading", state=State.LOADING),
+        resident("going", state=State.STOPPING),
+        resident("new"),
+    ]
+    assert dispensable(world(there, []), claim("new"), NOW) == ("going", "cheap", "dear")
 
 
 def test_a_defective_model_evicts_nobody_but_may_be_tried_where_there_is_room() -> None:

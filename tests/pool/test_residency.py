@@ -356,3 +356,83 @@ async def test_what_is_too_much_for_all_gpus_together_is_refused_in_their_name()
         there.gauge.free = {HOST: 10, "CUDA0": 10, "CUDA1": 10}
         with pytest.raises(NoRoom, match=r"21.0 GiB on CUDA0\+CUDA1, and there is room for 20.0"):
             await there.lives("a", {BOTH: 21})
+
+
+async def test_who_makes_way_is_gone_when_the_next_try_begins(autojump_clock: MockClock) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gauge.free = {HOST: 10, "CUDA0": 9}
+        first = await nursery.start(there.lives, "a", {"CUDA0": 4})
+        busy = await nursery.start(there.lives, "b", {"CUDA0": 4})
+        busy.child.users = 1
+        keeper = cast(Keeper, there.gate("c").keeper)
+        needed = Needed({"CUDA0": GIB}, Source.HEADER)
+        assert there.residency.dispensable(keeper, needed) == ["a"]
+        there.gauge.free["CUDA0"] = 1
+        begun = trio.current_time()
+        nursery.start_soon(there.residency.make_way, ["a"])
+        await first.unloaded.wait()
+        there.gauge.free["CUDA0"] = 6
+        await trio.sleep(1)
+        assert there.residency.places.keys() == {"b"}
+        assert trio.current_time() < begun + 2
+        assert there.residency.dispensable(keeper, needed) == []
+        assert there.residency.crowds(keeper, needed)
+        assert not there.residency.crowds(keeper, Needed({HOST: GIB}, Source.HEADER))
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_idle_only_until_its_own_clients_are_let_in_makes_no_way() -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        first = await nursery.start(there.lives, "a")
+        first.waiting = 1
+        keeper = cast(Keeper, there.gate("b").keeper)
+        assert there.residency.dispensable(keeper, Needed({}, Source.HEADER)) == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_that_a_model_has_gone_is_told_to_the_others_but_not_that_one_failed() -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        other = there.gate("b")
+        first = await nursery.start(there.lives, "a")
+        first.unload()
+        await wait_all_tasks_blocked()
+        assert (first.told_of_room, other.told_of_room) == (0, 1)
+        needed = Needed({HOST: GIB}, Source.HEADER)
+        async with await there.residency.place(cast(Keeper, first.keeper), needed):
+            pass  # its child never got ready
+        assert other.told_of_room == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_idle_answers_while_another_ones_long_answer_lasts(
+    autojump_clock: MockClock,
+) -> None:
+    async with house(turn="30s") as there, trio.open_nursery() as nursery:
+        long = await nursery.start(there.lives, "a")
+        long.child.users = 1
+        idle = await nursery.start(there.lives, "b")
+        nursery.start_soon(there.lives, "c", {HOST: 9})
+        await trio.sleep(31)
+        assert (long.held, idle.held) == (True, False)
+        idle.child.users = 1
+        await trio.sleep(300)
+        assert not idle.held
+        long.child.users = 0
+        there.residency.idle(cast(Gate, long))
+        assert (long.held, idle.held) == (True, True)
+        idle.child.users = 0
+        there.residency.idle(cast(Gate, idle))
+        await wait_all_tasks_blocked()
+        assert there.residency.places.keys() == {"c"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_measurement_alone_refuses_nobody() -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        idle = await nursery.start(there.lives, "a", {HOST: 1})
+        keeper = cast(Keeper, there.gate("b").keeper)
+        measured = Needed({HOST: 15 * GIB}, Source.MEASURED, least={HOST: 6 * GIB})
+        async with await there.residency.place(keeper, measured):
+            assert there.residency.places.keys() == {"b"}
+        assert idle.unloaded.is_set()
+        nursery.cancel_scope.cancel()
