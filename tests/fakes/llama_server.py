@@ -82,6 +82,7 @@ class Script:
 
     fake_words: str = ""  # say these, a token each, instead of counting
     fake_echo: bool = False  # answer with the request as JSON
+    fake_raw: bool = False  # answer with the bytes in the request's "raw", as they stand, and close
     fake_error: str = ""  # answer with this error, like "500 decode() failed: std::bad_alloc"
     fake_error_if: str = ""  # …only to requests that hold this text
     fake_framing: str = "length"  # of answers that are no streams: length, chunked, close
@@ -383,7 +384,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log.flood(script.fake_flood)
         self.pause(script.fake_first_byte_delay)
         tokens = script.fake_words.split() or count(request)
-        if "grammar" in request:
+        if script.fake_raw:
+            self.close_connection = True
+            self.connection.sendall(str(request["raw"]).encode("latin-1"))
+        elif "grammar" in request:
             self.server.log.refused_grammar(str(request["grammar"]))
             self.reply_error(400, "invalid_request_error", "failed to parse grammar")
         elif script.fake_error and script.fake_error_if in json.dumps(request):

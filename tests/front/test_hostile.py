@@ -16,6 +16,7 @@ from llamasup.errors import ClientError, LlamasupError
 from llamasup.front.limits import take_content
 from llamasup.front.requests import Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl
+from tests.fuzz.mutants import FORM, REQUESTS, mutants
 from tests.harness import (
     PATIENCE,
     Client,
@@ -403,60 +404,6 @@ async def test_what_follows_a_connect_is_no_request(faking: Faking, journal: Jou
 
 # --- at random ---
 
-FORM = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake\r\n--b--\r\n'
-SEEDS = [
-    get(),
-    get(b"/health?x=1"),
-    post(b"Content-Length: 15", b"X-Request-ID: me", body=b'{"content":"x"}'),
-    post(TE, body=b'f\r\n{"content":"x"}\r\n' + LAST_CHUNK),
-    post(
-        TE,
-        b"Connection: close, X",
-        body=b'7\r\n{"model\r\n2\r\n":\r\n7\r\n"fake"}\r\n0\r\nT: 1\r\n\r\n',
-    ),
-    post(b"Expect: 100-continue", b"Content-Length: 2", body=b"{}"),
-    post(b"Content-Length: 2", body=b"{}", version=b"1.0"),
-    post(b"Content-Length: 2", body=b"{}") + get() + post(TE, body=b"2\r\n{}\r\n" + LAST_CHUNK),
-    b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
-    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n%b" % (len(FORM), FORM),
-]
-TOKENS = [
-    *(b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"\xff"),
-    b"Content-Length: 5\r\n",
-    b"Content-Length: 0\r\n",
-    b"Transfer-Encoding: chunked\r\n",
-    b"Connection: content-length\r\n",
-    b"Expect: 100-continue\r\n",
-    b"Host: b\r\n",
-    b"HTTP/1.0",
-    b"0\r\n\r\n",
-    b"ffffffffffffffff\r\n",
-    b"GET /props?smuggled HTTP/1.1\r\n",
-    b"http://",
-    b"[" * 2000,
-]
-
-
-def mutants(chance: random.Random) -> Iterator[bytes]:
-    """Valid requests with a few things done to them, for ever."""
-    while True:
-        data = bytearray(chance.choice(SEEDS))
-        for _ in range(chance.randint(1, 4)):
-            at = chance.randrange(len(data) + 1)
-            stop = at + chance.choice((1, 2, 8, 40))
-            match chance.randrange(5):
-                case 0:
-                    data[at : at + 1] = bytes([chance.randrange(256)])
-                case 1:
-                    data[at:at] = bytes([chance.randrange(256)])
-                case 2:
-                    del data[at:stop]
-                case 3:
-                    data[at:at] = data[at:stop]
-                case 4:
-                    data[at:at] = chance.choice(TOKENS)
-        yield bytes(data)
-
 
 def requests_in(data: bytes) -> Iterator[Request]:
     """The requests that a connection reads from `data`."""
@@ -500,7 +447,7 @@ def verdicts(data: bytes) -> Iterator[int]:
         yield error.status
 
 
-@pytest.mark.parametrize("seed", SEEDS, ids=range(len(SEEDS)))
+@pytest.mark.parametrize("seed", REQUESTS, ids=range(len(REQUESTS)))
 def test_what_the_mutants_come_from_is_valid(seed: bytes) -> None:
     assert set(verdicts(seed)) == {200}
 
@@ -509,7 +456,7 @@ def test_of_a_hundred_thousand_mutants_each_is_refused_or_forwarded_cleanly() ->
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     seen: Counter[int] = Counter()
-    for data in islice(mutants(random.Random(seed)), 100_000):
+    for data in islice(mutants(REQUESTS, random.Random(seed)), 100_000):
         try:
             seen.update(verdicts(data))
         except Exception as error:
@@ -526,7 +473,7 @@ async def test_two_thousand_mutants_on_the_network_leave_everything_well(
 ) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    waiting = islice(mutants(random.Random(seed)), 2000)
+    waiting = islice(mutants(REQUESTS, random.Random(seed)), 2000)
     seen: Counter[int] = Counter()
     async with running({**faking("--fake-echo"), **HASTY}) as llamasup:
         assert (await llamasup.ask("POST", "/tokenize", {})).status == 200
