@@ -165,7 +165,9 @@ class Reply:
 
     @property
     def error(self) -> Any:
-        return self.json()["error"]
+        """Its error, with the code by name; in llama.cpp's own API that is a number."""
+        error = self.json()["error"]
+        return {**error, "code": error.get("reason", error.get("code"))}
 
     def events(self) -> list[str]:
         """The data of each server-sent event."""

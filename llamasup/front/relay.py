@@ -14,11 +14,14 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from attrs import evolve
+
 from llamasup import sockets
 from llamasup.config.addresses import Address
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.engine.failures import Verdict
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
+from llamasup.front.apologies import named
 from llamasup.front.connection import Connection
 from llamasup.front.events import Edges, Overture
 from llamasup.front.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
@@ -92,7 +95,7 @@ async def relay(
         await _send_request(sock, request.forwarded(target, upstream.withheld), request.body)
         head, data = await _receive_head(sock)
         if head.status >= 400:
-            data = await _read_verdict(sock, upstream, head, request, data)
+            head, data = await _read_verdict(sock, upstream, head, request, data)
         if not opening.suits(head):
             raise _refusal(head, request, data)
         answer = _answer(head, request, upstream)
@@ -170,7 +173,7 @@ async def _receive_head(sock: socket.socket) -> tuple[ReplyHead, bytes]:
 
 async def _read_verdict(
     sock: socket.socket, upstream: Upstream, head: ReplyHead, request: Request, data: bytes
-) -> bytes:
+) -> tuple[ReplyHead, bytes]:
     """Read a bad answer whole (within reason) before anybody sees it: it may be worth a retry."""
     body = head.framing(request)
     try:
@@ -184,8 +187,12 @@ async def _read_verdict(
         raise _badly_framed(error) from error
     except OSError as error:
         raise ChildLost(f"the engine broke off: {error.strerror}") from error
-    _judge(upstream, request, head.status, _message(head, request, data))
-    return data
+    content = _content(head, request, data)
+    _judge(upstream, request, head.status, message_of_reply(content))
+    path = request.target.partition(b"?")[0]
+    if body.done and (reworded := named(path, head.status, content)):
+        return evolve(head, length=len(reworded), chunked=False), reworded
+    return head, data
 
 
 def _judge(upstream: Upstream, request: Request, status: int, message: str) -> None:
@@ -204,21 +211,24 @@ def _too_large(request: Request) -> TooLargeForEngine:
     )
 
 
-def _message(head: ReplyHead, request: Request, data: bytes) -> str:
-    """The upstream's own words in a bad answer."""
+def _content(head: ReplyHead, request: Request, data: bytes) -> bytes:
+    """What a bad answer holds."""
     body = head.framing(request)
     if isinstance(body, Chunked):
         body.payload = bytearray()
         body.feed(data)
-        return message_of_reply(bytes(body.payload))
-    return message_of_reply(data[: body.feed(data)])
+        return bytes(body.payload)
+    return data[: body.feed(data)]
 
 
 def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
     """The engine's answer as an error, for a client that expects the events of a stream."""
     if head.status < 400:
         return EngineFailed("the engine did not answer with a stream")
-    words = _message(head, request, data) or f"the engine answered with status {head.status}"
+    words = (
+        message_of_reply(_content(head, request, data))
+        or f"the engine answered with status {head.status}"
+    )
     return ClientError(words) if head.status < 500 else EngineFailed(words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from http import HTTPStatus
@@ -9,6 +10,7 @@ from http import HTTPStatus
 from attrs import define
 
 from llamasup.errors import EngineFailed, LlamasupError, MethodNotAllowed
+from llamasup.front.apologies import document
 from llamasup.front.framing import Body, Chunked, Counted, UntilClose
 from llamasup.front.heads import HOP_BY_HOP, BadHead, refuse_ambiguity
 from llamasup.front.requests import Request
@@ -117,7 +119,8 @@ def rewritten(
 
 def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes]) -> bytes:
     """A complete JSON reply for `error`; without a request, the connection is to be closed."""
-    body = error.body()
+    path = request.target.partition(b"?")[0] if request is not None else b""
+    body = json.dumps(document(path, error)).encode()
     lines = [
         b"HTTP/1.1 %d %b" % (error.status, _REASONS.get(error.status, b"")),
         b"Content-Type: application/json",

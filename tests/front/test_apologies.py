@@ -6,8 +6,15 @@ import json
 
 import pytest
 
-from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelUnavailable, QueueTimeout
-from llamasup.front.apologies import apology
+from llamasup.errors import (
+    ChildLost,
+    ClientError,
+    LlamasupError,
+    ModelUnavailable,
+    QueueTimeout,
+    SlotsExhausted,
+)
+from llamasup.front.apologies import apology, document, named
 
 ERROR = ChildLost("it broke")
 
@@ -76,5 +83,87 @@ def test_a_client_of_openais_responses_gets_an_error_event(path: bytes) -> None:
 def test_a_client_of_llama_cpps_own_api_gets_an_error_with_a_number(path: bytes) -> None:
     assert parsed(apology(path, ERROR)) == (
         None,
-        {"error": {"message": "it broke", "type": "server_error", "code": 502}},
+        {
+            "error": {
+                "message": "it broke",
+                "type": "server_error",
+                "code": 502,
+                "reason": "engine_lost",
+            }
+        },
     )
+
+
+# --- as a reply ---
+
+FORMS = {
+    "openai": {"error": {"message": "x", "type": "server_error", "code": "slots_exhausted"}},
+    "anthropic": {"type": "error", "error": {"type": "overloaded_error", "message": "x"}},
+    "native": {
+        "error": {
+            "message": "x",
+            "type": "unavailable_error",
+            "code": 503,
+            "reason": "slots_exhausted",
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        (b"/v1/chat/completions", "openai"),
+        (b"/chat/completions", "openai"),
+        (b"/chat/completions/input_tokens", "openai"),
+        (b"/prefix/v1/completions", "openai"),
+        (b"/v1/responses", "openai"),
+        (b"/v1/embeddings", "openai"),
+        (b"/nope", "openai"),
+        (b"", "openai"),
+        (b"/v1/messages", "anthropic"),
+        (b"/prefix/v1/messages/count_tokens", "anthropic"),
+        (b"/completion", "native"),
+        (b"/prefix/completions", "native"),
+        (b"/infill", "native"),
+        (b"/tokenize", "native"),
+        (b"/slots/0", "native"),
+        (b"/metrics", "native"),
+    ],
+)
+def test_every_api_has_its_own_form_of_an_error(path: bytes, form: str) -> None:
+    assert document(path, SlotsExhausted("x")) == FORMS[form]
+
+
+# --- the engine's ---
+
+ENGINES = {"code": 400, "message": "no array", "type": "invalid_request_error", "n_ctx": 7}
+
+
+def engines(**changes: object) -> bytes:
+    return json.dumps({"error": {**ENGINES, **changes}}).encode()
+
+
+def test_what_the_engine_refuses_has_a_code_by_name_and_is_else_as_it_was() -> None:
+    better = named(b"/v1/chat/completions", 400, engines())
+    assert better is not None
+    assert json.loads(better) == {"error": {**ENGINES, "code": "invalid_parameter"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        (b"/v1/chat/completions", 400, engines(code="its_own")),
+        (b"/v1/chat/completions", 500, engines(code=500)),
+        (b"/v1/chat/completions", 404, engines(code=404)),
+        (b"/v1/messages", 400, engines()),
+        (b"/completion", 400, engines()),
+        (b"/v1/chat/completions", 400, b"no JSON"),
+        (b"/v1/chat/completions", 400, engines()[:-1]),
+        (b"/v1/chat/completions", 400, b"[" * 100_000),
+        (b"/v1/chat/completions", 400, b'{"error":"a string"}'),
+        (b"/v1/chat/completions", 400, b"7"),
+    ],
+)
+def test_anything_else_is_passed_on_as_it_is(path: bytes, status: int, body: bytes) -> None:
+    assert named(path, status, body) is None

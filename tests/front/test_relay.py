@@ -575,6 +575,23 @@ async def test_a_chunk_without_end_is_neither_held_nor_copied_again_and_again(
     assert passed > size - (1 << 10)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_request_that_the_engine_refuses_is_told_so_by_name(
+    tmp_path: Path, chunked: bool
+) -> None:
+    error = b'{"error":{"code":400,"message":"no array","type":"invalid_request_error"}}'
+    length = b"Content-Length: %d\r\n\r\n" % len(error) + error
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n" + chunk(error) + LAST_CHUNK
+    play = saying(b"HTTP/1.1 400 Bad Request\r\n" + (chunks if chunked else length))
+    to = asked(b"POST")
+    to.target = b"/v1/chat/completions?x"
+    reply = await relayed(tmp_path, play, to)
+    body = content(reply)
+    assert b"\r\nContent-Length: %d\r\n" % len(body) in reply
+    assert b"chunked" not in reply
+    assert json.loads(body)["error"]["code"] == "invalid_parameter"
+
+
 # --- through a running llamasup: the engine's process breaks off ---
 
 CUTS = [
