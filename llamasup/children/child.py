@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import signal
-import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from attrs import frozen
 
 from llamasup import programs, tending
 from llamasup.children import probe
+from llamasup.children.lifeline import Lifeline
 from llamasup.children.orphans import RunFolder
 from llamasup.children.slots import Slots
 from llamasup.children.suspects import Accused
@@ -123,6 +123,7 @@ class Child:
         self._run_folder = run_folder
         self._tail: deque[Heard] = deque(maxlen=_TAIL)
         self._life = trio.CancelScope()
+        self._lifeline = Lifeline()
         self._exited = trio.Event()
         self._gone = trio.Event()
         self._hint = trio.Event()
@@ -158,11 +159,12 @@ class Child:
                 incarnation.start_soon(self._pump, pipe)
             incarnation.start_soon(self._until_gone, process, incarnation.cancel_scope)
             incarnation.start_soon(self._count_kills)
-            if not (self._leave_mark(process) and await self._until_ready()):
+            if self.cause or not await self._until_ready():
                 self.stop()
                 return
             self.state = moved(self.state, ChildState.READY)
             self.ready_at = self.last_used = trio.current_time()
+            self._lifeline.loosen()
             # Weights that are packed for the processor pass through memory twice.
             forget_peak(process.pid)
             self.settled.set()
@@ -235,10 +237,7 @@ class Child:
     async def _spawn(self) -> trio.Process | None:
         try:
             process = await programs.start(
-                self.launch.argv,
-                self.launch.environment,
-                # Held open: an engine in child mode ends when it closes, with us or after us.
-                stdin=subprocess.PIPE,
+                self.launch.argv, self.launch.environment, stdin=self._lifeline.made()
             )
         except OSError as error:
             words = f"{self.launch.argv[0]} cannot be run: {error.strerror}"
@@ -246,17 +245,17 @@ class Child:
             self.cause = Cause(kind, words)
             return None
         self.pid = process.pid
+        self._lifeline.tie(process.pid)
+        self._leave_mark(process)
         self._kills.look(trio.current_time())
         self.last_progress = trio.current_time()
         return process
 
-    def _leave_mark(self, process: trio.Process) -> bool:
+    def _leave_mark(self, process: trio.Process) -> None:
         try:
             self._run_folder.mark(process.pid)
         except ModelUnavailable as error:
             self.cause = Cause(Kind.SHORTAGE, str(error))
-            return False
-        return True
 
     async def _until_gone(self, process: trio.Process, incarnation: trio.CancelScope) -> None:
         """Wait for the process to exit; cancelled, see to it. Bounded by grace and patience."""
@@ -311,11 +310,11 @@ class Child:
         grace: float = self.launch.stop_grace
         if self.cause is not None and self.cause.kind is Kind.HANG:
             grace = min(grace, _GRACE_OF_THE_DEAF)
+        self._lifeline.loosen()
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_PATIENCE)):
             programs.signal_group(process, number)
             # In child mode llama-server heeds TERM only if its stdin ends, too: 7 ms, or never.
-            if process.stdin is not None:
-                await process.stdin.aclose()
+            self._lifeline.let_go()
             with trio.move_on_after(patience):
                 await process.wait()
                 return
@@ -336,6 +335,7 @@ class Child:
     def _clear_away(self) -> None:
         self.state = moved(self.state, ChildState.GONE)
         self.settled.set()
+        self._lifeline.let_go()
         if self.pid is not None:
             self._run_folder.unmark(self.pid)
         if isinstance(self.address, UnixAddress):

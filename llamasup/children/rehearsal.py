@@ -15,6 +15,7 @@ import trio
 from attrs import frozen
 
 from llamasup import programs
+from llamasup.children.lifeline import Lifeline
 from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.engine.breakdown import breakdown
@@ -45,17 +46,31 @@ async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | Non
     Raises Unheard, also after ten seconds of silence. Cancelled or not, its process is gone when
     this returns.
     """
+    lifeline = Lifeline()
+    try:
+        return await _rehearsed(rehearsal, run_folder, lifeline)
+    finally:
+        lifeline.let_go()
+
+
+async def _rehearsed(
+    rehearsal: Rehearsal, run_folder: RunFolder, lifeline: Lifeline
+) -> Amounts | None:
     try:
         process = await programs.start(
-            rehearsal.argv, rehearsal.environment, stderr=subprocess.DEVNULL
+            rehearsal.argv,
+            rehearsal.environment,
+            stdin=lifeline.made(),
+            stderr=subprocess.DEVNULL,
         )
     except OSError as error:
         if is_shortage(error):
             raise Unheard(error.strerror) from error
         return None
     try:
+        lifeline.tie(process.pid)
+        run_folder.mark(process.pid)
         with trio.move_on_after(_PATIENCE):
-            run_folder.mark(process.pid)
             return await _answer(process)
         raise Unheard(f"it said nothing for {_PATIENCE:.0f} s")
     except ModelUnavailable as error:

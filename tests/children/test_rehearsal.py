@@ -106,3 +106,12 @@ async def test_it_is_marked_while_it_lives_so_that_the_next_llamasup_finds_it(
         nursery.start_soon(rehearse, saying("sleep 600"), run_folder)
         await eventually(lambda: [p for p in run_folder.path.iterdir() if p.suffix != ".sock"])
         nursery.cancel_scope.cancel()
+
+
+async def test_its_stdin_is_a_pipe_that_ends_with_us(
+    saying: Saying, run_folder: RunFolder, tmp_path: Path
+) -> None:
+    kind = tmp_path / "kind"
+    script = f"stat -L -c %F /proc/self/fd/0 > {shlex.quote(str(kind))}; exit 0"
+    assert await rehearse(saying(script), run_folder) is None
+    assert kind.read_text() == "fifo\n"

@@ -366,12 +366,28 @@ async def test_engines_end_by_themselves_when_llamasup_is_killed(
         await eventually(lambda: not any(map(is_alive, family)))
 
 
+async def test_an_engine_in_a_load_does_not_outlive_a_llamasup_that_is_killed(
+    faking: Fake, journal: Journal, folder: Path
+) -> None:
+    deaf = faking("--fake-never-ready", "--fake-ignore-stdin", "--fake-ignore-term")
+    async with serving(folder, {**deaf, "pool.preload": ["fake"]}) as (program, _):
+        await journal.first("loaded")  # and never ready
+        (family,) = pids(journal)
+        program.process.kill()
+        await program.exit()
+        await eventually(lambda: not is_alive(family), within=2)
+
+
 async def test_what_a_killed_llamasup_left_is_swept_by_the_next_one(
     faking: Fake, journal: Journal, folder: Path
 ) -> None:
     config = {**faking("--fake-ignore-stdin"), "pool.preload": ["fake"]}
-    async with serving(folder, config) as (program, _):
-        await journal.first("ready")
+    async with serving(folder, config) as (program, llamasup):
+
+        async def is_ready() -> bool:
+            return (await llamasup.model_status("fake"))["state"] == "ready"
+
+        await eventually(is_ready)
         program.process.kill()
         await program.exit()
     (left,) = pids(journal)

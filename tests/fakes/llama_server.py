@@ -5,7 +5,7 @@ It takes llama-server's command line as far as llamasup writes it, ignores what 
 and follows the `--fake-…` options: the fields of `Script`. What happens to it, it appends to the
 journal, one JSON object a line: `event`, `pid`, `at` (time.monotonic) and details. The events:
 
-    started (argv, environment)   grandchild (grandchild)   ready   request (method, target,
+    started (argv, environment)   grandchild (grandchild)   loaded   ready   request (method, target,
     headers, body, busy)   answered (sent)   client closed (sent)   died (sent, how)
     signal (name, ignored)   stdin closed   exited (status)   fault (traceback: a bug of its own)
 
@@ -559,6 +559,7 @@ def live(script: Script, journal: Journal, log: Log) -> NoReturn:
         leave(journal, 1)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     load(script, journal, log)
+    journal.write("loaded")
     if not script.fake_never_ready:
         log.milestone("loaded")
         server.ready.set()
