@@ -29,6 +29,7 @@ from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import Listing
 from llamasup.memory.room import Amounts
 from llamasup.models.discover import parts_of
+from llamasup.models.glances import seen
 from llamasup.models.headers import stamp
 from llamasup.models.purpose import Purpose
 from llamasup.shortages import is_shortage
@@ -74,13 +75,16 @@ class Launcher:
     async def engine(self) -> Engine:
         """The engine as it is now. Raises EngineUnusable in its own words."""
         async with self._asking:
-            program = locate(self.config.engine.command, self._environ, self._cache)
-            identity = _identity(program)
+            program, identity = seen(self, self._located)
             if self._known is None or self._known[0] != identity:
                 engine = await ask(program, self._environment(program))
                 log.info("engine: %s (%s)", program, engine.version)
                 self._known = identity, engine
             return self._known[1]
+
+    def _located(self) -> tuple[Program, object]:
+        program = locate(self.config.engine.command, self._environ, self._cache)
+        return program, _identity(program)
 
     async def child(
         self,
@@ -137,13 +141,9 @@ class Launcher:
     async def key(self, settings: ModelSettings) -> str:
         """Everything that what is learned of a model depends on. Raises EngineUnusable."""
         engine = await self.engine()
-        try:
-            size = settings.path.stat().st_size
-        except OSError:
-            size = 0
         depends_on = [
             str(settings.path),
-            size,
+            seen((_size, settings.path), lambda: _size(settings.path)),
             str(settings.mmproj),
             str(engine.program),
             engine.version,
@@ -251,6 +251,13 @@ class Launcher:
 def _identity(program: Program) -> object:
     """Changes when the program's file is replaced."""
     return program, stamp([program.command[0]])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _free_port(candidates: Iterable[int]) -> int:

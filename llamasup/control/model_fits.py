@@ -18,11 +18,15 @@ from llamasup.pool.fits import Fit, Prospect, Survey
 
 def document(survey: Survey) -> dict[str, Any]:
     """The whole of it."""
+    return opening(survey) | {"models": [entry(fit) for fit in survey.fits]}
+
+
+def opening(survey: Survey) -> dict[str, Any]:
+    """What comes before the models."""
     return {
         "version": __version__,
         "free": dict(survey.free),
         "free_text": in_words(survey.free),
-        "models": [_entry(fit) for fit in survey.fits],
     }
 
 
@@ -35,7 +39,8 @@ def in_words(amounts: Amounts) -> str:
     )
 
 
-def _entry(fit: Fit) -> dict[str, Any]:
+def entry(fit: Fit) -> dict[str, Any]:
+    """One model."""
     return {
         "name": fit.model,
         "state": fit.state.value,

@@ -12,6 +12,7 @@ from attrs import frozen
 from llamasup import threads
 from llamasup.models.discover import parts_of
 from llamasup.models.gguf import BadModelFile, BrokenModelFile, Header, header_of, joined
+from llamasup.models.glances import seen
 
 
 @frozen
@@ -34,7 +35,7 @@ class Headers:
 
     async def of(self, path: Path) -> Reading:
         """What is in the model that begins with this file. Cancelled, it was not asked."""
-        now = stamp(parts_of(path))
+        now = seen((stamp, path), lambda: stamp(parts_of(path)))
         then, reading = self._known.get(path, (None, None))
         if reading is None or then != now:
             try:

@@ -145,7 +145,7 @@ class Shelf:
 
     def _offered(self, discovered: Mapping[str, Discovered]) -> Mapping[str, ModelSettings]:
         """Those whose file no configured model has, whatever it is called there."""
-        return {
+        offered = {
             name: ModelSettings(
                 path=model.path,
                 mmproj=model.mmproj or "none",
@@ -155,6 +155,13 @@ class Shelf:
             for name, model in discovered.items()
             if model.identity not in self._own
         }
+        # The same objects where nothing has changed: thousands are so compared in no time.
+        known = self._offered_before
+        self._offered_before = {
+            name: known[name] if known.get(name) == settings else settings
+            for name, settings in offered.items()
+        }
+        return self._offered_before
 
 
 def names_and_aliases(models: Mapping[str, ModelSettings]) -> list[str]:

@@ -18,6 +18,7 @@ from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts, shortage
+from llamasup.models.glances import one_glance
 from llamasup.pool.admission import Decision, Load
 from llamasup.pool.pool import Pool
 from llamasup.pool.residency import Residency
@@ -71,11 +72,12 @@ async def survey(pool: Pool) -> Survey:
     """Look at every model. Raises EngineUnusable. Cancelled, no engine is left."""
     residency = pool.residency
     until = trio.current_time() + TIME_TO_ASK
-    with trio.move_on_at(until):
-        for keeper in pool.keepers.values():
-            await keeper.plan.look_at_devices()
-    await residency.measure()
-    fits = [await _fit(keeper, residency, until) for keeper in pool.keepers.values()]
+    with one_glance():
+        with trio.move_on_at(until):
+            for keeper in pool.keepers.values():
+                await keeper.plan.look_at_devices()
+        await residency.measure()
+        fits = [await _fit(keeper, residency, until) for keeper in pool.keepers.values()]
     return Survey(residency.room_beside_others("").free, fits)
 
 
@@ -85,6 +87,8 @@ async def _fit(keeper: Keeper, residency: Residency, until: float) -> Fit:
     room = residency.room_beside_others(model)
 
     async def need(rung: Rung, free: Amounts = room.free) -> Needed:
+        # Of thousands of models, the loop is not to hear of all at a stretch.
+        await trio.lowlevel.checkpoint()
         with trio.move_on_at(until):
             return await plan.need(rung, free)
         return await plan.need(rung)

@@ -16,10 +16,12 @@ from llamasup.children.launcher import Launcher
 from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.load import load
+from llamasup.engine.locate import Program, locate
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.memory.cards import Card
 from llamasup.memory.hardware import HOST, Device, Kind
 from llamasup.memory.ladder import Rung
+from llamasup.models.glances import one_glance
 from llamasup.states import ChildState
 from tests.harness import FAKE, Journal, out_of_descriptors, running
 from tests.memory.recorded import recorded
@@ -242,3 +244,23 @@ async def test_on_a_mac_prompts_are_cached_too(run_folder: RunFolder, faking: Fa
     launcher = Launcher(config, os.environ, run_folder.path, run_folder, Mac())
     words = (await child_of(launcher, "fake")).launch.argv
     assert int(words[words.index("--cache-ram") + 1]) > 500
+
+
+async def test_within_a_glance_the_engine_is_located_once(
+    faking: Fake, launching: Launching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    located = list[str]()
+
+    def locating(command: str, *where: object) -> Program:
+        located.append(command)
+        return locate(command, *where)  # type: ignore[arg-type]
+
+    launcher = launching(faking())
+    await launcher.engine()
+    monkeypatch.setattr("llamasup.children.launcher.locate", locating)
+    settings = launcher.config.models["fake"]
+    with one_glance():
+        keys = {await launcher.key(settings) for _ in range(100)}
+    assert (len(keys), len(located)) == (1, 1)
+    await launcher.key(settings)
+    assert len(located) == 2

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trio
 
 from llamasup import __version__
 from llamasup.config.schema import Config, Server
 from llamasup.control.app import ControlApp
+from llamasup.pool.fits import Survey, survey
+from llamasup.pool.pool import Pool
+from tests.conftest import EMPTY_MODEL
 from tests.harness import (
     FAKE,
     Journal,
@@ -275,3 +279,38 @@ async def test_a_key_that_is_changed_meanwhile_changes_nothing_any_more() -> Non
         {"type": "http", "method": "POST", "path": "/config", "headers": headers}, receive, send
     )
     assert sent[0]["status"] == 401
+
+
+async def test_those_who_ask_what_fits_while_somebody_does_share_one_survey(
+    faking: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveys = list[int]()
+
+    async def surveying(pool: Pool) -> Survey:
+        surveys.append(1)
+        await trio.sleep(0.2)
+        return await survey(pool)
+
+    monkeypatch.setattr("llamasup.control.app.survey", surveying)
+    async with running(faking()) as llamasup, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            reply = await llamasup.ask("GET", "/modelFits")
+            assert [model["name"] for model in reply.json()["models"]] == ["fake"]
+
+        for _ in range(20):
+            nursery.start_soon(ask)
+    assert len(surveys) <= 3
+
+
+async def test_a_model_whose_name_is_no_text_is_told_of_all_the_same(
+    faking: Fake, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / os.fsdecode(b"n\xe4me.gguf")).write_bytes(EMPTY_MODEL)
+    async with running({**faking(), "discover.folders": [str(folder)]}) as llamasup:
+        for path, models in (("/modelFits", "models"), ("/v1/models", "data")):
+            reply = await llamasup.ask("GET", path)
+            assert reply.status == 200
+            assert len(reply.json()[models]) == 2

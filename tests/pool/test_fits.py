@@ -20,6 +20,7 @@ from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device, Kind
 from llamasup.memory.ladder import Learned, Rung
 from llamasup.memory.room import Amounts
+from llamasup.models.glances import seen
 from llamasup.pool.admission import Drain, Evict, Load, Refuse
 from llamasup.pool.fits import TIME_TO_ASK, Fit, Survey, survey
 from llamasup.pool.gate import Gate
@@ -206,3 +207,37 @@ async def test_engines_that_take_too_long_are_left_out_and_the_formula_stands(
     sources = [fit.begins.needed.source for fit in fits]
     assert sources == [Source.ENGINE, Source.HEADER, Source.HEADER]
     assert all(fit.begins.needed.amounts == {HOST: GIB} for fit in fits)
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often the loop had its turn."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.taken += 1
+
+
+async def test_of_thousands_the_loop_hears_a_rung_at_a_time_and_nothing_is_seen_twice() -> None:
+    steps, at, looks = Steps(), list[int](), list[str]()
+
+    class Watched(Model):
+        async def need(self, rung: Rung, free: Amounts | None = None) -> Needed:
+            at.append(steps.taken)
+            seen("engine", lambda: looks.append("at the engine"))
+            seen(self.model, lambda: looks.append(self.model))
+            return await super().need(rung, free)
+
+    house = House()
+    models = [f"m{number}" for number in range(300)]
+    for model in models:
+        house.add(Watched(model, contexts=(20_000, 16_000, 12_000, 8_000)))
+    trio.lowlevel.add_instrument(steps)
+    try:
+        await house.survey()
+    finally:
+        trio.lowlevel.remove_instrument(steps)
+    assert len(at) > 2 * 300
+    assert len(at) == len(set(at))
+    assert sorted(looks) == sorted(["at the engine", *models])
