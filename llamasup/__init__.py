@@ -94,13 +94,13 @@ Control is one more upstream of the same relay: one port, one code path.
 
 The way of a model into memory
 ------------------------------
-A keeper asks the residency how much room there is, and its footing chooses the rung. Where one has
-held before, the load begins there. Else, if the context is "auto", it begins on the best rung whose
-need fits into what is free less `pool.memory_reserve`; a context that the operator wrote is passed
-over only if it cannot fit at all. `children.needs` says what a rung needs: as measured when a child
-went that had worked; or in the engine's words (`children.rehearsal` starts it and hears them before
-it loads anything), where they can make a difference; or by the formula of `memory.estimate`, from
-the header of the model's file.
+A keeper asks the residency how much room there is, and its footing chooses the rung: none above
+what ran out of memory, and if the context is "auto", the best one whose need fits into what is free
+less `pool.memory_reserve`; a context that the operator wrote is passed over only if it cannot fit
+at all. `children.needs` says what a rung needs: in the engine's words (`children.rehearsal` starts
+it and hears them before it loads anything), where they can make a difference; or by the formula of
+`memory.estimate`, from the header of the model's file. What was measured when a child went that had
+worked refines the word, within bounds and for a week, but refuses nobody (`memory.measured`).
 
 Then the keeper asks for a place. `pool.admission` decides about all who wait for one, and again
 after every change: who loads, which idle ones go for it, which busy ones admit nobody any more
@@ -109,15 +109,18 @@ wait at their model's gate, for the load as for a slot: by priority, and in turn
 
 The way of an OOM
 -----------------
-`engine.failures` finds the cause in the log, the exit status, the reply, or the kernel's counter
-of kills. While a model loads, the keeper takes the next rung at once. In a reply or a stream, where
-only a whole message that is known counts (`engine.error_messages`: all else may be anybody's
-words), the child is retired: it admits nobody, the others on it may finish (`recovery.retirement`),
-then its successor starts one rung lower. Many requests that suffer it at once are one step. Once it
-is proven (`Cause.proven`), by the kernel, a load, an abort of the device's or a second request, the
-rung that held is remembered in `state`, and is where the next load begins; one higher is tried when
-more memory is free than was then, and not before `ladder.climb_interval`. If the last rung fails,
-the client gets a 503 that lists what was tried, and the next attempt waits.
+`engine.failures` finds the cause in the log, the exit status, the reply, or the kernel's counter of
+kills. First the idle go, each once, and the same rung is tried again; then the keeper takes the
+next rung. While a model loads, that is at once. In a reply or a stream, where only a whole message
+that is known counts (`engine.error_messages`: all else may be anybody's words), the child is
+retired: it admits nobody, the others on it may finish (`recovery.retirement`), then its successor
+starts so. Many requests that suffer it at once are one step. Once it is proven (`Cause.proven`), by
+the kernel, a load, an abort of the device's or a second request, the rung that held is remembered
+in `state`, and is where the next load begins at best; one higher is tried when more memory is free
+than was then, and not before `ladder.climb_interval`, or after a week. What ran out while others
+held memory is tried as soon as they are gone. If the last rung fails, the client gets a 503 that
+lists what was tried, and the next attempt waits: for a minute, or until room appears that was
+lacking.
 
 The way of a death
 ------------------
@@ -181,8 +184,8 @@ Decisions, and why
 - **All that is received comes into one buffer,** and is copied. Reads with buffers of their own,
   cut down to the little that came, left the heap in shreds: a megabyte more every five minutes. For
   the same reason, worker threads get no heaps of their own (`cli.serve`).
-- **Learned rungs and footprints are the only state on disk.** What lives is marked in the run
-  folder, which a reboot empties together with the processes.
+- **Learned rungs and footprints are the only state on disk,** under digests, for arguments hold
+  secrets. What lives is marked in the run folder, which a reboot empties with the processes.
 - **Folders are looked through when it matters, not watched:** before a listing, before a name is
   refused, when a model's file is missing; once a second at most. 2,000 files take about 0.1 s, and
   llamasup sleeps while nobody asks.

@@ -181,13 +181,14 @@ class Launcher:
         if _LISTING not in engine.flags:
             return None
         servers = word_after([*self.config.engine.args, *settings.extra_args], RPC)
-        remote = (
-            (RPC[0], servers) if servers else ()
-        )  # they come first, or it does not hear of them
+        # They come first, or it does not hear of them.
+        remote = (RPC[0], servers) if servers else ()
+        surroundings = self._environment(engine.program)
+        surroundings.pop(CHILD_MODE, None)  # in which it tells where nobody listens
         return Listing(
             engine=f"{engine.version} {_identity(engine.program)}",
             command=(*engine.program.command, *remote, _LISTING),
-            surroundings=tuple(sorted(self._environment(engine.program).items())),
+            surroundings=tuple(sorted(surroundings.items())),
         )
 
     def most_cache_ram(self, settings: ModelSettings) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from llamasup.children.orphans import RunFolder
 from llamasup.children.rehearsal import Unheard
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
+from llamasup.engine.locate import EMBEDDED
 from llamasup.memory.cards import Card
 from llamasup.memory.estimate import estimate
 from llamasup.memory.gauge import Gauge
@@ -617,6 +619,22 @@ async def test_what_is_measured_holds_the_whole_cache(engine: str, tmp_path: Pat
     [measured] = [e for e in _footprints(file).values() if e["source"] == "measured"]
     needed = estimate(header_of(tmp_path / "wide.gguf"), Rung(16384)).total
     assert 256 * MIB < measured["amounts"][HOST] < needed + 256 * MIB
+
+
+async def test_of_a_script_around_a_real_engine_the_engine_is_measured(
+    counting: dict[str, object], tmp_path: Path
+) -> None:
+    command = str(counting["engine.command"])
+    program = shlex.join(EMBEDDED.command) if command == "embedded" else command
+    script = tmp_path / "wrapper"
+    script.write_text(f'#!/bin/sh\n{program} "$@"\nexit $?\n')
+    script.chmod(0o755)
+    config = {**counting, "engine.command": str(script), "models.count.context_size": 32768}
+    file = tmp_path / "state" / "state.json"
+    held = await held_by_a_real_child(config, file)
+    [footprint] = [e for e in _footprints(file).values() if e["source"] == "measured"]
+    assert footprint["amounts"][HOST] == pytest.approx(held, rel=0.02)
+    assert held > 24 * MIB  # a shell holds two
 
 
 async def test_a_child_that_never_answered_says_nothing_about_its_need(
