@@ -19,8 +19,9 @@ from llamasup.config.load import load
 from llamasup.engine.locate import Program, locate
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.memory.cards import Card
-from llamasup.memory.hardware import HOST, Device, Kind
+from llamasup.memory.hardware import HOST, Device, Kind, ThisMachine
 from llamasup.memory.ladder import Rung
+from llamasup.memory.listing import parse_list_devices
 from llamasup.models.glances import one_glance
 from llamasup.states import ChildState
 from tests.harness import FAKE, Journal, out_of_descriptors, running
@@ -193,6 +194,16 @@ async def test_a_child_gets_the_environment_of_child_mode_and_the_operators_own(
     assert environment["LLAMA_SERVER_ROUTER_PORT"]
     assert environment["GGML_NO_BACKTRACE"] == "1"
     assert environment["FAKE_WISH"] == "granted"
+
+
+async def test_the_engine_is_asked_for_its_devices_out_of_child_mode(
+    launching: Launching, engine: str
+) -> None:
+    """In which llama-server tells them where nobody listens."""
+    launcher = launching({"engine.command": engine, "models.m.path": "m.gguf"})
+    if listing := await launcher.listing(launcher.config.models["m"]):
+        answer = await ThisMachine().run(*listing.command, environment=listing.environment)
+        assert parse_list_devices(answer) is not None
 
 
 @pytest.mark.parametrize(
