@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from llamasup.engine.locate import EMBEDDED
@@ -92,6 +93,25 @@ async def test_an_answer_that_memory_ran_out_is_replaced_by_one_from_the_next_ru
         assert [entry["target"] for entry in journal.entries("request")].count(
             "/v1/chat/completions"
         ) == 2
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+async def test_a_stream_whose_first_event_is_that_is_replaced_too_though_a_ping_went_out(
+    faking: Fake, journal: Journal, version: bytes
+) -> None:
+    config = faking(
+        *("--fake-error", OUT_OF_MEMORY, "--fake-error-in-stream", "--fake-scripted-lives", "1")
+    )
+    asking = request("POST", "/v1/chat/completions", chat(5))
+    async with running({**config, **LADDER}) as llamasup, llamasup.connect() as client:
+        await client.send(asking.replace(b"HTTP/1.1", version, 1))
+        reply = await client.reply()
+        assert reply.complete
+        assert reply.body.startswith(b":\n\n")
+        assert reply.text() == counted(5)
+        assert reply.events()[-1] == "[DONE]"
+        assert b"error" not in reply.body
+        assert contexts_tried(journal) == [16384, 8192]
 
 
 async def test_it_is_tried_again_once_and_not_more(faking: Fake, journal: Journal) -> None:

@@ -85,6 +85,7 @@ class Script:
     fake_raw: bool = False  # answer with the bytes in the request's "raw", as they stand, and close
     fake_error: str = ""  # answer with this error, like "500 decode() failed: std::bad_alloc"
     fake_error_if: str = ""  # …only to requests that hold this text
+    fake_error_in_stream: bool = False  # …as the first event of a stream, after a ping
     fake_framing: str = "length"  # of answers that are no streams: length, chunked, close
     fake_first_byte_delay: float = 0.0
     fake_token_delay: float = 0.0
@@ -392,7 +393,10 @@ class Handler(BaseHTTPRequestHandler):
             self.reply_error(400, "invalid_request_error", "failed to parse grammar")
         elif script.fake_error and script.fake_error_if in json.dumps(request):
             status, _, message = script.fake_error.partition(" ")
-            self.reply_error(int(status), "server_error", message)
+            if script.fake_error_in_stream:
+                self.stream_error(int(status), message)
+            else:
+                self.reply_error(int(status), "server_error", message)
         elif request.get("stream"):
             self.send_head(
                 200, "text/event-stream", "Transfer-Encoding: chunked", "Connection: close"
@@ -450,6 +454,13 @@ class Handler(BaseHTTPRequestHandler):
             self.server.slots.release()
 
     # --- sending ---
+
+    def stream_error(self, status: int, message: str) -> None:
+        self.send_head(200, "text/event-stream", "Transfer-Encoding: chunked", "Connection: close")
+        self.send_chunk(b":\n\n")
+        self.pause(0.05)
+        self.send_chunk(data({"error": {"code": status, "message": message}}))
+        self.send_chunk(b"")
 
     def reply_error(self, status: int, kind: str, message: str) -> None:
         self.reply({"error": {"message": message, "type": kind, "code": status}}, status)
