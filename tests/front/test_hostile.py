@@ -358,7 +358,7 @@ async def test_a_body_that_nobody_reads_holds_up_no_answer(
     faking: Faking, method: str, size: int
 ) -> None:
     async with running(faking()) as llamasup, llamasup.connect() as client:
-        for path in ("/health", "/v1/models", "/api/status"):
+        for path in ("/health", "/v1/models", "/api/status", "/modelFits"):
             await client.send(request(method, path, b"x" * size))
             with trio.fail_after(5):
                 assert (await client.reply(to_head=method == "HEAD")).status == 200
@@ -378,6 +378,7 @@ async def test_the_name_of_a_file_names_no_model(faking: Faking, journal: Journa
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     async with running(two) as llamasup:
         reply = await llamasup.ask("POST", "/v1/audio/transcriptions", content, headers)
+        assert reply.status == 400
         assert '"one", "two"' in reply.error["message"]
         assert not journal.entries()
 
