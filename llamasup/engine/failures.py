@@ -224,19 +224,17 @@ def explain_death(exit: int | None, heard: Iterable[Heard], now: float) -> Cause
     """Why a child died that had been ready.
 
     By then its log tells of requests, in the words of their clients, who may write line breaks and
-    even clocks and levels. So what counts is how it ended, then what only an abort prints, and of
-    all else only whole messages that were among its last.
+    even clocks and levels. So how it ended counts, and if it gave itself up, what only an abort
+    prints, the last of it: an engine has the last word.
     """
     lines = [line.text for line in heard if now - line.at <= _LAST_SECONDS]
-    telling = [line for line in lines if not _ABOUT_REQUESTS.match(split_line(line)[1])]
-    abort = _from_abort(telling) if exit in _ABORTS else None
-    return abort or _finished(exit, lines) or _from_exit(exit, telling)
+    abort = _from_abort(lines) if exit in _ABORTS else None
+    # No last words: what one client wrote is not for the others to read.
+    return abort or _finished(exit, lines) or _from_exit(exit, [])
 
 
 # A dump of its memory may take a while.
 _LAST_SECONDS = 10.0
-
-_ABOUT_REQUESTS = re.compile(r"(?:slot|res|que) |srv +(?:operator\(\): got exc|send_error)|\w*pars")
 
 # By signal 6, directly or below a shell, or as Windows does it. All other ends come from outside,
 # or are where a request sent the engine: it had no time to say anything.
@@ -261,8 +259,8 @@ def _from_abort(lines: Sequence[str]) -> Cause | None:
         return evolve(cause, proven="std::bad_alloc" not in last)
     if _ABORT_FOR_THREADS.search(last):
         return _out_of_threads(last)
-    crashes = [message for message in messages if symptom(message) is Kind.CRASH]
-    return Cause(Kind.CRASH, clean((crashes or [last])[-1]))
+    is_bare = reasons and _BARE_ABORT.search(last)
+    return Cause(Kind.CRASH, clean(reasons[-1] if is_bare else last))
 
 
 _ABORT = re.compile(

@@ -160,6 +160,7 @@ class Lease:
         self._digest = digest
         self._child: Child
         self._is_broken = False
+        self._has_suffered = False
 
     @property
     def address(self) -> Address:
@@ -204,7 +205,13 @@ class Lease:
         return verdict_on_reply(status, message, size)
 
     def out_of_memory(self, words: str) -> bool:
-        """The child says so. True if it goes, and the request is worth sending again."""
+        """The child says so. True if it goes, and the request is worth sending again.
+
+        However often it says so in one answer, it is one request that suffers.
+        """
+        if self._has_suffered:
+            return self._child.state is not ChildState.READY
+        self._has_suffered = True
         return self._gate.keeper.out_of_memory(self._child, words)
 
     def exhausted(self, words: str) -> OutOfMemory:

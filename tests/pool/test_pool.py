@@ -210,6 +210,24 @@ async def test_a_lease_on_a_child_that_runs_out_of_memory_is_followed_by_one_on_
             assert "; context 4096: bad_alloc" in str(lease.exhausted("bad_alloc"))
 
 
+async def test_an_oom_is_proven_by_a_second_request_and_not_by_one_that_says_it_twice(
+    faking: Fake,
+) -> None:
+    config = {**faking(parallel=2), "ladder.contexts": [8192, 4096]}
+    async with (
+        pool_of(config) as pool,
+        pool.lease("fake", Work.GENERATE) as one,
+        pool.lease("fake", Work.GENERATE) as other,
+    ):
+        child = child_of(pool)
+        assert one.out_of_memory("bad_alloc")
+        assert one.out_of_memory("bad_alloc")
+        assert child.cause is not None
+        assert not child.cause.proven
+        assert other.out_of_memory("bad_alloc")
+        assert child.cause.proven
+
+
 async def test_an_engine_never_gets_more_requests_than_it_has_slots(
     faking: Fake, journal: Journal
 ) -> None:
