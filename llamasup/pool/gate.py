@@ -165,6 +165,8 @@ class Gate:
 
     def outlook(self, visit: Visit) -> str:
         """For a client that waits: for what, and for how many others before it."""
+        if self.held:
+            return f"waiting for {self.keeper.model}: others have their turn first"
         if not self._open_to():
             return self.keeper.outlook
         before = visit.ticket and self._queues[visit.line].position(visit.ticket)

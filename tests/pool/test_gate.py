@@ -278,6 +278,8 @@ async def test_a_held_gate_lets_nobody_in_until_it_is_open_again() -> None:
         await stage.crowd_of("a")
         assert stage.crowd.served == []
         assert stage.gate.shut_out_since is not None
+        words = stage.gate.outlook(Visit(Work.GENERATE, Client, 0))
+        assert words == "waiting for stub: others have their turn first"
         stage.gate.hold(False)
         await wait_all_tasks_blocked()
         assert stage.crowd.served == [0]
