@@ -197,6 +197,13 @@ async def _serve(
         app = ControlApp(running, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket)
         await children.start(control.run)
+
+        def move() -> None:
+            control.move(run_folder.control_socket)
+            for keeper in pool.keepers.values():
+                keeper.lose_address()
+
+        children.start_soon(tending.again, "who looks after the run folder", run_folder.keep, move)
         children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)
         children.start_soon(tending.again, "who tells systemd", notifier.keep_telling, pool.summary)
         pool.preload(config.pool.preload)

@@ -222,11 +222,23 @@ class Child:
             await self._exited.wait()
         if self._exited.is_set():
             return False
+        if self.lose_address():
+            return True
         if await self._is_healthy() is not False:
             return True
         self.stop(Cause(Kind.HANG, "it closes connections without an answer"))
         await self._exited.wait()
         return False
+
+    def lose_address(self) -> bool:
+        """Was its socket removed? Then nobody new can reach it, and it goes after its answers."""
+        if not isinstance(self.address, UnixAddress) or self.ready_at == math.inf:
+            return False
+        if os.path.exists(self.address.path):
+            return False
+        words = "its socket was removed"
+        self.retire(Cause(Kind.FINISHED, words), self.launch.watch.retirement)
+        return True
 
     async def _retire_when_told(self) -> None:
         await self._retired.wait()

@@ -235,6 +235,14 @@ class Keeper:
         elif self.plan.preloaded and self._load is None:
             self._begin()
 
+    def lose_address(self) -> None:
+        """The folder with its child's socket was removed: another child takes its place."""
+        if self.child is not None:
+            self.child.lose_address()
+        elif self._starting is not None:
+            words = "the folder of its socket was removed while it was loaded"
+            self._starting.stop(Cause(Kind.SHORTAGE, words))
+
     def unload(self) -> None:
         """Its place is needed for another one, or it has not been used for long."""
         if self.child is not None:

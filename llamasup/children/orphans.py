@@ -16,7 +16,7 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -25,6 +25,7 @@ from tempfile import gettempdir
 import trio
 from attrs import frozen
 
+from llamasup import threads
 from llamasup.errors import ModelUnavailable, OperatorError
 from llamasup.ownership import why_not_private
 
@@ -34,6 +35,7 @@ _MARK = "child-"
 _LONGEST_SOCKET_PATH = 100
 _GRACE = 2.0
 _DEATH_PATIENCE = 5.0
+_LOOK_AGAIN = 1.0
 
 
 def default_base(environ: Mapping[str, str]) -> Path:
@@ -45,6 +47,10 @@ def default_base(environ: Mapping[str, str]) -> Path:
     # Somebody else's, as sudo may leave it behind, is no place for us.
     if runtime and os.access(runtime, os.W_OK) and os.stat(runtime).st_uid == os.geteuid():
         return Path(runtime) / "llamasup"
+    return _private_base()
+
+
+def _private_base() -> Path:
     base = Path(gettempdir()) / f"llamasup-{os.getuid()}"
     _claim(base)
     return base
@@ -112,10 +118,13 @@ def _start_time(pid: int) -> str:
 
 
 class RunFolder:
-    """This llamasup's own folder, private (0700)."""
+    """This llamasup's own folder, private (0700). Another one if it was removed meanwhile: a system
+    removes the user's runtime folder at the last logout, and llamasup may serve on."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, base: Path, left: list[Process]) -> None:
+        """Below `base`; what dead llamasups `left` there is told. Raises OperatorError."""
+        self._base = base
+        self.path, self._own = _own_folder(base, left)
         self._sockets = 0
         self._marks: dict[int, Path] = {}
 
@@ -149,6 +158,47 @@ class RunFolder:
             with suppress(OSError):
                 mark.unlink()
 
+    async def keep(self, renewed: Callable[[], None]) -> None:
+        """See to it until cancelled that there is one; whenever it is another one, say so."""
+        has_failed = False
+        while True:
+            await trio.sleep(_LOOK_AGAIN)
+            if self._is_there():
+                continue
+            try:
+                await self._make_anew()
+            except (OperatorError, OSError) as error:
+                if not has_failed:
+                    log.error("the run folder was removed, and cannot be made anew: %s", error)
+                has_failed = True
+            else:
+                has_failed = False
+                renewed()
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(self.path.lstat(), os.fstat(self._own))
+        except OSError:
+            return False
+
+    async def _make_anew(self) -> None:
+        """At its place, or where everybody may have one. Raises OperatorError and OSError."""
+        removed, left = self.path, list[Process]()
+        path, own = await threads.run(_own_folder_anywhere, self._base, left)
+        os.close(self._own)
+        self.path, self._own = path, own
+        log.warning("the run folder %s was removed; it is %s now", removed, path)
+        for process in left:
+            self.adopt(process)
+        for pid in list(self._marks):
+            with suppress(ModelUnavailable):
+                self.mark(pid)
+
+    def remove(self) -> None:
+        """With all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._own)
+
     def _mark_of(self, process: Process) -> Path:
         return self.path / f"{_MARK}{process.pid}-{process.started}"
 
@@ -159,6 +209,21 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
 
     The folders of the dead are removed. Raises OperatorError where none can be made.
     """
+    left: list[Process] = []
+    folder = RunFolder(base, left)
+    try:
+        for process in left:
+            folder.adopt(process)
+        yield folder, left
+    finally:
+        folder.remove()
+
+
+def _own_folder(base: Path, left: list[Process]) -> tuple[Path, int]:
+    """A folder of our own below `base`, and the descriptor that holds its lock.
+
+    What dead llamasups have `left` alive is told. Raises OperatorError.
+    """
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Marks that others leave would have us end their victims, and a folder that they can swap
@@ -166,24 +231,27 @@ def own_run_folder(base: Path) -> Iterator[tuple[RunFolder, list[Process]]]:
         if why := why_not_private(base):
             raise _unusable(base, why)
         with _locked(base):
-            left = list(_clear_the_dead(base))
+            left += _clear_the_dead(base)
             path = _made_anew(base)
             own = os.open(path, os.O_RDONLY)
             fcntl.flock(own, fcntl.LOCK_EX)
     except OSError as error:
         raise _unusable(base, error.strerror) from error
-    try:
-        if len(os.fsencode(path)) + 10 > _LONGEST_SOCKET_PATH:
-            raise OperatorError(
-                f"{path} is too long for a Unix socket; set folders.run to a shorter path"
-            )
-        folder = RunFolder(path)
-        for process in left:
-            folder.adopt(process)
-        yield folder, left
-    finally:
+    if len(os.fsencode(path)) + 10 > _LONGEST_SOCKET_PATH:
         shutil.rmtree(path, ignore_errors=True)
         os.close(own)
+        raise OperatorError(
+            f"{path} is too long for a Unix socket; set folders.run to a shorter path"
+        )
+    return path, own
+
+
+def _own_folder_anywhere(base: Path, left: list[Process]) -> tuple[Path, int]:
+    """The same; among temporary files where there can be none below `base` any more."""
+    try:
+        return _own_folder(base, left)
+    except OperatorError:
+        return _own_folder(_private_base(), left)
 
 
 def _made_anew(base: Path) -> Path:

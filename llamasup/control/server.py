@@ -34,6 +34,12 @@ class ControlServer:
     def __init__(self, app: ControlApp, socket: Path) -> None:
         self._app = app
         self._socket = socket
+        self._serving = trio.CancelScope()
+
+    def move(self, socket: Path) -> None:
+        """Listen there from now on: the old place is gone."""
+        self._socket = socket
+        self._serving.cancel()
 
     @property
     def address(self) -> Address:
@@ -73,10 +79,11 @@ class ControlServer:
         while True:
             began = trio.current_time()
             try:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self._serve)
-                    task_status.started()
-                    task_status = trio.TASK_STATUS_IGNORED
+                with trio.CancelScope() as self._serving:
+                    async with trio.open_nursery() as nursery:
+                        await nursery.start(self._serve)
+                        task_status.started()
+                        task_status = trio.TASK_STATUS_IGNORED
             except* Exception as errors:
                 log.error("control fell and is started again", exc_info=errors)
             if trio.current_time() - began > _LONGEST_PAUSE:

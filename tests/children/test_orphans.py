@@ -473,3 +473,46 @@ def test_two_of_the_same_pid_share_a_base(base: Path) -> None:
         assert one.path != other.path
         assert left == []
     assert list(base.iterdir()) == []
+
+
+# --- a folder that goes while it is used ---
+
+
+async def test_a_run_folder_that_is_removed_is_made_anew_and_knows_who_lives(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llamasup.children.orphans._LOOK_AGAIN", 0.01)
+    renewed: list[Path] = []
+    with own_run_folder(base) as (folder, _):
+        folder.mark(os.getpid())
+        marks = sorted(mark.name for mark in folder.path.iterdir())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(folder.keep, lambda: renewed.append(folder.path))
+            for times in (1, 2):
+                shutil.rmtree(base)
+                await eventually(lambda: len(renewed) == times)  # noqa: B023
+                assert sorted(mark.name for mark in folder.path.iterdir()) == marks
+            nursery.cancel_scope.cancel()
+        assert caplog.text.count("was removed; it is") == 2
+    assert not folder.path.exists()
+
+
+async def test_where_there_can_be_no_run_folder_any_more_it_is_among_temporary_files(
+    base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("llamasup.children.orphans._LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("llamasup.children.orphans._private_base", lambda: elsewhere)
+    renewed = trio.Event()
+    with (
+        tempfile.TemporaryDirectory(prefix="llamasup-test-") as temporary,
+        own_run_folder(base / "runtime") as (folder, _),
+    ):
+        elsewhere = Path(temporary)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(folder.keep, renewed.set)
+            shutil.rmtree(base / "runtime")
+            (base / "runtime").write_text("nobody may make a folder here")
+            await renewed.wait()
+            nursery.cancel_scope.cancel()
+        assert folder.path.parent == elsewhere
+        assert folder.path.stat().st_mode & 0o777 == 0o700

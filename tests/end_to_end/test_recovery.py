@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -181,3 +182,23 @@ async def test_a_client_that_reads_slowly_does_not_make_its_child_look_hung(
         ending = await client.read_until(b"0\r\n\r\n")
         assert b"data: [DONE]" in ending
         assert (await llamasup.model_status("count"))["loads"] == 1
+
+
+async def test_a_run_folder_that_is_removed_takes_nothing_from_anybody_for_long(
+    counting: dict[str, object],
+) -> None:
+    async with running(counting) as llamasup, llamasup.connect() as client:
+        await client.send(request("POST", "/v1/chat/completions", chat(2000)))
+        await client.read_until(b'" 7"')
+        shutil.rmtree(llamasup.run_folder)
+
+        async def is_healthy() -> bool:
+            return (await llamasup.ask("GET", "/health")).status == 200
+
+        await eventually(is_healthy)
+        reply = await llamasup.ask("POST", "/v1/chat/completions", chat(10))
+        assert reply.text() == counted(10)
+        # And who was being answered is answered to the end.
+        assert b"data: [DONE]" in await client.read_until(b"0\r\n\r\n")
+        status = await llamasup.model_status("count")
+        assert (status["loads"], status["last_failure"]) == (2, None)

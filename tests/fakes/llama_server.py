@@ -5,8 +5,8 @@ It takes llama-server's command line as far as llamasup writes it, ignores what 
 and follows the `--fake-…` options: the fields of `Script`. What happens to it, it appends to the
 journal, one JSON object a line: `event`, `pid`, `at` (time.monotonic) and details. The events:
 
-    started (argv, environment)   grandchild (grandchild)   loaded   ready   request (method, target,
-    headers, body, busy)   answered (sent)   client closed (sent)   died (sent, how)
+    started (argv, environment)   grandchild (grandchild)   loaded   ready   request (method,
+    target, headers, body, busy)   answered (sent)   client closed (sent)   died (sent, how)
     signal (name, ignored)   stdin closed   exited (status)   fault (traceback: a bug of its own)
 
 Only the standard library, so that any Python can run it as a child.
