@@ -31,6 +31,7 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     shortages   what a system may run short of, and as many descriptors as may be had
     logs        the one way to stderr, which holds nobody up; foreign words as plain text
     tending     tasks that fall: alone, or to begin again
+    files       regular files, opened without waiting
     threads     worker threads: what may block, so that the loop waits for no disk
     ownership   whose a file or folder is, and so whether it is to be believed
     config/     llamasup.toml, environment and flags become a `Config`

@@ -35,6 +35,9 @@ PAUSE: Final = 2.0
 """Seconds between two looks at the file. What it says has to stay the same from one look to the
 next: an editor may write it in two steps, or have it gone for a moment."""
 
+_PATIENCE: Final = 10.0
+"""Seconds for the disks on which the configuration and the engine are."""
+
 
 class Drain(Protocol):
     """The end of llamasup."""
@@ -86,7 +89,7 @@ class Running:
         everything is as it was, and so it is when this is cancelled.
         """
         async with self._one_at_a_time:
-            config = self._prepare(made(self.config))
+            config = await threads.run(self._prepare, made(self.config), patience=_PATIENCE)
             shelf = self._shelf.of(config)
             look = await shelf.look()
             self._front.adopt(config.server, config.recovery.max_replays)
@@ -156,10 +159,12 @@ class Follower:
 
     async def _reload(self, running: Running) -> None:
         try:
-            config = await threads.run(self._source.load)
+            config = await threads.run(self._source.load, patience=_PATIENCE)
             await running.adopt(lambda _: config)
-        except LlamasupError as error:
-            log.error("the configuration stays as it was:\n%s", error)
+        except (LlamasupError, OSError) as error:
+            log.error("the configuration stays as it was:")
+            for line in str(error).splitlines():
+                log.error("  %s", line)
         except Exception:
             # A mistake of ours is no reason to end what runs.
             log.exception("the configuration stays as it was")

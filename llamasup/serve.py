@@ -13,6 +13,7 @@ serve
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -23,7 +24,7 @@ import attrs
 import platformdirs
 import trio
 
-from llamasup import tending
+from llamasup import tending, threads
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
@@ -33,7 +34,7 @@ from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
 from llamasup.engine.locate import locate
-from llamasup.errors import LlamasupError
+from llamasup.errors import LlamasupError, OperatorError
 from llamasup.front.bodies import Bodies
 from llamasup.front.conversation import Desk
 from llamasup.front.listener import Doors, Front, bound_address
@@ -53,6 +54,13 @@ _LAST_WORDS = 1.0
 """Seconds to tell clients that their answers end, whatever they take of it."""
 
 DEMO = "demo"
+_PATIENCE = 10.0
+_LAST_PATIENCE = 10.0
+"""Seconds that closing may take when everything is told to go at once, beside children's grace."""
+
+_UNDEAD = 40.0
+"""The same where nobody is in a hurry: a child that a KILL does not end is waited for."""
+
 _CONTEXT_OF_THE_DEMO = 4096
 
 Announce = Callable[[Config, list[Address], Look], None]
@@ -85,7 +93,7 @@ async def serve(
     ):
         doors.move(config.server.listen)
         notifier = Notifier(environ)
-        stop = Stop(config.server.drain_timeout, notifier)
+        stop = Stop(config.server.drain_timeout, config.engine.stop_grace, notifier)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop.heed, signals)
             if os.getpid() == 1:
@@ -110,7 +118,8 @@ async def serve(
 class Stop:
     """The operator's wish to stop: first gently, then at once."""
 
-    def __init__(self, drain_timeout: Seconds, notifier: Notifier) -> None:
+    def __init__(self, drain_timeout: Seconds, grace: Seconds, notifier: Notifier) -> None:
+        self._grace = grace
         self._notifier = notifier
         self.wished = trio.Event()
         self.last_call = trio.Event()
@@ -123,7 +132,8 @@ class Stop:
     async def heed(self, signals: AsyncIterator[int]) -> None:
         """The first signal begins the drain; the second one, or its timeout, ends it.
 
-        Clients have a moment then to be told; a third signal does without.
+        Clients have a moment then to be told; a third signal does without. Whatever hangs, the
+        kernel ends us when all that should have taken is over.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drain)
@@ -132,6 +142,9 @@ class Stop:
                     self.hurry.cancel()
                 elif self.wished.is_set():
                     self._patience.cancel()
+                is_hurry = self.wished.is_set()
+                drain = _LAST_PATIENCE if is_hurry else self.drain_timeout + _UNDEAD
+                end_within(drain + self._grace)
                 self.begin()
 
     async def _drain(self) -> None:
@@ -149,6 +162,16 @@ class Stop:
         self._notifier.tell("STOPPING=1", "STATUS=running answers finish")
         self.wished.set()
         self._patience.deadline = trio.current_time() + self.drain_timeout
+
+
+def end_within(seconds: float) -> None:
+    """Have the kernel end us then, whatever hangs: it needs no thread and no turn of ours.
+
+    What is left behind is swept by the next start; children end with their stdin.
+    """
+    if math.isfinite(seconds):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def cache_folder(config: Config) -> Path:
@@ -226,11 +249,21 @@ async def _serve(
 async def open_pool(config: Config, launcher: Launcher, nursery: trio.Nursery) -> Running:
     """The pool of the models that there are now, and who knows them; nothing is loaded."""
     gauge = Gauge(launcher.machine)
-    state = State(state_file(config))
+    state = await _state(state_file(config))
     needs = Needs(launcher, state, gauge)
     running = Running(config, launcher, state, needs, Pool((), config, gauge, nursery), nursery)
     await running.roster.refresh()
     return running
+
+
+async def _state(file: Path) -> State:
+    """What was learned. Raises OperatorError if its disk does not answer."""
+    try:
+        return await threads.run(State, file, patience=_PATIENCE)
+    except OSError as error:
+        raise OperatorError(
+            f"{file} cannot be read: {error.strerror}; set folders.state to another folder"
+        ) from error
 
 
 async def _look_at_engine(launcher: Launcher) -> None:

@@ -35,3 +35,27 @@ async def run(
             function, *arguments, abandon_on_cancel=True, limiter=limiter
         )
     raise TimeoutError(errno.ETIMEDOUT, f"no answer within {patience:g} s")
+
+
+class Lane:
+    """Threads for one place that may hang, `most` at once.
+
+    Once one was left behind there, and as long as none comes back, nobody waits for it again.
+    """
+
+    def __init__(self, most: int = 1) -> None:
+        self._limiter = trio.CapacityLimiter(most)
+        self._left_behind = False
+
+    async def run(
+        self, function: Callable[..., Result], *arguments: object, patience: float
+    ) -> Result:
+        """See `run`; TimeoutError at once where all threads hang."""
+        if self._left_behind and not self._limiter.available_tokens:
+            raise TimeoutError(errno.ETIMEDOUT, "it has not answered yet")
+        self._left_behind = False
+        try:
+            return await run(function, *arguments, limiter=self._limiter, patience=patience)
+        except TimeoutError:
+            self._left_behind = True
+            raise

@@ -21,6 +21,7 @@ ROOMS = (
     "shortages",
     "logs",
     "tending",
+    "files",
     "threads",
     "ownership",
     "config",

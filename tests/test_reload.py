@@ -5,6 +5,7 @@ How a configuration takes effect is in end_to_end/test_reload.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -103,9 +104,24 @@ async def test_each_bad_text_is_told_once(
         for text in ("[pool", "[pool]\nmax_queue = -1\nturm = 1\n"):
             stage.file.write_text(text)
             await stage.look(4)
-        assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+        assert {record.levelname for record in caplog.records} == {"ERROR"}
+        assert caplog.text.count("stays as it was") == 2
         assert "pool.max_queue" in caplog.text
         assert "pool.turm" in caplog.text
+        stage.write(5)
+        await stage.look(2)
+        assert stage.adopter.adopted == [5]
+
+
+async def test_a_fifo_in_the_place_of_the_file_is_told_and_what_comes_after_it_is_followed(
+    tmp_path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(tmp_path, mock_clock) as stage:
+        stage.file.unlink()
+        os.mkfifo(stage.file)
+        await stage.look(4)
+        assert stage.adopter.adopted == []
+        stage.file.unlink()
         stage.write(5)
         await stage.look(2)
         assert stage.adopter.adopted == [5]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import socket
 import sys
@@ -14,6 +15,7 @@ from weakref import WeakSet
 
 import trio
 
+from llamasup import threads
 from llamasup.children.child import Child, Launch
 from llamasup.children.orphans import RunFolder
 from llamasup.children.rehearsal import Rehearsal, rehearse
@@ -29,7 +31,7 @@ from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import Listing
 from llamasup.memory.room import Amounts
 from llamasup.models.discover import parts_of
-from llamasup.models.glances import seen
+from llamasup.models.glances import seen_slowly
 from llamasup.models.headers import stamp
 from llamasup.models.purpose import Purpose
 from llamasup.shortages import is_shortage
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
 _HIGHEST_PORT = 65535
 _ANY_PORT = 0
+_DISK_PATIENCE = 5.0
+_MOST_THREADS = 4
 _ANSWERING = "--log-jsonl"
 _LISTING = "--list-devices"
 _MOST_CACHE_RAM = 2 << 30
@@ -63,6 +67,9 @@ class Launcher:
         self._cache = cache
         self._run_folder = run_folder
         self._asking = trio.Lock()
+        self._at_engine = threads.Lane()
+        self._at_models = threads.Lane(_MOST_THREADS)
+        self._sizes: dict[Path, int] = {}
         self._known: tuple[object, Engine] | None = None
         self._digested: tuple[object, str] | None = None
         self._children: WeakSet[Child] = WeakSet()
@@ -75,7 +82,7 @@ class Launcher:
     async def engine(self) -> Engine:
         """The engine as it is now. Raises EngineUnusable in its own words."""
         async with self._asking:
-            program, identity = seen(self, self._located)
+            program, identity = await seen_slowly(self, self._program)
             if self._known is None or self._known[0] != identity:
                 engine = await ask(program, self._environment(program))
                 log.info("engine: %s (%s)", program, engine.version)
@@ -128,6 +135,25 @@ class Launcher:
         self._children.add(child)
         return child
 
+    async def _program(self) -> tuple[Program, object]:
+        """Where the engine is now. Raises EngineUnusable, or ModelUnavailable if its disk hangs."""
+
+        try:
+            return await self._at_engine.run(self._located, patience=_DISK_PATIENCE)
+        except OSError as error:
+            raise ModelUnavailable(f"the engine cannot be looked for: {error.strerror}") from error
+
+    async def _size(self, path: Path) -> int:
+        """Of a model's file; as it was, if its disk does not say, and 0 of what is not there."""
+        try:
+            found = await self._at_models.run(os.stat, path, patience=_DISK_PATIENCE)
+        except (TimeoutError, BlockingIOError):
+            return self._sizes.get(path, 0)
+        except OSError:
+            return 0
+        self._sizes[path] = found.st_size
+        return found.st_size
+
     def circumstances(self, settings: ModelSettings) -> object:
         """Changes when one of the model's files or the engine does: then a new try makes sense.
 
@@ -141,9 +167,11 @@ class Launcher:
     async def key(self, settings: ModelSettings) -> str:
         """Everything that what is learned of a model depends on. Raises EngineUnusable."""
         engine = await self.engine()
+        path = settings.path
+        size = await seen_slowly((Launcher, path), lambda: self._size(path))
         depends_on = [
             str(settings.path),
-            seen((_size, settings.path), lambda: _size(settings.path)),
+            size,
             str(settings.mmproj),
             str(engine.program),
             engine.version,
@@ -252,13 +280,6 @@ class Launcher:
 def _identity(program: Program) -> object:
     """Changes when the program's file is replaced."""
     return program, stamp([program.command[0]])
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _free_port(candidates: Iterable[int]) -> int:

@@ -14,6 +14,7 @@ from typing import Final
 from llamasup.config.load import current_folder, load
 from llamasup.config.problems import ConfigError, Problem
 from llamasup.config.schema import Config
+from llamasup.files import open_regular
 from llamasup.ownership import why_not_ours
 
 
@@ -53,7 +54,8 @@ class Source:
         if self.file is None:
             return None
         try:
-            return hashlib.sha256(self.file.read_bytes()).digest()
+            with open_regular(self.file) as file:
+                return hashlib.file_digest(file, "sha256").digest()
         except OSError:
             return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import tomllib
 from collections.abc import Mapping
@@ -12,12 +13,14 @@ import toml  # type: ignore[import-untyped]
 
 from llamasup.config.problems import ConfigError, Problem
 from llamasup.config.wording import quoted
+from llamasup.files import open_regular
 
 
 def read(file: Path) -> dict[str, Any]:
     """What the file says. Raises ConfigError if it cannot be read."""
     try:
-        content = file.read_bytes()
+        with open_regular(file) as opened:
+            content = opened.read()
     except OSError as error:
         raise ConfigError([Problem(str(file), "", *_unreadable(file, error))]) from None
     return parsed(content, str(file))
@@ -78,6 +81,8 @@ def _unreadable(file: Path, error: OSError) -> tuple[str, str]:
         return "this is a folder", "name the file in it"
     if isinstance(error, FileNotFoundError):
         return "there is no such file", "create it, or name another"
+    if error.errno == errno.EINVAL:
+        return "this is no regular file", "write the configuration into one"
     return f"cannot be read ({error.strerror})", "change its permissions, or name another"
 
 

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import trio
-
 from llamasup import threads
 from llamasup.models.gguf import BadModelFile, header_of
 from llamasup.models.headers import stamp
@@ -31,14 +29,12 @@ class TrainedContexts:
 
     def __init__(self) -> None:
         self._read: dict[Path, tuple[object, int | None]] = {}
-        self._thread = trio.CapacityLimiter(1)
+        self._lane = threads.Lane()
 
     async def of(self, files: Sequence[Path]) -> Mapping[Path, int]:
         """The contexts of those that are known, or can be read in a moment."""
         try:
-            return await threads.run(
-                self.known, files, READING, limiter=self._thread, patience=PATIENCE
-            )
+            return await self._lane.run(self.known, files, READING, patience=PATIENCE)
         except OSError:
             read = {file: self._read[file][1] for file in files if file in self._read}
             return {file: context for file, context in read.items() if context}

@@ -19,6 +19,8 @@ from typing import BinaryIO, Final
 
 from attrs import evolve, field, frozen
 
+from llamasup.files import open_regular
+
 MAX_PAIRS: Final = 1 << 12
 MAX_TENSORS: Final = 1 << 16
 MAX_STRINGS: Final = 1 << 22
@@ -131,7 +133,7 @@ class Header:
 
 def header_of(path: Path) -> Header:
     """The header of a file. Raises BadModelFile, or OSError where it cannot be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return read_header(file)
 
 

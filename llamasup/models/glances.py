@@ -6,7 +6,7 @@ In between nothing is remembered: who loads a model wants to know what there is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -33,5 +33,16 @@ def seen(what: Hashable, look: Callable[[], Seen]) -> Seen:
         return look()
     if what not in known:
         known[what] = look()
+    found: Seen = known[what]
+    return found
+
+
+async def seen_slowly(what: Hashable, look: Callable[[], Awaitable[Seen]]) -> Seen:
+    """The same of what takes a while. Cancelled, it was not looked at."""
+    known = _glance.get()
+    if known is None:
+        return await look()
+    if what not in known:
+        known[what] = await look()
     found: Seen = known[what]
     return found

@@ -6,13 +6,19 @@ import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
 from llamasup import threads
 from llamasup.models.discover import parts_of
 from llamasup.models.gguf import BadModelFile, BrokenModelFile, Header, header_of, joined
-from llamasup.models.glances import seen
+from llamasup.models.glances import seen_slowly
+
+PATIENCE: Final = 5.0
+"""Seconds for a disk: one that sleeps wakes up in less, one that hangs does not answer in more."""
+
+_MOST_THREADS: Final = 4
 
 
 @frozen
@@ -33,16 +39,30 @@ class Headers:
     def __init__(self) -> None:
         self._known: dict[Path, tuple[object, Reading]] = {}
 
+        self._lane = threads.Lane(_MOST_THREADS)
+
     async def of(self, path: Path) -> Reading:
-        """What is in the model that begins with this file. Cancelled, it was not asked."""
-        now = seen((stamp, path), lambda: stamp(parts_of(path)))
+        """What is in the model that begins with this file; what was, where its disk is silent.
+
+        Cancelled, it was not asked.
+        """
+        return await seen_slowly((Headers, path), lambda: self._of(path))
+
+    async def _of(self, path: Path) -> Reading:
+        try:
+            return await self._lane.run(self._look, path, patience=PATIENCE)
+        except TimeoutError as error:
+            _, known = self._known.get(path, (None, None))
+            return known or Reading(defect=f"{path}: {error.strerror}")
+        except OSError as error:
+            # Not remembered: it may be the disk, or a want of descriptors.
+            return Reading(defect=f"{error.filename or path}: {error.strerror}")
+
+    def _look(self, path: Path) -> Reading:
+        now = stamp(parts_of(path))
         then, reading = self._known.get(path, (None, None))
         if reading is None or then != now:
-            try:
-                reading = await threads.run(_read, path)
-            except OSError as error:
-                # Not remembered: it may be the disk, or a want of descriptors.
-                return Reading(defect=f"{error.filename}: {error.strerror}")
+            reading = _read(path)
             self._known[path] = now, reading
         return reading
 

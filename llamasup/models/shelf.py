@@ -6,7 +6,6 @@ aliases are taken before any file gets one.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -50,18 +49,6 @@ class Look:
 Identity = tuple[int, int]
 
 
-@frozen
-class _Disk:
-    """One thread's view of one place. If it hangs there, no other one follows it."""
-
-    thread: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1))
-
-    @property
-    def hangs(self) -> bool:
-        """Whoever waited for it has left it behind, and it is still there."""
-        return not self.thread.available_tokens
-
-
 class Shelf:
     """The models of a configuration and of its folders."""
 
@@ -73,13 +60,13 @@ class Shelf:
         """The files of the configured models, as they were seen last."""
 
         self._offered_before: Mapping[str, ModelSettings] = {}
-        self._disks: dict[object, _Disk] = defaultdict(_Disk)
+        self._disks: dict[object, threads.Lane] = defaultdict(threads.Lane)
         """One for each folder, and one for the files of the configured models."""
 
     def of(self, config: Config) -> Shelf:
         """Another configuration's, which remembers what was found in the folders of both."""
         shelf = Shelf(config)
-        shelf._found = dict(self._found)
+        shelf._found = self._found
         shelf._disks = self._disks
         return shelf
 
@@ -122,11 +109,8 @@ class Shelf:
         def look() -> None:
             self._found[folder] = scan(folder)  # known also where nobody waits for it any more
 
-        disk = self._disks[folder]
         try:
-            if disk.hangs:
-                raise TimeoutError(errno.ETIMEDOUT, "it has not answered yet")
-            await threads.run(look, limiter=disk.thread, patience=PATIENCE)
+            await self._disks[folder].run(look, patience=PATIENCE)
         except OSError as error:
             # A disk that fails for a moment, or is asked over a network, takes no model away.
             unreadable[folder] = error.strerror or str(error)
@@ -135,13 +119,10 @@ class Shelf:
 
     async def _look_at_own(self) -> None:
         """Files are known by more names than one, and their disks may hang likewise."""
-        disk = self._disks[Shelf]
-        if self._configured and self._discover.folders and not disk.hangs:
+        if self._configured and self._discover.folders:
             paths = [settings.path for settings in self._configured.values()]
             with suppress(OSError):
-                self._own = await threads.run(
-                    _identities, paths, limiter=disk.thread, patience=PATIENCE
-                )
+                self._own = await self._disks[Shelf].run(_identities, paths, patience=PATIENCE)
 
     def _offered(self, discovered: Mapping[str, Discovered]) -> Mapping[str, ModelSettings]:
         """Those whose file no configured model has, whatever it is called there."""

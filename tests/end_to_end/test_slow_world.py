@@ -5,18 +5,22 @@ Each is a process of its own, for what hangs here would hold up the tests.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
+import trio
 
 from llamasup.config.addresses import UnixAddress
-from tests.harness import LLAMASUP, REPOSITORY, Client, eventually, request
+from tests.conftest import EMPTY_MODEL
+from tests.harness import FAKE, LLAMASUP, PATIENCE, REPOSITORY, Client, eventually, request
 
 Fake = Callable[..., Mapping[str, object]]
 SOON = 8.0
@@ -136,3 +140,82 @@ async def test_no_word_of_a_client_looks_like_ours_in_the_log(folder: Path) -> N
     assert not [line for line in said.splitlines() if line.startswith("2026-01-01")]
     assert "sesame" not in said
     assert len(said) < 20_000
+
+
+@pytest.fixture
+def hung() -> Iterator[Path]:
+    """A folder on a file system that never answers: nobody serves this FUSE mount."""
+    with TemporaryDirectory(prefix="llamasup-test-") as folder, mounted(Path(folder)):
+        yield Path(folder)
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        pytest.skip(f"no FUSE here: {error.strerror}")
+    options = f"fd={fuse},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+    where = os.fsencode(folder)
+    try:
+        if libc.mount(b"llamasup-test", where, b"fuse", 0, options.encode()):
+            pytest.skip(f"no mount may be made here: {os.strerror(ctypes.get_errno())}")
+        yield
+    finally:
+        os.close(fuse)  # which ends the wait of all that hang there
+        libc.umount2(where, 2)
+
+
+def model(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.gguf"
+    path.write_bytes(EMPTY_MODEL)
+    return path
+
+
+async def test_fifos_among_the_models_and_a_hung_folder_hold_up_nothing(
+    folder: Path, hung: Path
+) -> None:
+    (folder / "models").mkdir()
+    os.mkfifo(folder / "models" / "fifo.gguf")
+    os.mkfifo(folder / "configured.gguf")
+    model(folder / "models", "good")
+    arguments = [
+        *("--models-dir", str(folder / "models"), "--models-dir", str(hung)),
+        *("--model", str(folder / "configured.gguf"), f"--set=engine.command={FAKE}"),
+        f"--model={hung}/far.gguf",
+    ]
+    async with serving(folder, *arguments) as subject:
+        with trio.fail_after(3 * SOON):
+            for path in ("/v1/models", "/v1/models", "/modelFits", "/health"):
+                assert await subject.ask("GET", path) == 200
+            chats = [
+                await subject.ask("POST", "/v1/chat/completions", {"model": name, "messages": []})
+                for name in ("good", "configured", "nobody")
+            ]
+        assert chats == [200, 503, 404]
+        assert psutil.Process(subject.process.pid).num_threads() < 16
+        subject.process.terminate()
+        assert await subject.ends() == 0
+
+
+def test_a_fifo_as_configuration_is_refused(folder: Path) -> None:
+    os.mkfifo(folder / "llamasup.toml")
+    done = subprocess.run(
+        [*LLAMASUP, "check", str(folder / "llamasup.toml")],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=False,
+    )
+    assert "this is no regular file; write the configuration into one" in done.stderr
+
+
+async def test_a_fifo_in_the_place_of_what_was_learned_holds_up_nothing(folder: Path) -> None:
+    (folder / "state").mkdir()
+    os.mkfifo(folder / "state" / "state.json")
+    async with serving(folder) as subject:
+        assert await subject.ask("GET", "/health") == 200
+        subject.process.terminate()
+        assert await subject.ends() == 0

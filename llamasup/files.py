@@ -1,0 +1,35 @@
+"""Files that others have put somewhere, opened without waiting: regular ones alone.
+
+To open a FIFO takes for ever, and to open a device may do something.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """The file, to be read; also `/dev/null`, which many name where they want nothing.
+
+    Raises OSError where it cannot be opened, or is no regular file. Its disk may hang all the same.
+    """
+    _check(path, os.stat(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check(path, os.fstat(descriptor))  # somebody may have put another one in its place
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
+    if not (stat.S_ISREG(found.st_mode) or is_null):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
