@@ -38,24 +38,37 @@ async def run(
 
 
 class Lane:
-    """Threads for one place that may hang, `most` at once.
+    """Threads for places that may hang, `most` at once; each is waited for once, until it answers.
 
-    Once one was left behind there, and as long as none comes back, nobody waits for it again.
+    A place is whatever hangs as one, such as a folder.
     """
 
     def __init__(self, most: int = 1) -> None:
         self._limiter = trio.CapacityLimiter(most)
-        self._left_behind = False
+        self._inside: set[object] = set()
+        self._given_up: set[object] = set()
 
     async def run(
-        self, function: Callable[..., Result], *arguments: object, patience: float
+        self,
+        function: Callable[..., Result],
+        *arguments: object,
+        patience: float,
+        place: object = None,
     ) -> Result:
-        """See `run`; TimeoutError at once where all threads hang."""
-        if self._left_behind and not self._limiter.available_tokens:
+        """See `run`; TimeoutError at once where the place has not answered the last one yet."""
+
+        def visit() -> Result:
+            self._inside.add(place)
+            try:
+                return function(*arguments)
+            finally:
+                self._inside.discard(place)
+
+        self._given_up &= self._inside
+        if place in self._given_up:
             raise TimeoutError(errno.ETIMEDOUT, "it has not answered yet")
-        self._left_behind = False
         try:
-            return await run(function, *arguments, limiter=self._limiter, patience=patience)
+            return await run(visit, limiter=self._limiter, patience=patience)
         except TimeoutError:
-            self._left_behind = True
+            self._given_up.add(place)
             raise

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from llamasup import threads
 from llamasup.shortages import is_shortage
+from llamasup.threads import Lane
 from tests.harness import no_threads
 
 
@@ -60,3 +65,30 @@ async def test_other_mistakes_are_no_shortage() -> None:
 
     with pytest.raises(RuntimeError, match="something else"):
         await threads.run(fail)
+
+
+async def test_a_place_that_hangs_is_waited_for_once_until_it_answers(
+    hung: threading.Event,
+) -> None:
+    lane = Lane(2)
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        await lane.run(hung.wait, patience=0.01, place="far")
+    with pytest.raises(TimeoutError, match="it has not answered yet"):
+        await lane.run(hung.wait, patience=math.inf, place="far")
+    assert await lane.run(int, "7", patience=5, place="near") == 7
+    hung.set()
+    with trio.fail_after(5):
+        while True:
+            with suppress(TimeoutError):
+                assert await lane.run(int, "7", patience=5, place="far") == 7
+                break
+            await trio.sleep(0.01)
+
+
+async def test_who_only_waits_in_line_is_not_taken_for_hanging(hung: threading.Event) -> None:
+    lane = Lane(1)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(partial(lane.run, hung.wait, patience=5, place="x"))
+        await wait_all_tasks_blocked()
+        hung.set()

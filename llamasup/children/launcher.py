@@ -146,7 +146,9 @@ class Launcher:
     async def _size(self, path: Path) -> int:
         """Of a model's file; as it was, if its disk does not say, and 0 of what is not there."""
         try:
-            found = await self._at_models.run(os.stat, path, patience=_DISK_PATIENCE)
+            found = await self._at_models.run(
+                os.stat, path, patience=_DISK_PATIENCE, place=path.parent
+            )
         except (TimeoutError, BlockingIOError):
             return self._sizes.get(path, 0)
         except OSError:

@@ -38,7 +38,6 @@ class Headers:
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[object, Reading]] = {}
-
         self._lane = threads.Lane(_MOST_THREADS)
 
     async def of(self, path: Path) -> Reading:
@@ -50,7 +49,7 @@ class Headers:
 
     async def _of(self, path: Path) -> Reading:
         try:
-            return await self._lane.run(self._look, path, patience=PATIENCE)
+            return await self._lane.run(self._look, path, patience=PATIENCE, place=path.parent)
         except TimeoutError as error:
             _, known = self._known.get(path, (None, None))
             return known or Reading(defect=f"{path}: {error.strerror}")
