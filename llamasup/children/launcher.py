@@ -31,7 +31,7 @@ from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import Listing
 from llamasup.memory.room import Amounts
 from llamasup.models.discover import parts_of
-from llamasup.models.glances import seen_slowly
+from llamasup.models.glances import seen
 from llamasup.models.headers import stamp
 from llamasup.models.purpose import Purpose
 from llamasup.shortages import is_shortage
@@ -82,7 +82,7 @@ class Launcher:
     async def engine(self) -> Engine:
         """The engine as it is now. Raises EngineUnusable in its own words."""
         async with self._asking:
-            program, identity = await seen_slowly(self, self._program)
+            program, identity = await seen(self, self._program)
             if self._known is None or self._known[0] != identity:
                 engine = await ask(program, self._environment(program))
                 log.info("engine: %s (%s)", program, engine.version)
@@ -170,7 +170,7 @@ class Launcher:
         """Everything that what is learned of a model depends on. Raises EngineUnusable."""
         engine = await self.engine()
         path = settings.path
-        size = await seen_slowly((Launcher, path), lambda: self._size(path))
+        size = await seen((Launcher, path), lambda: self._size(path))
         depends_on = [
             str(settings.path),
             size,

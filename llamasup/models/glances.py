@@ -26,19 +26,8 @@ def one_glance() -> Iterator[None]:
         _glance.reset(token)
 
 
-def seen(what: Hashable, look: Callable[[], Seen]) -> Seen:
+async def seen(what: Hashable, look: Callable[[], Awaitable[Seen]]) -> Seen:
     """What `look` says of it, now or before in the same glance. Raises what it raises."""
-    known = _glance.get()
-    if known is None:
-        return look()
-    if what not in known:
-        known[what] = look()
-    found: Seen = known[what]
-    return found
-
-
-async def seen_slowly(what: Hashable, look: Callable[[], Awaitable[Seen]]) -> Seen:
-    """The same of what takes a while. Cancelled, it was not looked at."""
     known = _glance.get()
     if known is None:
         return await look()

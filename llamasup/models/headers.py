@@ -13,7 +13,7 @@ from attrs import frozen
 from llamasup import threads
 from llamasup.models.discover import parts_of
 from llamasup.models.gguf import BadModelFile, BrokenModelFile, Header, header_of, joined
-from llamasup.models.glances import seen_slowly
+from llamasup.models.glances import seen
 
 PATIENCE: Final = 5.0
 """Seconds for a disk: one that sleeps wakes up in less, one that hangs does not answer in more."""
@@ -45,7 +45,7 @@ class Headers:
 
         Cancelled, it was not asked.
         """
-        return await seen_slowly((Headers, path), lambda: self._of(path))
+        return await seen((Headers, path), lambda: self._of(path))
 
     async def _of(self, path: Path) -> Reading:
         try:

@@ -12,29 +12,29 @@ class Watched:
     def __init__(self) -> None:
         self.looks = 0
 
-    def look(self) -> int:
+    async def look(self) -> int:
         self.looks += 1
         return self.looks
 
 
-def test_within_a_glance_nothing_is_looked_at_twice() -> None:
+async def test_within_a_glance_nothing_is_looked_at_twice() -> None:
     one, other = Watched(), Watched()
     with one_glance():
-        assert [seen("one", one.look), seen("one", one.look)] == [1, 1]
-        assert [seen("other", other.look), seen("one", one.look)] == [1, 1]
-    assert [seen("one", one.look), seen("one", one.look)] == [2, 3]
+        assert [await seen("one", one.look), await seen("one", one.look)] == [1, 1]
+        assert [await seen("other", other.look), await seen("one", one.look)] == [1, 1]
+    assert [await seen("one", one.look), await seen("one", one.look)] == [2, 3]
     with one_glance():
-        assert seen("one", one.look) == 4
+        assert await seen("one", one.look) == 4
 
 
-def test_a_look_that_fails_is_not_remembered() -> None:
-    def fail() -> int:
+async def test_a_look_that_fails_is_not_remembered() -> None:
+    async def fail() -> int:
         raise OSError("the disk")
 
     with one_glance():
         with pytest.raises(OSError, match="the disk"):
-            seen("one", fail)
-        assert seen("one", lambda: 1) == 1
+            await seen("one", fail)
+        assert await seen("one", Watched().look) == 1
 
 
 async def test_a_glance_of_one_task_is_none_of_another() -> None:
@@ -42,13 +42,13 @@ async def test_a_glance_of_one_task_is_none_of_another() -> None:
 
     async def looks() -> None:
         await trio.lowlevel.checkpoint()
-        seen("one", watched.look)
+        await seen("one", watched.look)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(looks)
         with one_glance():
-            seen("one", watched.look)
+            await seen("one", watched.look)
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-            seen("one", watched.look)
+            await seen("one", watched.look)
     assert watched.looks == 2
