@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import pytest
+import trio
 from attrs import frozen
 
 from tests.harness import Client, Journal, chat, counted, eventually, request, running
@@ -299,3 +300,47 @@ async def test_a_real_engines_answer_follows_its_comments(counting: dict[str, ob
         assert reply.text() == counted(50)
         assert reply.events()[-1] == "[DONE]"
         assert reply.complete
+
+
+# --- beside a flood ---
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_neither_invented_keys_nor_urgency_nor_a_full_queue_keep_others_waiting(
+    faking: Fake, full: bool
+) -> None:
+    flood, served = 100, list[str]()
+    settings = {"pool.max_queue": flood - 1 if full else 256}
+    async with (
+        running({**faking("--fake-token-delay", "0.01"), **settings}) as llamasup,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def asks(place: str, **headers: str) -> None:
+            stream = await trio.open_tcp_stream(
+                llamasup.address.host, llamasup.address.port, local_address=place
+            )
+            async with stream:
+                await stream.send_all(request("POST", CHAT, chat(2), headers))
+                answer = b""
+                async for data in stream:
+                    answer += data
+                    if b"[DONE]" in answer or b"queue_full" in answer:
+                        break
+            served.append(place if b"[DONE]" in answer else "refused")
+
+        for number in range(flood):
+            headers = {"Authorization": f"Bearer {number}", "Priority": "u=0"}
+            nursery.start_soon(lambda headers=headers: asks("127.0.0.2", **headers))
+
+        async def are_waiting() -> bool:
+            return (await llamasup.model_status("fake"))["waiting"] > flood / 2
+
+        await eventually(are_waiting)
+        before = len(served)
+        await asks("127.0.0.1")
+        between = served[before:-1]
+        assert served[-1] == "127.0.0.1"
+        # One is being answered, one is urgent, and somebody may just have come to its end.
+        assert between.count("127.0.0.2") <= 5
+        nursery.cancel_scope.cancel()
