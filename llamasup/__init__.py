@@ -60,18 +60,23 @@ read no clock and open no file. They say what to do; the async rooms do it, and 
 Who owns whom
 -------------
     serve
-    ├─ signals
+    ├─ signals *
     ├─ children's nursery (outer: outlives the front)
-    │   ├─ control: Hypercorn on a private Unix socket, restarted if it falls
-    │   ├─ the residency's clock: turns that end, models that idle
+    │   ├─ control: Hypercorn on a private Unix socket (again)
+    │   ├─ the residency's clock: turns that end, models that idle (again)
+    │   ├─ looks at the engine and at the shelf; who tells systemd (again)
     │   ├─ usher, one task per model that somebody waits for, until its child goes
     │   └─ keeper, one task per resident model; and one more for each that is preloaded or seen off
     │       └─ incarnation nursery: the process · a pump for each output · the wait for
-    │          readiness, then the watchdog · the retirement
+    │          readiness, then the watchdog (again) · the retirement
     └─ front nursery (inner: drained first)
-        ├─ the follower of the configuration, until llamasup is told to stop
-        ├─ the lookout for clients that leave, and the comforter of those that wait
+        ├─ the follower of the configuration, until llamasup is told to stop (again)
+        ├─ the lookout for clients that leave, the comforter of those that wait, the doors (again)
         └─ a conversation, one task per connection
+
+A task that falls (`tending`) falls alone: its client or its model is told, and can ask again. Who
+is needed by all begins again, ever more seldom. Only where the signals are heard (*) a fall ends
+llamasup, for nobody could stop it any more; and what fell with a child ends that child.
 
 No task has an owner that is not named here. A client that leaves cancels its conversation; that
 closes the child's socket, and that is the cancellation: nothing else has to be told.
