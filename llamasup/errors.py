@@ -117,10 +117,6 @@ class TooManyTries(ClientError):
     status = 429
     code = "too_many_tries"
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("too many wrong keys were tried from there; wait, and try again")
-        self.retry_after = retry_after
-
 
 class Forbidden(ClientError):
     """Not for this client, or not in this way."""

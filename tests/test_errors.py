@@ -12,6 +12,7 @@ from llamasup.errors import (
     BodyTooLarge,
     ChildLost,
     ClientError,
+    ControlTimeout,
     EngineFailed,
     EngineUnusable,
     ExpectationFailed,
@@ -39,6 +40,7 @@ from llamasup.errors import (
     SlotsExhausted,
     TaskFell,
     TooLargeForEngine,
+    TooManyTries,
     Unauthorized,
 )
 
@@ -74,6 +76,8 @@ KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
     RouteNotFound: (404, THE_CLIENTS, "not_found"),
     ShuttingDown: (503, OURS, "shutting_down"),
     SlotsExhausted: (503, OURS, "slots_exhausted"),
+    ControlTimeout: (504, OURS, "control_timeout"),
+    TooManyTries: (429, THE_CLIENTS, "too_many_tries"),
     TooLargeForEngine: (413, THE_CLIENTS, "body_too_large"),
     Unauthorized: (401, THE_CLIENTS, "unauthorized"),
 }

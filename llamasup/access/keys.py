@@ -53,7 +53,9 @@ class Tries:
         while wrong and wrong[0] <= now - WITHIN:
             wrong.popleft()
         if len(wrong) >= MOST_TRIES:
-            raise TooManyTries(wrong[0] + WITHIN - now)
+            error = TooManyTries("too many wrong keys were tried from there; wait, and try again")
+            error.retry_after = wrong[0] + WITHIN - now
+            raise error
         if is_operator(headers, admin_key):
             self._wrong.pop(client, None)
             return
