@@ -29,10 +29,15 @@ class Edges:
 
         self._part = bytearray()
 
+    @property
+    def nothing_held(self) -> bool:
+        """All that came was passed on, and ended with an event."""
+        return not self._part and not self.within
+
     def feed(self, content: bytes) -> bytes:
         """What of the stream can be passed on, now that `content` has come."""
         part = self._part
-        if not part and not self.within and content.endswith(b"\n\n"):
+        if self.nothing_held and content.endswith(b"\n\n"):
             return content
         since = max(0, len(part) - _LONGEST_EDGE + 1)
         part += content

@@ -112,6 +112,16 @@ class Chunked:
             self.edge = at
         return at
 
+    def is_next(self, data: bytes) -> bool:
+        """Is this exactly the next chunk, and whole? Then nothing changes by feeding it."""
+        if self._left or self._line or self._in_trailer:
+            return False
+        match = _SIZE_LINE.match(data)
+        if not match or not data.endswith(b"\r\n"):
+            return False
+        size = int(match[1], 16)
+        return size > 0 and len(data) == match.end() + size + 2
+
     def _take_size(self, data: bytes, at: int) -> int:
         match = None if self._line else _SIZE_LINE.match(data, at)
         if match:

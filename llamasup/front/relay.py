@@ -269,6 +269,11 @@ class _Answer:
         self._payload.clear()
         return content
 
+    def passed(self, data: bytes) -> bytes:
+        """What is sent to the client, now that `data` has come. Raises FramingError."""
+        content = self.heeded(self.content(data))
+        return self.framed(content) if content or self.body.done else b""
+
     def heeded(self, content: bytes) -> bytes:
         """`content`, after a look at what it says about its engine."""
         return content
@@ -295,6 +300,7 @@ class _Stream(_Answer):
             self.framing_line = None
         else:
             self._send_in_chunks()
+        self._chunks = self.body if self._in_chunks and isinstance(self.body, Chunked) else None
 
     @property
     def seen(self) -> Seen:
@@ -307,6 +313,19 @@ class _Stream(_Answer):
             self._upstream.progressed()
         events = self._edges.feed(content)
         return events + self._edges.rest() if self.body.done else events
+
+    def passed(self, data: bytes) -> bytes:
+        # llama-server writes each event as one chunk: most need nothing but a look.
+        if (
+            data.endswith(b"\n\n\r\n")
+            and self._chunks
+            and self._chunks.is_next(data)
+            and self._edges.nothing_held
+        ):
+            if b"data:" in data:
+                self._upstream.progressed()
+            return self.heeded(data)
+        return super().passed(data)
 
     def heeded(self, content: bytes) -> bytes:
         if b"error" in content and not self._edges.within:
@@ -394,8 +413,7 @@ async def _pass_body(
             data = await sockets.receive(sock)
             if not data:
                 break
-            content = answer.heeded(answer.content(data))
-            part = answer.framed(content) if content or body.done else b""
+            part = answer.passed(data)
             if part and (rest := connection.send_now(part)):
                 with upstream.held_up():
                     await connection.send_slowly(rest)

@@ -150,3 +150,28 @@ def test_a_body_until_close_takes_everything_and_never_ends_by_itself() -> None:
     body = UntilClose()
     assert body.feed(b"x" * 100) == 100
     assert not body.done
+
+
+@pytest.mark.parametrize(
+    ("before", "data", "expected"),
+    [
+        (b"", b"3\r\nabc\r\n", True),
+        (b"1\r\na\r\n", b"3\r\nabc\r\n", True),
+        (b"", b"3\r\nabc\r\n1\r\na\r\n", False),
+        (b"", b"3\r\nabcd\r\n", False),
+        (b"", b"3\r\nab\r\n", False),
+        (b"", b"3\r\nabc\n\r", False),
+        (b"", b"3;a\r\nabc\r\n", False),
+        (b"", b"0\r\n\r\n", False),
+        (b"9\r\nab", b"3\r\nabc\r\n", False),
+        (b"0", b"3\r\nabc\r\n", False),
+        (b"0\r\n", b"3\r\nabc\r\n", False),
+        (b"", b"", False),
+    ],
+)
+def test_the_next_chunk_is_known_where_it_comes_alone_and_whole(
+    before: bytes, data: bytes, expected: bool
+) -> None:
+    body = Chunked()
+    body.feed(before)
+    assert body.is_next(data) is expected
