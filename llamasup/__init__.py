@@ -90,11 +90,13 @@ The way of a request
    taken the request waits here, never inside llama-server. Meanwhile `front.comfort` may send
    comments to a client that asked for a stream (`server.keepalive_after`).
 4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
-   read whole. If the child dies before the client has seen a byte, or says that memory ran out,
-   the request is sent again to the next incarnation (`recovery.max_replays` times).
-5. From then on bytes go from socket to socket as they come, and `front.framing` only counts, so
-   that an end is known to be an end. A stream that is cut ends with an error event in the form of
-   its API, and properly; any other answer ends with a broken connection.
+   read whole, a stream up to its first word (`front.events`); what only passes the time till then
+   reaches the client. If the child dies before that word, or says that memory ran out, the request
+   is sent again to the next incarnation (`recovery.max_replays` times).
+5. From then on the content goes from socket to socket as it comes, in chunks of ours or as it was
+   framed, so that an end is known to be an end. A stream that is cut ends with an error event in
+   the form of its API, and properly; any other answer ends with a broken connection. So does what
+   a drain does not wait for; who has seen nothing by then gets a 503.
 
 Control is one more upstream of the same relay: one port, one code path.
 
@@ -176,9 +178,9 @@ Decisions, and why
 - **No PR_SET_PDEATHSIG:** trio forks in a worker thread that ends when it is idle, and the signal
   is bound to that thread. A child that a kill -9 leaves behind ends with its stdin, or is swept by
   the next start (`children.orphans`).
-- **Held back: a part of an event.** A stream is passed on in whole chunks, for an error event can
-  only follow a whole event. llama-server writes each event as one chunk, so nothing waits.
-- **Replays are for requests of which the client has seen nothing.** To go on in the middle of an
+- **Held back: a part of an event,** up to 64 KiB, for an error event can only follow a whole one.
+  llama-server writes each event as one chunk, so nothing waits.
+- **Replays are for requests of which the client has seen no word.** To go on in the middle of an
   answer would need the engine to continue its own words, which not every API and model can.
 - **A shortage is no verdict** (`shortages`). Who cannot be started or asked for want of
   descriptors, processes or ports is neither unusable nor dead, and nothing is given up for it.
