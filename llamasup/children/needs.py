@@ -255,9 +255,13 @@ class Needs:
         formula_is_blind = reckoned.source is Source.FILE_SIZE or memory_args.concern_memory(
             self._args(settings)
         )
+
+        def may_be_short(device: str, size: int) -> bool:
+            there_is = limit(free, device)  # nobody knows: then it matters whatever it is
+            return size > (size if there_is is None else there_is) * _MATTERS
+
         return formula_is_blind or any(
-            there_is is not None and size > there_is * _MATTERS
-            for size, there_is in ((s, limit(free, d)) for d, s in reckoned.amounts.items())
+            may_be_short(device, size) for device, size in reckoned.amounts.items()
         )
 
     def _args(self, settings: ModelSettings) -> Sequence[str]:

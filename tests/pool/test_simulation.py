@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from math import ceil
 from time import thread_time
 
 from attrs import define, field, frozen
@@ -395,7 +396,7 @@ class Pool:
             assert len(child.running) <= child.model.slots
         for device, budget in self.budgets.items():
             there = [child.model for child in self.children.values()]
-            assert sum(int(m.need[device] * m.least) for m in there) <= budget
+            assert sum(ceil(m.need[device] * m.least) for m in there) <= budget
             assert held[device] <= budget or any(m.least < 1 for m in there), held
         assert not self.max_loaded or held[MODELS] <= self.max_loaded
         names = list(self.children)
@@ -431,7 +432,7 @@ class Pool:
 
     def _claim(self, model: Model, since: float) -> Claim:
         defect = "its file is broken" if model.fails == 1.0 else ""
-        least = {device: int(need * model.least) for device, need in model.need.items()}
+        least = {device: ceil(need * model.least) for device, need in model.need.items()}
         return Claim(model.name, model.need, since, defect, least=least)
 
     def _admits(self, name: str) -> bool:
