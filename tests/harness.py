@@ -495,6 +495,12 @@ class Holdups(trio.abc.Instrument):
         """The longest step, in seconds of CPU, of tasks with these words in their names."""
         return max((took for name, took in self._steps.items() if task in name), default=0.0)
 
+    def taken(self) -> tuple[float, str]:
+        """The longest step of all and its task, since they were taken last."""
+        steps, self._steps = self._steps, {}
+        name = max(steps, key=steps.__getitem__, default="")
+        return steps.get(name, 0.0), name
+
 
 @contextmanager
 def loop_holdups() -> Iterator[Holdups]:

@@ -81,10 +81,10 @@ class Way:
 @contextlib.contextmanager
 def reference_engine(folder: Path) -> Iterator[tuple[Way, Path]]:
     """The canned engine by itself: the direct way over TCP, and the socket that nginx uses."""
-    address, path = _free_address(), folder / "engine.sock"
+    address, path = free_address(), folder / "engine.sock"
     hosts = ["--host", str(path), "--host", address[0], "--port", str(address[1])]
     with _running("engine", [*CANNED_ENGINE.split(), *hosts], folder) as process:
-        _wait_to_connect(address, process)
+        wait_to_connect(address, process)
         yield Way("direct", address, engine_pids=(process.pid,)), path
 
 
@@ -93,7 +93,7 @@ def nginx(folder: Path, engine: Path, engine_pids: tuple[int, ...]) -> Iterator[
     """nginx with one worker and its usual kept-alive connections to the engine's Unix socket."""
     if not (program := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")):
         raise Unavailable("nginx is not installed: apt-get install nginx-light")
-    address = host, port = _free_address()
+    address = host, port = free_address()
     # As root, nginx would make its worker nobody, who may not enter our folder.
     user = "" if os.geteuid() else f"user {pwd.getpwuid(0).pw_name} root;"
     (folder / "nginx.conf").write_text(
@@ -104,7 +104,7 @@ def nginx(folder: Path, engine: Path, engine_pids: tuple[int, ...]) -> Iterator[
     command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
     spawning = time.monotonic()
     with _running("nginx", [*command, "-e", "stderr"], folder) as process:
-        seconds = _wait_to_connect(address, process) - spawning
+        seconds = wait_to_connect(address, process) - spawning
         workers = (child.pid for child in psutil.Process(process.pid).children())
         yield Way("nginx", address, (process.pid, *workers), engine_pids, seconds)
 
@@ -124,7 +124,7 @@ class Llamasup:
 
     @contextlib.contextmanager
     def serving(self, folder: Path) -> Iterator[Way]:
-        address = host, port = _free_address()
+        address = host, port = free_address()
         config = folder / "llamasup.toml"
         whole = LLAMASUP_CONFIG.format(
             host=host, port=port, engine=self.engine, max_loaded=self.max_loaded, folder=folder
@@ -135,7 +135,7 @@ class Llamasup:
         config.write_text(whole)
         spawning = time.monotonic()
         with _running("llamasup", [*self.command, "serve", str(config)], folder) as process:
-            seconds = _wait_to_connect(address, process) - spawning
+            seconds = wait_to_connect(address, process) - spawning
             yield Way("llamasup", address, (process.pid,), seconds_to_listen=seconds)
 
 
@@ -169,7 +169,7 @@ def _running(name: str, command: Sequence[str], folder: Path) -> Iterator[subpro
         stop(process)
 
 
-def _wait_to_connect(address: Address, process: subprocess.Popen[bytes]) -> float:
+def wait_to_connect(address: Address, process: subprocess.Popen[bytes]) -> float:
     """The moment at which a first connection succeeds."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
@@ -182,7 +182,7 @@ def _wait_to_connect(address: Address, process: subprocess.Popen[bytes]) -> floa
     raise Unavailable("it does not listen")
 
 
-def _free_address() -> tuple[str, int]:
+def free_address() -> tuple[str, int]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         host, port = sock.getsockname()
