@@ -14,7 +14,6 @@ from typing import Final, NoReturn, Protocol
 from urllib.parse import unquote_plus
 
 import msgspec
-from attrs import frozen
 
 from llamasup.errors import ClientError
 
@@ -22,8 +21,7 @@ LONGEST_NAME: Final = 1024
 """Bytes of a model's name, in UTF-8."""
 
 
-@frozen
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True):
     """What of a request's body concerns us."""
 
     model: str | None = None
@@ -64,6 +62,7 @@ def model_in_query(query: bytes) -> str | None:
     return _checked(unquote_plus(found[1].decode("latin-1"), encoding="utf-8"))
 
 
+_SURELY_SHORT = LONGEST_NAME // 4
 _MODEL_IN_QUERY = re.compile(rb"(?:^|&)model=([^&]+)")
 
 
@@ -72,7 +71,7 @@ def _is_form(content_type: bytes) -> bool:
 
 
 def _checked(name: str) -> str:
-    if len(name.encode(errors="replace")) > LONGEST_NAME:
+    if len(name) > _SURELY_SHORT and len(name.encode(errors="replace")) > LONGEST_NAME:
         _refuse_long_name()
     return name
 
@@ -93,8 +92,11 @@ class _Raw(msgspec.Struct):
     stream: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_decode_object: Callable[[memoryview], _Raw] = msgspec.json.Decoder(_Raw).decode
-_decode_anything: Callable[[memoryview], msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_object: Callable[[bytes | bytearray | memoryview], _Raw] = msgspec.json.Decoder(_Raw).decode
+_decode_anything: Callable[[bytes | bytearray | memoryview], msgspec.Raw] = msgspec.json.Decoder(
+    msgspec.Raw
+).decode
+_decode_string: Callable[[bytes], str] = msgspec.json.Decoder(str).decode
 
 _OPENING = re.compile(rb"(\xef\xbb\xbf)?+[ \t\r\n]*+(.?)", re.DOTALL)
 """A byte order mark, which engines accept, and the first byte that is not blank."""
@@ -106,7 +108,7 @@ _LONGEST_RAW_NAME: Final = 6 * LONGEST_NAME + 2
 def _wishes_of_json(body: bytes | bytearray) -> Wishes:
     opening = _OPENING.match(body)
     assert opening is not None
-    document = memoryview(body)[len(opening[1] or b"") :]
+    document = memoryview(body)[opening.end(1) :] if opening[1] else body
     try:
         if opening[2] == b"{":
             raw = _decode_object(document)
@@ -138,7 +140,7 @@ def _name(raw: bytes) -> str | None:
 
 def _string(raw: bytes) -> str:
     try:
-        return msgspec.json.decode(raw, type=str)
+        return _decode_string(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _refuse(str(error))
 
