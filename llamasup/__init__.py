@@ -46,7 +46,7 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
                 what models need, and the marks that survive a kill -9
     pool/       who may be resident, who waits, leases; the roster of the models there are now;
                 what fits
-    front/      connections, requests, routes, claims, comfort, relay, replies
+    front/      connections, requests, bodies, routes, claims, comfort, relay, replies
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
     terminal    whether the one that we were started from is closed
