@@ -65,6 +65,8 @@ Who owns whom
     │   ├─ control: Hypercorn on a private Unix socket (again)
     │   ├─ the residency's clock: turns that end, models that idle (again)
     │   ├─ looks at the engine and at the shelf; who tells systemd (again)
+    │   ├─ who looks after the run folder (again)
+    │   ├─ the clocks of trials (`pool.dock`), while a suspect waits or is tried
     │   ├─ usher, one task per model that somebody waits for, until its child goes
     │   └─ keeper, one task per resident model; and one more for each that is preloaded or seen off
     │       └─ incarnation nursery: the process · a pump for each output · the wait for
@@ -138,8 +140,12 @@ starts) is given up until the model's file, its configuration or the engine chan
 `POST /api/restart?model=…`. A request waits for a start within `recovery.patience`, or gets a 503
 with `Retry-After`. Only preloaded models come back unasked.
 
-`children.watchdog` takes progress for life: tokens, the steps of a prefill, the slots' counters.
-`/health` stays green while slots are wedged, so it is believed only of an idle child.
+`children.watchdog` takes progress for life: tokens, the steps of a prefill, the slots' counters;
+and in the middle of a batch, when none can be seen, that it computes. `/health` stays green while
+slots are wedged, so it is believed only of an idle child.
+
+A request answers for itself (`children.suspects`): what was in flight at a death is tried again
+alone, and refused for a while if that ends the next child; such deaths are not the model's.
 
 The way of a new configuration
 ------------------------------
