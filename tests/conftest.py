@@ -28,9 +28,18 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+PODMAN = os.environ.get("LLAMASUP_TEST_PODMAN")
+collect_ignore = [] if PODMAN else ["containers"]
+
+
 def pytest_report_header() -> list[str]:
+    podman = (
+        f"containers: {PODMAN}"
+        if PODMAN
+        else ("NOT RUN: tests/containers, which take a podman that LLAMASUP_TEST_PODMAN names")
+    )
     curl = [] if shutil.which("curl") else ["NOT RUN: the greeting's own command, which needs curl"]
-    return [_engines(), *curl]
+    return [_engines(), podman, *curl]
 
 
 def _engines() -> str:

@@ -123,7 +123,7 @@ WITHOUT_TESTS = {
     "pool.work": "two words, and nothing that could be wrong with them",
 }
 TESTS_OF_THE_WHOLE = {
-    *("bench", "chaos", "end_to_end", "fakes", "fuzz"),
+    *("bench", "chaos", "containers", "end_to_end", "fakes", "fuzz"),
     *("front/test_hostile.py", "pool/test_simulation.py", "test_house.py"),
 }
 

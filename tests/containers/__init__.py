@@ -1,0 +1,1 @@
+"""The container of examples/, built and run by podman, where LLAMASUP_TEST_PODMAN names one."""
