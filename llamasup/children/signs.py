@@ -15,6 +15,9 @@ from attrs import define
 LEAST_EFFORT: Final = 0.02
 """Seconds of computing in a second. llama-server without work takes less than a thousandth."""
 
+_SOME_TICKS: Final = 0.05
+"""Seconds. The kernel counts in hundredths, and to be asked takes some, too."""
+
 LONGEST_BATCH: Final = 12
 """So many times the patience for a child that stands still: at the defaults 36 minutes, in which a
 batch of 2,048 tokens is read by whoever reads one in a second."""
@@ -51,7 +54,7 @@ class Signs:
         if self._effort is not None and seconds is not None:
             then, before = self._effort
             more = seconds - before  # less, if a process of its own is gone
-            if more < 0 or more >= LEAST_EFFORT * (now - then) > 0:
+            if more < 0 or more >= max(LEAST_EFFORT * (now - then), _SOME_TICKS):
                 self.worked = now
         self._effort = None if seconds is None else (now, seconds)
 
