@@ -74,6 +74,7 @@ Who owns whom
     └─ front nursery (inner: drained first)
         ├─ the follower of the configuration, until llamasup is told to stop (again)
         ├─ the lookout for clients that leave, the comforter of those that wait, the doors (again)
+        ├─ who tells clients that the drain is over
         └─ a conversation, one task per connection
 
 A task that falls (`tending`) falls alone: its client or its model is told, and can ask again. Who
