@@ -134,8 +134,8 @@ async def test_an_engine_that_dies_of_every_request_is_an_error_to_its_client(
 ) -> None:
     async with running(faking("--fake-die-at-byte", "-1")) as llamasup:
         reply = await llamasup.ask("POST", CHAT, chat(5))
-        assert reply.status == 502
-        assert reply.error["code"] == "engine_lost"
+        assert reply.status == 422
+        assert reply.error["code"] == "request_kills_engine"
 
 
 async def kill_engine(llamasup: Llamasup) -> None:

@@ -280,7 +280,7 @@ async def test_an_engine_that_dies_of_every_request_is_an_event_at_last(faking: 
         reply = await llamasup.ask("POST", CHAT, chat(5))
         assert reply.complete
         (event,) = parsed(reply.body)
-        assert json.loads(event.data)["error"]["code"] == "engine_lost"
+        assert json.loads(event.data)["error"]["code"] == "request_kills_engine"
 
 
 # --- a real engine ---
