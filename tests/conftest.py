@@ -39,7 +39,13 @@ def pytest_report_header() -> list[str]:
         else ("NOT RUN: tests/containers, which take a podman that LLAMASUP_TEST_PODMAN names")
     )
     curl = [] if shutil.which("curl") else ["NOT RUN: the greeting's own command, which needs curl"]
-    return [_engines(), podman, *curl]
+    return [_engines(), _devices(), podman, *curl]
+
+
+def _devices() -> str:
+    if folder := os.environ.get("LLAMASUP_TEST_LLAMA_DEVICES"):
+        return f"real devices: RPC servers and Vulkan on the processor, by the programs in {folder}"
+    return "NOT RUN: tests/devices, for LLAMASUP_TEST_LLAMA_DEVICES names no folder of programs"
 
 
 def _engines() -> str:

@@ -81,6 +81,7 @@ PURE = (
     "front.routes",
     "front.shares",
     "front.wishes",
+    "memory.cards",
     "memory.estimate",
     "memory.ladder",
     "memory.measured",

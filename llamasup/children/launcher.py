@@ -24,7 +24,7 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in
 from llamasup.engine.locate import Engine, Program, ask, locate
-from llamasup.engine.memory_args import FIT, RPC, cache_ram, word_after
+from llamasup.engine.memory_args import FIT, RPC, cache_ram, servers_of, word_after
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.hardware import Machine, ThisMachine, host
 from llamasup.memory.ladder import Rung
@@ -219,6 +219,7 @@ class Launcher:
             engine=f"{engine.version} {_identity(engine.program)}",
             command=(*engine.program.command, *remote, _LISTING),
             surroundings=tuple(sorted(surroundings.items())),
+            servers=servers_of(servers, surroundings),
         )
 
     def most_cache_ram(self, settings: ModelSettings) -> int:

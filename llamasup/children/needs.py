@@ -85,6 +85,9 @@ class Needed:
     """What it cannot do without, by the engine's word or the formula's: only if there is not so
     much, it is refused. Where there is less than the amounts, it is alone."""
 
+    servers: tuple[str, ...] = ()
+    """RPC servers that it must have for itself."""
+
     mapped: int = 0
     """So much of the least on the host could be read from the model's file again and again, if
     the operator allowed it."""
@@ -167,6 +170,7 @@ class Needs:
         async with self._asking:  # one after the other: who wants the same finds the answer
             known, now = self._answered(name), trio.current_time()
             silent = now < max(self._rests_until, self._unanswered.get(name, -math.inf))
+            silent |= not self.gauge.occupied.isdisjoint(await self._servers(settings))
             if known or silent:
                 return known
             try:
@@ -245,7 +249,17 @@ class Needs:
         least = {device: min(size, amounts[device]) for device, size in least.items()}
         if settings.overcommit and mapped:
             least[HOST], mapped = max(least[HOST] - mapped, 0), 0
-        return Needed(amounts, source, least=least, mapped=mapped)
+        servers = await self._servers(settings)
+        return Needed(amounts, source, least=least, servers=servers, mapped=mapped)
+
+    async def _servers(self, settings: ModelSettings) -> tuple[str, ...]:
+        listing = await self._launcher.listing(settings) if self._has_servers(settings) else None
+        return listing.servers if listing else ()
+
+    def _has_servers(self, settings: ModelSettings) -> bool:
+        environment = self._launcher.config.engine.env
+        named = memory_args.word_after(self._args(settings), memory_args.RPC)
+        return bool(memory_args.servers_of(named, environment))
 
     async def _name(self, settings: ModelSettings, rung: Rung) -> str:
         key = await self._launcher.key(settings)

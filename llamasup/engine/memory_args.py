@@ -27,6 +27,7 @@ _MAPPED: Final = {None, "auto", "mmap"}
 _UNLIMITED: Final = 1 << 60
 
 RPC: Final = ("--rpc",)
+_RPC_BY_ENVIRONMENT: Final = "LLAMA_ARG_RPC"
 DEVICES: Final = ("-dev", "--device")
 _DEVICES_BY_ENVIRONMENT: Final = "LLAMA_ARG_DEVICE"
 _NO_DEVICE: Final = "none"
@@ -106,3 +107,9 @@ def fix_the_split(args: Sequence[str]) -> bool:
 def fix_the_layers(args: Sequence[str]) -> bool:
     """Do they say how many layers go to the devices?"""
     return not set(_LAYERS).isdisjoint(args)
+
+
+def servers_of(named: str | None, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The RPC servers of a list of them, or else of the environment."""
+    names = (named or environment.get(_RPC_BY_ENVIRONMENT, "")).split(",")
+    return tuple(name.strip() for name in names if name.strip())

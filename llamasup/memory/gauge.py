@@ -4,6 +4,7 @@ The host's is read anew each time, which takes a fraction of a millisecond. Whic
 is the engine's word (`memory.listing`). How much is free on them their vendors' tools say, a few
 times a second at most; and the engine itself of devices that no such tool knows (Vulkan, SYCL,
 RPC), never for a larger part of the time than a fifth. Whoever is silent is taken at his last word.
+So is an RPC server while it serves a child of ours: it would not answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
+from collections.abc import Set
 
 import trio
 from attrs import define, field
@@ -22,8 +24,11 @@ from llamasup.memory.listing import Listing, is_remote, parse_list_devices, refi
 log = logging.getLogger(__name__)
 
 _OUT_OF_DATE = 0.2
+_SILENT = 10.0
 _PAUSE_PER_QUESTION = 4
 """Times as long as the last answer took, the engine has its peace."""
+
+_PATIENCE_AGAIN = 2.0
 
 _LASTS = 300.0
 """Seconds after which also those devices are asked for anew whose cards say what is free: a GPU
@@ -56,6 +61,9 @@ class Gauge:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.occupied: Set[str] = frozenset()
+        """RPC servers that children of ours are connected to."""
+
         self._answers: OrderedDict[Listing, _Answer] = OrderedDict()
         self._cards: list[Card] = []
         self._asked_cards_at = -math.inf
@@ -88,7 +96,7 @@ class Gauge:
 
     async def _bring_up_to_date(self, listing: Listing) -> None:
         answer = self._answers[listing]
-        if answer.is_due(trio.current_time()):
+        if answer.is_due(trio.current_time()) and self.occupied.isdisjoint(listing.servers):
             await self._ask(listing, answer)
         if answer.devices is None:
             return
@@ -101,14 +109,19 @@ class Gauge:
 
     async def _ask(self, listing: Listing, answer: _Answer) -> None:
         begun = trio.current_time()
-        said = await self.machine.run(*listing.command, environment=listing.environment)
+        said = ""
+        # Who has answered before waits for no server that is gone, or busy with others.
+        with trio.move_on_after(math.inf if answer.devices is None else _PATIENCE_AGAIN):
+            said = await self.machine.run(*listing.command, environment=listing.environment)
         answer.since = trio.current_time()
         took = answer.since - begun
         answer.rests_until = answer.since + max(_OUT_OF_DATE, _PAUSE_PER_QUESTION * took)
         devices = parse_list_devices(said)
         if devices is not None:
             answer.devices = devices
-        elif answer.devices is None:
+        else:
+            answer.rests_until += _SILENT
+        if answer.devices is None:
             log.warning("the engine does not say which devices it has")
 
     async def _known_cards(self) -> list[Card]:

@@ -238,7 +238,8 @@ class ThisMachine:
         question = command, environment and frozenset(environment.items())
         with trio.move_on_after(self._patience), suppress(OSError, programs.StillRunning):
             ended = await programs.run(command, environment)
-            self._said[question] = ended.stdout.decode(errors="replace")
+            # llama-server prints its list to one or the other, by its version.
+            self._said[question] = (ended.stdout + ended.stderr).decode(errors="replace")
         return self._said.get(question, "")
 
     async def read(self, *patterns: str) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ _MIB: Final = 1 << 20
 _HEADING: Final = "Available devices:"
 _BACKENDS: Final = {"CUDA": Kind.NVIDIA, "ROCm": Kind.AMD, "Metal": Kind.APPLE, "MTL": Kind.APPLE}
 _REMOTE: Final = "RPC"
+_ANOTHER: Final = " #"
 
 _SHOWN_BY_CARD: Final = 0.94
 """At least so much of a card's memory is shown to programs. A slice of a card (MIG) has less."""
@@ -43,6 +44,10 @@ class Listing:
     command: tuple[str, ...]
     surroundings: tuple[tuple[str, str], ...]
     """The environment."""
+
+    servers: tuple[str, ...] = ()
+    """RPC servers that the engine connects to. Each serves one engine at a time, and leaves all
+    others hanging."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,7 +74,7 @@ def parse_list_devices(text: str) -> list[Device] | None:
         place = ""
         if backend == _REMOTE:
             seen[label] += 1
-            place = label if seen[label] == 1 else f"{label} #{seen[label]}"
+            place = label if seen[label] == 1 else f"{label}{_ANOTHER}{seen[label]}"
         devices.append(
             Device(
                 f"{backend}{index}",
@@ -81,6 +86,11 @@ def parse_list_devices(text: str) -> list[Device] | None:
             )
         )
     return devices
+
+
+def server_of(budget: str) -> str:
+    """The RPC server behind a budget, if there is one."""
+    return budget.partition(_ANOTHER)[0]
 
 
 def is_remote(device: Device) -> bool:

@@ -20,6 +20,7 @@ from llamasup.errors import NoRoom, NotAdmitted
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.host import anonymous_memory
+from llamasup.memory.listing import server_of
 from llamasup.memory.room import Amounts, Room, limit, members, spread, with_unions
 from llamasup.pool.admission import (
     Claim,
@@ -214,6 +215,7 @@ class Residency:
         except BaseException:
             if request.place:
                 del self.places[model]
+                self._see_who_is_occupied()
             self._requests.pop(model, None)
             self.reconsider()
             raise
@@ -263,6 +265,7 @@ class Residency:
         finally:
             model = place.gate.keeper.model
             del self.places[model]
+            self._see_who_is_occupied()
             place.gone.set()
             place.gate.hold(False)
             self.reconsider()
@@ -355,10 +358,16 @@ class Residency:
     def _give_place(self, model: str) -> Place:
         request = self._requests.pop(model)
         needed, free = request.needed, self.room_beside_others(model).free
-        holds = spread(needed.amounts, free, self._budgets)
+        budgets = self._budgets
+        whole = {name: size for name, size in budgets.items() if server_of(name) in needed.servers}
+        holds = {**spread(needed.amounts, free, budgets), **whole}
         request.place = self.places[model] = Place(request.gate, needed, self, holds)
+        self._see_who_is_occupied()
         request.decided.set()
         return request.place
+
+    def _see_who_is_occupied(self) -> None:
+        self._gauge.occupied = {s for place in self.places.values() for s in place.needed.servers}
 
     def _evict(self, victims: Iterable[str], model: str) -> None:
         for victim in victims:
@@ -425,8 +434,15 @@ class Residency:
 
 
 def _claim(model: str, needed: Needed, since: float) -> Claim:
+    # One byte of a server is all of it: who holds it holds it whole.
+    servers = {name: max(needed.amounts.get(name, 0), 1) for name in needed.servers}
     return Claim(
-        model, needed.amounts, since, needed.defect, least=needed.least, mapped=needed.mapped
+        model,
+        {**needed.amounts, **servers},
+        since,
+        needed.defect,
+        least={**needed.least, **servers},
+        mapped=needed.mapped,
     )
 
 

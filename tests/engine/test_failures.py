@@ -124,6 +124,11 @@ def test_a_child_that_exits_with_1_says_why(log: str, kind: Kind, words: str) ->
             "insufficient memory (attempted to allocate 3906.25 MB)",
         ),
         (
+            "out_of_memory_rpc_kv",
+            Where.KV,
+            "failed to allocate buffer for kv cache",
+        ),
+        (
             "pypi_out_of_memory_kv",
             Where.KV,
             "failed to allocate buffer for kv cache: "

@@ -3,6 +3,7 @@ engine where nobody else knows."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -132,10 +133,41 @@ async def test_who_gives_no_answer_is_taken_at_his_last_word(
     gauge = Gauge(machine)
     assert await gauge.listed(LISTING) is None
     machine.lists = vulkan(3000)
-    await trio.sleep(1)
+    await trio.sleep(11)
     assert await gauge.listed(LISTING) != []
     machine.lists = words
-    await trio.sleep(1)
+    await trio.sleep(11)
+    _, gpu = await gauge.devices()
+    assert gpu.free == 3000 * MIB
+
+
+async def test_an_rpc_server_that_serves_a_child_of_ours_is_not_asked(
+    autojump_clock: MockClock,
+) -> None:
+    """It serves one at a time, and would leave us hanging."""
+    machine = Machine(says("RPC0: h:1 (8 MiB, 8 MiB"))
+    listing = evolve(LISTING, servers=("h:1",))
+    gauge = Gauge(machine)
+    gauge.occupied = {"h:1"}
+    assert await gauge.listed(listing) is None
+    gauge.occupied = {"h:2"}
+    assert await gauge.listed(listing) != []
+    gauge.occupied = {"h:1"}
+    await trio.sleep(9)
+    assert [d.budget for d in await gauge.devices()] == [HOST, "h:1"]
+    assert machine.asked == ["engine"]
+
+
+async def test_who_hangs_when_asked_again_is_not_waited_for_long(autojump_clock: MockClock) -> None:
+    machine = Machine(vulkan(3000))
+    gauge = Gauge(machine)
+    await gauge.listed(LISTING)
+    machine.takes = math.inf
+    began = trio.current_time()
+    for _ in range(60):
+        await trio.sleep(1)
+        await gauge.devices()
+    assert trio.current_time() - began < 60 + 10
     _, gpu = await gauge.devices()
     assert gpu.free == 3000 * MIB
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,6 +32,7 @@ class StubGauge:
     """Memory that is as the test says."""
 
     free: dict[str, int] = field(factory=lambda: {HOST: 10})
+    occupied: Set[str] = frozenset()
 
     async def devices(self) -> list[Device]:
         kinds = {HOST: Kind.HOST}
@@ -106,6 +107,7 @@ class House:
         self,
         model: str,
         needs: Mapping[str, int] = {HOST: 4},
+        servers: tuple[str, ...] = (),
         task_status: trio.TaskStatus[StubGate] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """A model's whole life: its place, its child, until that is told to go."""
@@ -113,7 +115,7 @@ class House:
         amounts = {device: amount * GIB for device, amount in needs.items()}
         await self.residency.room(cast(Keeper, gate.keeper))
         place = await self.residency.place(
-            cast(Keeper, gate.keeper), Needed(amounts, Source.HEADER)
+            cast(Keeper, gate.keeper), Needed(amounts, Source.HEADER, servers=servers)
         )
         async with place:
             place.occupy(cast(Child, gate.child))
@@ -435,4 +437,18 @@ async def test_a_measurement_alone_refuses_nobody() -> None:
         async with await there.residency.place(keeper, measured):
             assert there.residency.places.keys() == {"b"}
         assert idle.unloaded.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_rpc_server_serves_one_model_at_a_time(autojump_clock: MockClock) -> None:
+    """Whoever comes second would hang, however little memory both take."""
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gauge.free = {HOST: 10, "h:1": 10, "h:2": 10}
+        first = await nursery.start(there.lives, "a", {"h:1": 1}, ("h:1",))
+        assert there.gauge.occupied == {"h:1"}
+        await nursery.start(there.lives, "b", {"h:2": 1}, ("h:2",))
+        assert not first.unloaded.is_set()
+        await nursery.start(there.lives, "c", {"h:1+h:2": 2}, ("h:1", "h:2"))
+        assert there.residency.places.keys() == {"c"}
+        assert there.gauge.occupied == {"h:1", "h:2"}
         nursery.cancel_scope.cancel()
