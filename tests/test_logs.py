@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,12 @@ class Pipe:
 
     def __init__(self) -> None:
         self.out, self.into = os.pipe()
+        self._outlets: list[Outlet] = []
+
+    def outlet(self) -> Outlet:
+        outlet = Outlet(self.into)
+        self._outlets.append(outlet)
+        return outlet
 
     def read_to_end(self) -> str:
         os.close(self.into)
@@ -30,11 +37,13 @@ class Pipe:
             return out.read().decode()
 
     def close(self) -> None:
-        for descriptor in (self.out, self.into):
-            try:
-                os.close(descriptor)
-            except OSError:
-                continue
+        """Nobody writes any more when this returns: the numbers are soon another pipe's."""
+        with suppress(OSError):
+            os.close(self.out)
+        for outlet in self._outlets:
+            outlet.close(20)
+        with suppress(OSError):
+            os.close(self.into)
 
 
 @pytest.fixture
@@ -112,7 +121,7 @@ def test_the_longest_traceback_is_bounded() -> None:
 
 
 def test_nobody_waits_for_who_does_not_read_and_the_gap_is_told(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.into)
+    outlet = pipe.outlet()
     for number in range(50_000):
         outlet.say(f"line {number} {'x' * 60}")
     reader = threading.Timer(0.05, lambda: read.append(pipe_read(pipe.out)))
@@ -137,7 +146,7 @@ def pipe_read(descriptor: int) -> str:
 
 
 def test_what_waits_is_bounded(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.into)
+    outlet = pipe.outlet()
     for _ in range(1000):
         outlet.say("x" * 100_000)
     assert sum(map(len, outlet._lines)) < logs.MOST_BYTES + 100_000
@@ -147,7 +156,7 @@ def test_what_waits_is_bounded(pipe: Pipe) -> None:
 
 
 def test_the_end_does_not_wait_for_who_does_not_read(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.into)
+    outlet = pipe.outlet()
     for _ in range(1000):
         outlet.say("x" * 1000)
     outlet.close(0.01)
@@ -155,7 +164,7 @@ def test_the_end_does_not_wait_for_who_does_not_read(pipe: Pipe) -> None:
 
 def test_without_a_thread_all_that_is_read_is_said(pipe: Pipe) -> None:
     with no_threads():
-        outlet = Outlet(pipe.into)
+        outlet = pipe.outlet()
         for number in range(3):
             outlet.say(f"line {number}")
         outlet.say("y" * 10_000)
@@ -165,14 +174,14 @@ def test_without_a_thread_all_that_is_read_is_said(pipe: Pipe) -> None:
 
 def test_without_a_thread_nobody_waits_either(pipe: Pipe) -> None:
     with no_threads():
-        outlet = Outlet(pipe.into)
+        outlet = pipe.outlet()
         for _ in range(1000):
             outlet.say("x" * 1000)
         outlet.close(0.01)
 
 
 def test_a_thread_that_can_be_had_later_says_what_is_left(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.into)
+    outlet = pipe.outlet()
     with no_threads():
         outlet.say("first")
     outlet.say("second")
@@ -182,7 +191,7 @@ def test_a_thread_that_can_be_had_later_says_what_is_left(pipe: Pipe) -> None:
 
 def test_a_reader_that_is_gone_is_no_failure(pipe: Pipe) -> None:
     os.close(pipe.out)
-    outlet = Outlet(pipe.into)
+    outlet = pipe.outlet()
     for _ in range(10):
         outlet.say("x")
     outlet.close(20)
@@ -191,7 +200,7 @@ def test_a_reader_that_is_gone_is_no_failure(pipe: Pipe) -> None:
 
 def test_a_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
     os.set_blocking(pipe.into, False)
-    outlet = Outlet(pipe.into)
+    outlet = pipe.outlet()
     for _ in range(200):
         outlet.say("x" * 1000)
     read: list[str] = []
