@@ -124,7 +124,7 @@ WITHOUT_TESTS = {
     "pool.work": "two words, and nothing that could be wrong with them",
 }
 TESTS_OF_THE_WHOLE = {
-    *("bench", "chaos", "containers", "end_to_end", "fakes", "fuzz"),
+    *("bench", "chaos", "containers", "devices", "end_to_end", "fakes", "fuzz"),
     *("front/test_hostile.py", "pool/test_simulation.py", "test_house.py"),
 }
 
