@@ -238,7 +238,7 @@ class ThisMachine:
         question = command, environment and frozenset(environment.items())
         with trio.move_on_after(self._patience), suppress(OSError, programs.StillRunning):
             ended = await programs.run(command, environment)
-            # llama-server prints its list to one or the other, by its version.
+            # llama-server lists its devices in one or the other, by version and mode.
             self._said[question] = (ended.stdout + ended.stderr).decode(errors="replace")
         return self._said.get(question, "")
 
