@@ -382,8 +382,9 @@ async def _first_word(
         if comfort:
             beginning = opening.head(head, stream.framing_line)
             opening.seen = Seen.EVENTS
-            with upstream.held_up():
-                await connection.send(beginning + stream.framed(comfort))
+            if rest := connection.send_now(beginning + stream.framed(comfort)):
+                with upstream.held_up():
+                    await connection.send_slowly(rest)
         data = await _receive(sock)
 
 
