@@ -460,13 +460,15 @@ class Keeper:
             self.record = after_life(self.record, ready_for)
             return
         if _may_be_a_requests_doing(child, cause) and (explained := await self._inquest(child)):
-            log.warning("%s died: %s", child, cause.words)
+            self._note_death(child, cause)
             self.record = after_verdict(after_life(self.record, ready_for), explained - 1)
         elif not await self._eases(cause):
-            log.warning("%s died: %s", child, cause.words)
+            self._note_death(child, cause)
             self.record = after_death(self.record, now, ready_for, random.random())
-            message = f'model "{self.model}" died: {cause.words}'
-            self.last_failure = ModelUnavailable(message)
+
+    def _note_death(self, child: Child, cause: Cause) -> None:
+        log.warning("%s died: %s", child, cause.words)
+        self.last_failure = ModelUnavailable(f'model "{self.model}" died: {cause.words}')
 
     async def _inquest(self, child: Child) -> int:
         """How many deaths are laid to requests by that of this child; 0 if it is the model's.
