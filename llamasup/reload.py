@@ -100,7 +100,7 @@ class Running:
         if config.folders != before.folders:
             log.warning("[folders] has changed, which takes effect when llamasup is restarted")
         self.config = config = attrs.evolve(config, folders=before.folders)
-        self._launcher.config = config
+        self._launcher.adopt(config)
         self._shelf = shelf
         self._drain.drain_timeout = config.server.drain_timeout
         if config.log != before.log:

@@ -21,12 +21,12 @@ from attrs import frozen
 from llamasup import programs, tending
 from llamasup.children import probe
 from llamasup.children.lifeline import Lifeline
+from llamasup.children.limits import Limits
 from llamasup.children.orphans import RunFolder
 from llamasup.children.slots import Slots
 from llamasup.children.suspects import Accused
-from llamasup.children.watchdog import Watch, watch
+from llamasup.children.watchdog import watch
 from llamasup.config.addresses import Address, UnixAddress
-from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Heard, Kind, explain, explain_death
 from llamasup.engine.loglines import (
     Event,
@@ -67,9 +67,7 @@ class Launch:
     environment: Mapping[str, str]
     address: Address
     slots: int
-    load_timeout: Seconds
-    stop_grace: Seconds
-    watch: Watch
+    limits: Limits
     asks_for_keys: bool = False
     """The operator has it check clients' keys itself."""
 
@@ -169,7 +167,7 @@ class Child:
             forget_peak(process.pid)
             self.settled.set()
             incarnation.start_soon(self._retire_when_told)
-            await tending.again(f"the watchdog of {self}", watch, self, self.launch.watch)
+            await tending.again(f"the watchdog of {self}", watch, self, self.launch.limits)
 
     def stop(self, cause: Cause | None = None) -> None:
         """Begin to end it, for a cause or because it is wished: nobody new is let in."""
@@ -237,7 +235,7 @@ class Child:
         if os.path.exists(self.address.path):
             return False
         words = "its socket was removed"
-        self.retire(Cause(Kind.FINISHED, words), self.launch.watch.retirement)
+        self.retire(Cause(Kind.FINISHED, words), self.launch.limits.retirement)
         return True
 
     async def _retire_when_told(self) -> None:
@@ -319,7 +317,7 @@ class Child:
             self.resident = most_resident(process.pid)
 
     async def _end(self, process: trio.Process) -> None:
-        grace: float = self.launch.stop_grace
+        grace: float = self.launch.limits.stop_grace
         if self.cause is not None and self.cause.kind is Kind.HANG:
             grace = min(grace, _GRACE_OF_THE_DEAF)
         self._lifeline.loosen()
@@ -373,7 +371,7 @@ class Child:
             if healthy and self.state is ChildState.STARTING:
                 return True
             silence = trio.current_time() - self.last_progress
-            if silence > self.launch.load_timeout and healthy is False:
+            if silence > self.launch.limits.load_timeout and healthy is False:
                 words = f"nothing was heard of it for {silence:.0f} s of loading"
                 self.cause = Cause(Kind.HANG, words)
                 return False

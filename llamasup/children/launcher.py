@@ -17,9 +17,9 @@ import trio
 
 from llamasup import threads
 from llamasup.children.child import Child, Launch
+from llamasup.children.limits import Limits
 from llamasup.children.orphans import RunFolder
 from llamasup.children.rehearsal import Rehearsal, rehearse
-from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in
@@ -62,6 +62,7 @@ class Launcher:
         machine: Machine | None = None,
     ) -> None:
         self.config = config
+        self._limits = Limits.of(config)
         self.machine = machine or ThisMachine()
         self._environ = environ
         self._cache = cache
@@ -73,6 +74,11 @@ class Launcher:
         self._known: tuple[object, Engine] | None = None
         self._digested: tuple[object, str] | None = None
         self._children: WeakSet[Child] = WeakSet()
+
+    def adopt(self, config: Config) -> None:
+        """Launch by this configuration from now on; its limits hold for children that run, too."""
+        self.config = config
+        self._limits.adopt(Limits.of(config))
 
     @property
     def known_engine(self) -> Engine | None:
@@ -119,14 +125,7 @@ class Launcher:
             environment=self._environment(engine.program),
             address=address,
             slots=settings.parallel,
-            load_timeout=self.config.engine.load_timeout,
-            stop_grace=self.config.engine.stop_grace,
-            watch=Watch(
-                stall_timeout=self.config.recovery.stall_timeout,
-                health_interval=self.config.recovery.health_interval,
-                max_memory=self.config.engine.max_child_memory or None,
-                retirement=self.config.recovery.retirement,
-            ),
+            limits=self._limits,
             asks_for_keys=asks_for_keys(
                 [*self.config.engine.args, *settings.extra_args], self.config.engine.env
             ),

@@ -12,12 +12,11 @@ from contextlib import suppress
 from typing import Protocol
 
 import trio
-from attrs import frozen
 
 from llamasup.children import effort, probe
+from llamasup.children.limits import Limits
 from llamasup.children.signs import Signs
 from llamasup.config.addresses import Address
-from llamasup.config.schema import Bytes, Seconds
 from llamasup.engine.failures import Cause, Kind
 from llamasup.memory.host import anonymous_memory
 
@@ -26,16 +25,6 @@ log = logging.getLogger(__name__)
 _LONGEST_PATIENCE = 5.0
 _DEAF = 2
 """So many health checks in a row without an answer are enough."""
-
-
-@frozen
-class Watch:
-    """What a child is watched for."""
-
-    stall_timeout: Seconds
-    health_interval: Seconds
-    max_memory: Bytes | None
-    retirement: Seconds
 
 
 class Watched(Protocol):
@@ -57,7 +46,7 @@ class Watched(Protocol):
         """Admit nobody any more, then end it."""
 
 
-async def watch(child: Watched, limits: Watch) -> None:
+async def watch(child: Watched, limits: Limits) -> None:
     """Watch until cancelled, or until it has told the child to stop; retire one that leaks."""
     deaf = 0
     while True:
@@ -67,7 +56,7 @@ async def watch(child: Watched, limits: Watch) -> None:
                 child.stop(cause)
                 return
             continue
-        await trio.sleep(limits.health_interval)
+        await limits.pause(limits.health_interval)
         if child.users:
             continue
         with suppress(probe.NotAsked):
@@ -79,11 +68,11 @@ async def watch(child: Watched, limits: Watch) -> None:
         _check_memory(child, limits)
 
 
-async def _until_stalled(child: Watched, limits: Watch) -> Cause | None:
+async def _until_stalled(child: Watched, limits: Limits) -> Cause | None:
     """None when nobody uses it any more; or why it has to be ended while somebody does."""
-    patience = limits.stall_timeout
     signs = Signs.since(trio.current_time())
     while child.users:
+        patience = limits.stall_timeout
         try:
             words = await _look(child, signs, patience)
         except probe.NotAsked:
@@ -95,7 +84,7 @@ async def _until_stalled(child: Watched, limits: Watch) -> Cause | None:
         if child.held_up == child.users:
             signs = Signs.since(trio.current_time())
         left = patience - (trio.current_time() - signs.moved)
-        await trio.sleep(max(left, patience / 4) if left > 0 else patience / 2)
+        await limits.pause(max(left, patience / 4) if left > 0 else patience / 2)
     return None
 
 
@@ -120,7 +109,7 @@ async def _answer(child: Watched, target: str, patience: float) -> tuple[int, by
     return None
 
 
-def _check_memory(child: Watched, limits: Watch) -> None:
+def _check_memory(child: Watched, limits: Limits) -> None:
     """Retire a child that leaks, while nobody uses it."""
     if limits.max_memory is None or child.users or child.pid is None:
         return

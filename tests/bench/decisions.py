@@ -71,11 +71,9 @@ class InstantPlan:
         pass
 
     async def child(self, rung: Rung) -> Child:
-        nothing: dict[str, Any] = {"argv": [], "environment": {}, "watch": None}
+        nothing: dict[str, Any] = {"argv": [], "environment": {}, "limits": None}
         address = UnixAddress("/nowhere.sock")
-        launch = Launch(
-            self.model, **nothing, address=address, slots=1, load_timeout=1, stop_grace=1
-        )
+        launch = Launch(self.model, **nothing, address=address, slots=1)
         return InstantChild(launch, cast(Any, None))
 
 

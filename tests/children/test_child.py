@@ -20,9 +20,9 @@ import pytest
 import trio
 
 from llamasup.children.child import Child, Launch
+from llamasup.children.limits import Limits
 from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
-from llamasup.children.watchdog import Watch
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Kind
@@ -61,9 +61,9 @@ def program(
             environment=os.environ,
             address=address or UnixAddress(str(run_folder.next_socket())),
             slots=1,
-            load_timeout=Seconds(load_timeout),
-            stop_grace=Seconds(10),
-            watch=Watch(
+            limits=Limits(
+                load_timeout=Seconds(load_timeout),
+                stop_grace=Seconds(10),
                 stall_timeout=Seconds(60),
                 health_interval=Seconds(60),
                 max_memory=None,

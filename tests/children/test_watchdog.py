@@ -17,8 +17,9 @@ from attrs import evolve
 from trio.testing import MockClock
 
 from llamasup.children import effort, probe
+from llamasup.children.limits import Limits
 from llamasup.children.plan import Plan
-from llamasup.children.watchdog import Watch, watch
+from llamasup.children.watchdog import watch
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Bytes, Seconds
 from llamasup.engine.failures import Cause, Kind
@@ -28,7 +29,9 @@ from tests.harness import FAKE_PROGRAM, Journal, chat, counted, eventually, runn
 Fake = Callable[..., Mapping[str, object]]
 
 CHAT = "/v1/chat/completions"
-LIMITS = Watch(
+LIMITS = Limits(
+    load_timeout=Seconds(180),
+    stop_grace=Seconds(5),
     stall_timeout=Seconds(100),
     health_interval=Seconds(30),
     max_memory=None,
@@ -85,7 +88,7 @@ class StubChild:
         self.retired = cause
         self._life.cancel()
 
-    async def watched(self, limits: Watch = LIMITS, seconds: float = HOUR) -> float:
+    async def watched(self, limits: Limits = LIMITS, seconds: float = HOUR) -> float:
         """Be watched for so long, or until something is done; after how many seconds it was."""
         began = trio.current_time()
         with trio.move_on_after(seconds), self._life:

@@ -25,6 +25,7 @@ from tests.harness import (
     chat,
     counted,
     eventually,
+    is_alive,
     request,
     running,
 )
@@ -370,3 +371,17 @@ async def test_a_restart_takes_the_admin_key_where_there_is_one(operator: Operat
         path = "/api/restart?model=one"
         assert (await llamasup.ask("POST", path)).status == 401
         assert (await llamasup.ask("POST", path, headers=OPERATOR)).status == 200
+
+
+async def test_what_is_configured_for_children_reaches_those_that_run(operator: Operator) -> None:
+    operator.tables["recovery"] = {"health_interval": "1h"}
+    operator.tables["engine"]["stop_grace"] = "1h"
+    async with operator.runs() as llamasup:
+        assert (await ask(llamasup, "one")).status == 200
+        child = (await llamasup.model_status("one"))["child"]["pid"]
+        os.kill(child, signal.SIGSTOP)
+        operator.tables["recovery"]["health_interval"] = "0.1s"
+        operator.tables["engine"]["stop_grace"] = "0.1s"
+        operator.write()
+        await eventually(lambda: not is_alive(child))
+        assert (await ask(llamasup, "one")).status == 200
