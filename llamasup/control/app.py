@@ -9,16 +9,17 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 import trio
 from attrs import define, field
 
-from llamasup import __version__
+from llamasup import __version__, threads
 from llamasup.access import pages
 from llamasup.access.keys import Tries, header
 from llamasup.children.keeper import Keeper
@@ -42,6 +43,8 @@ from llamasup.pool.roster import Roster
 from llamasup.shortages import is_shortage
 
 log = logging.getLogger(__name__)
+
+Thing = TypeVar("Thing")
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -116,7 +119,7 @@ class ControlApp:
             case "/modelFits":
                 return 200, await self.model_fits()
             case "/api/status":
-                return 200, self.status()
+                return 200, await self.status()
             case "/api/restart":
                 return self.restart(scope)
             case "/config":
@@ -157,18 +160,16 @@ class ControlApp:
 
     async def _survey(self) -> object:
         surveyed = await survey(self.pool)
-        entries = []
-        for fit in surveyed.fits:
-            entries.append(msgspec.Raw(_encoded(model_fits.entry(fit))))
-            await trio.lowlevel.checkpoint()
+        entries = await _one_by_one(surveyed.fits, model_fits.entry)
         return model_fits.opening(surveyed) | {"models": entries}
 
     async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
         files = [keeper.plan.settings.path for keeper in keepers]
         trained = await self._trained.of(files)
-        return [self._entry(keeper, trained.get(keeper.plan.settings.path)) for keeper in keepers]
+        return await _one_by_one(keepers, lambda keeper: self._entry(keeper, trained))
 
-    def _entry(self, keeper: Keeper, trained: int | None) -> object:
+    def _entry(self, keeper: Keeper, contexts: Mapping[Path, int]) -> object:
+        trained = contexts.get(keeper.plan.settings.path)
         loaded_on = keeper.rung if keeper.child else None
         return {
             "id": keeper.model,
@@ -202,17 +203,21 @@ class ControlApp:
         Raises Forbidden, Unauthorized and TooManyTries.
         """
 
-        def changed(running: Config) -> Config:
-            """Asked when no other change is under way: the key may be another one by then."""
-            self._demand_key(scope, running)
-            if not running.server.admin_key:
-                raise Forbidden("this takes an operator's key; write one as server.admin_key")
-            return posted.read(body, header(scope["headers"], b"content-type"), running)
-
+        self._demand_key(scope, self.running.config)
         if scope["method"] != "POST":
-            self._demand_key(scope, self.running.config)
             return 200, posted.shown(self.running.config)
         try:
+            content_type = header(scope["headers"], b"content-type")
+            # TOML can be written so that it takes seconds.
+            tables = await threads.run(posted.tables, body, content_type)
+
+            def changed(running: Config) -> Config:
+                """Asked when no other change is under way: the key may be another one by then."""
+                self._demand_key(scope, running)
+                if not running.server.admin_key:
+                    raise Forbidden("this takes an operator's key; write one as server.admin_key")
+                return posted.read(tables, running)
+
             await self.running.adopt(changed)
         except (OperatorError, EngineUnusable) as error:
             return 400, _error("invalid_configuration", str(error))
@@ -230,14 +235,14 @@ class ControlApp:
                 log.warning("a wrong operator's key came from %s: %s", client, error)
             raise
 
-    def status(self) -> object:
+    async def status(self) -> object:
         """Everything an operator asks first."""
         engine = self.launcher.known_engine
         return {
             "version": __version__,
             "uptime_seconds": round(time.time() - self.started, 1),
             "engine": engine and {"command": str(engine.program), "version": engine.version},
-            "models": [self._detail(keeper) for keeper in self.pool.keepers.values()],
+            "models": await _one_by_one(self.pool.keepers.values(), self._detail),
         }
 
     def _detail(self, keeper: Keeper) -> object:
@@ -294,11 +299,20 @@ def _error(code: str, message: str) -> object:
     return {"error": {"message": message, "type": "invalid_request_error", "code": code}}
 
 
+async def _one_by_one(things: Iterable[Thing], told: Callable[[Thing], object]) -> list[object]:
+    """What is told of each, and after every one it is others' turn: there may be thousands."""
+    entries: list[object] = []
+    for thing in things:
+        entries.append(msgspec.Raw(_encoded(told(thing))))
+        await trio.lowlevel.checkpoint()
+    return entries
+
+
 def _encoded(document: object) -> bytes:
     try:
         return msgspec.json.encode(document)  # a tenth of the time: a listing may have a megabyte
     except UnicodeEncodeError:  # the names of files may be no text
-        return json.dumps(document).encode()
+        return json.dumps(document, default=lambda raw: json.loads(bytes(raw))).encode()
 
 
 async def _reply(

@@ -45,10 +45,14 @@ def hidden(args: Sequence[str]) -> list[str]:
     ]
 
 
-def read(body: bytes, content_type: bytes, running: Config) -> Config:
-    """What the JSON or the TOML means. Raises ConfigError for what is no configuration, and
-    Forbidden for what would change more than it may."""
-    tables = toml_file.parsed(body, _PLACE) if b"toml" in content_type.lower() else _json(body)
+def tables(body: bytes, content_type: bytes) -> dict[str, Any]:
+    """What the JSON or the TOML says. Raises ConfigError if it is none."""
+    return toml_file.parsed(body, _PLACE) if b"toml" in content_type.lower() else _json(body)
+
+
+def read(tables: dict[str, Any], running: Config) -> Config:
+    """What these tables mean. Raises ConfigError for what is no configuration, and Forbidden for
+    what would change more than it may."""
     config = _revealed(meant(tables, _PLACE, _secrets(running)), running)
     keys = out_of_reach(running, config)
     if left_out := [key for key in keys if not _is_written(key, tables)]:

@@ -74,8 +74,9 @@ async def survey(pool: Pool) -> Survey:
     until = trio.current_time() + TIME_TO_ASK
     with one_glance():
         with trio.move_on_at(until):
-            for keeper in pool.keepers.values():
+            for keeper in list(pool.keepers.values()):
                 await keeper.plan.look_at_devices()
+                await trio.lowlevel.checkpoint()
         await residency.measure()
         fits = [await _fit(keeper, residency, until) for keeper in pool.keepers.values()]
     return Survey(residency.room_beside_others("").free, fits)

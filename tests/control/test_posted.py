@@ -8,9 +8,16 @@ import pytest
 
 from llamasup.config.load import load
 from llamasup.config.problems import ConfigError
+from llamasup.config.schema import Config
 from llamasup.config.toml_file import written
-from llamasup.control.posted import out_of_reach, read, shown
+from llamasup.control.posted import out_of_reach, shown, tables
+from llamasup.control.posted import read as read_tables
 from llamasup.errors import Forbidden
+
+
+def read(body: bytes, content_type: bytes, running: Config) -> Config:
+    return read_tables(tables(body, content_type), running)
+
 
 BEFORE: dict[str, object] = {
     "server.admin_key": "secret",
@@ -78,9 +85,9 @@ def test_everything_else_can_be_changed(change: dict[str, object]) -> None:
 
 def test_a_model_may_go() -> None:
     before = load(None, {}, BEFORE)
-    tables = shown(before)
-    del tables["models"]["n"]
-    assert read(json.dumps(tables).encode(), b"", before).models.keys() == {"m"}
+    told = shown(before)
+    del told["models"]["n"]
+    assert read(json.dumps(told).encode(), b"", before).models.keys() == {"m"}
 
 
 @pytest.mark.parametrize(
@@ -117,11 +124,11 @@ def test_who_posts_a_part_is_told_that_it_is_the_whole_that_counts() -> None:
 
 
 def test_who_reaches_too_far_is_told_every_key() -> None:
-    tables = shown(load(None, {}, BEFORE))
-    tables["engine"]["command"] = "sh"
-    tables["log"]["level"] = "debug"
+    told = shown(load(None, {}, BEFORE))
+    told["engine"]["command"] = "sh"
+    told["log"]["level"] = "debug"
     with pytest.raises(Forbidden, match=r"engine\.command, log"):
-        read(json.dumps(tables).encode(), b"", load(None, {}, BEFORE))
+        read(json.dumps(told).encode(), b"", load(None, {}, BEFORE))
 
 
 @pytest.mark.parametrize(

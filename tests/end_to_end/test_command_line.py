@@ -338,6 +338,7 @@ async def test_a_closed_terminal_ends_llamasup_and_its_engines(home: Home) -> No
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(home.folder)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # we may be run by nohup, and pass that on
         command = [*LLAMASUP, "serve", *ANY_PORT, "--engine", FAKE, "--model", str(model)]
         command += ["--set", 'pool.preload=["m"]']
         os.execve(command[0], command, home.environment)
@@ -354,7 +355,7 @@ async def test_a_closed_terminal_ends_llamasup_and_its_engines(home: Home) -> No
         await eventually(is_loaded)
         os.close(terminal)
         with trio.fail_after(PATIENCE):
-            _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0)
+            _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0, abandon_on_cancel=True)
         assert os.waitstatus_to_exitcode(status) == 0
         assert not [engine for engine in engines if engine.is_running()]
     except BaseException:
