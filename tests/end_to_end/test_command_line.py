@@ -351,7 +351,7 @@ async def test_a_closed_terminal_ends_llamasup_and_its_engines(home: Home) -> No
             with suppress(psutil.NoSuchProcess):
                 children = psutil.Process(pid).children(recursive=True)
                 # Not those that are only asked what they are.
-                engines[:] = [child for child in children if "--alias" in child.cmdline()]
+                engines[:] = [child for child in children if "--host" in child.cmdline()]
             return bool(engines)
 
         os.set_blocking(terminal, False)
