@@ -160,7 +160,7 @@ class ControlApp:
 
     async def _survey(self) -> object:
         surveyed = await survey(self.pool)
-        entries = await _one_by_one(surveyed.fits, model_fits.entry)
+        entries = await _one_by_one(_let_go(surveyed.fits), model_fits.entry)
         return model_fits.opening(surveyed) | {"models": entries}
 
     async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
@@ -306,6 +306,13 @@ async def _one_by_one(things: Iterable[Thing], told: Callable[[Thing], object]) 
         entries.append(msgspec.Raw(_encoded(told(thing))))
         await trio.lowlevel.checkpoint()
     return entries
+
+
+def _let_go(things: list[Thing]) -> Iterator[Thing]:
+    """In order, each forgotten before the next: to free thousands at once takes milliseconds."""
+    things.reverse()
+    while things:
+        yield things.pop()
 
 
 def _encoded(document: object) -> bytes:

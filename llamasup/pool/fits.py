@@ -65,7 +65,7 @@ class Survey:
     """All models, and what is free for them now."""
 
     free: Amounts
-    fits: Sequence[Fit]
+    fits: list[Fit]
 
 
 async def survey(pool: Pool) -> Survey:
