@@ -54,6 +54,8 @@ _PIPE_PATIENCE = 0.5
 _KILL_PATIENCE = 30.0
 _GRACE_OF_THE_DEAF = 0.5
 _SURVIVAL = 0.05
+_FLIGHT = 5.0
+_MOST_FUGITIVES = 256
 _LOOKS_FOR_KILLS = 5.0
 _READ_SIZE = 8 << 10
 
@@ -97,10 +99,13 @@ class Child:
         to go; 0 if they say nothing about what it needs."""
 
         self.in_flight = 0
-        """How many requests used it when it was found to be dead, or as good as that."""
+        """How many requests used it when it was found to be dead, or as good as that, or did so
+        until shortly before and were not answered."""
 
         self.accused: list[Accused] = []
         """Those of them that could be told."""
+
+        self._fugitives: deque[tuple[float, Accused]] = deque(maxlen=_MOST_FUGITIVES)
 
         self.mourned = trio.Event()
         """It is gone, and what that means for those who used it is known."""
@@ -174,7 +179,7 @@ class Child:
         self._leave_service()
         if self.cause is None and cause is not None:
             self.cause = cause
-            self.in_flight = self.users
+            self._take_stock()
         self._life.cancel()
 
     def retire(self, cause: Cause, patience: float = math.inf) -> None:
@@ -205,6 +210,20 @@ class Child:
         self.last_used = trio.current_time()
         if not self.users:
             self._unused.set()
+
+    def note_fugitive(self, one: Accused) -> None:
+        """The client of a request leaves without an answer. The child may die of it yet."""
+        if self.state in (ChildState.READY, ChildState.RETIRING):
+            self._fugitives.append((trio.current_time(), one))
+        else:
+            self.accused.append(one)
+
+    def _take_stock(self) -> None:
+        """Who may have ended it?"""
+        since = trio.current_time() - _FLIGHT
+        fugitives = [one for at, one in self._fugitives if at >= since]
+        self.accused += fugitives
+        self.in_flight = self.users + len(fugitives)
 
     async def until_unused(self) -> None:
         """Return when no request uses it."""
@@ -275,7 +294,7 @@ class Child:
             with trio.CancelScope(shield=True):
                 wished = process.returncode is None
                 if not wished and self.cause is None:
-                    self.in_flight = self.users
+                    self._take_stock()
                 self._leave_service()
                 if wished:
                     self._weigh(process)

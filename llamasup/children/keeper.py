@@ -459,7 +459,9 @@ class Keeper:
             log.info("%s is gone", child)
             self.record = after_life(self.record, ready_for)
             return
-        if _may_be_a_requests_doing(child, cause) and (explained := await self._inquest(child)):
+        if _may_be_a_requests_doing(child, cause) and (
+            explained := await self._inquest(child, cause)
+        ):
             self._note_death(child, cause)
             self.record = after_verdict(after_life(self.record, ready_for), explained - 1)
         elif not await self._eases(cause):
@@ -470,7 +472,7 @@ class Keeper:
         log.warning("%s died: %s", child, cause.words)
         self.last_failure = ModelUnavailable(f'model "{self.model}" died: {cause.words}')
 
-    async def _inquest(self, child: Child) -> int:
+    async def _inquest(self, child: Child, cause: Cause) -> int:
         """How many deaths are laid to requests by that of this child; 0 if it is the model's.
 
         They say themselves what they are, on their way out.
@@ -478,7 +480,9 @@ class Keeper:
         with trio.move_on_after(_TESTIMONY_PATIENCE):
             await child.until_unused()
         now = trio.current_time()
-        explained = self.suspects.note_death(child.accused, child.in_flight, now)
+        explained = self.suspects.note_death(
+            child.accused, child.in_flight, now, from_outside=cause.kind is Kind.KILLED
+        )
         if explained:
             log.warning(
                 "%s: %d deaths are laid to a request, which is refused for a while",

@@ -1,14 +1,21 @@
 """Which requests may have ended the engine, and which have done so. Pure: now is an argument.
 
 A request answers for itself, not the model, nor the others. Whatever was in flight when a child
-died is suspected, and whoever tries it again tries it alone. What died so twice is convicted: it
-is refused for a while, for twice as long each time that it is tried again in vain.
+died is suspected, and whoever tries it again tries it alone. So is what was sent shortly before,
+and not waited for: it takes no patience to end an engine.
 
-A death during a trial is laid to the one on trial. With its conviction the deaths are explained:
-who was suspected for them only is so no more.
+Sure is only a death of what was alone, or on trial, and that nobody has wrought from outside. Two
+deaths convict, if the second is sure; else it takes three, for there may be others to blame. What
+is convicted is refused for a while: shortly at first, for anybody may have bad luck, and for twice
+as long each time that it is tried again in vain. With the conviction the deaths are explained: who
+was suspected for them only is so no more.
 
 A client that alone ended the engine twice, with different requests, may be making up a new one
-each time. For a while all that it sends is tried alone, and convicted by one death.
+each time: all that it sends is tried alone, and convicted by one sure death. But behind a proxy
+one client may be many, so the first answer ends it: who is many has one soon.
+
+A suspect whose client comes for a trial and never waits for its end costs the others their time.
+After three times it is let in as everybody is, until the next death.
 """
 
 from __future__ import annotations
@@ -24,7 +31,9 @@ from llamasup.errors import RequestKillsEngine
 SUSPICION: Final = 600.0
 """For so many seconds it counts that something was in flight at a death."""
 
-SENTENCE: Final = 600.0
+SENTENCE: Final = 60.0
+"""The first one; those that follow are twice as long each."""
+
 LONGEST_SENTENCE: Final = 6 * 3600.0
 MEMORY: Final = 24 * 3600.0
 """For so long, a conviction makes the next one harder."""
@@ -33,16 +42,22 @@ MOST: Final = 256
 """Requests, and clients, that are remembered."""
 
 _ENOUGH = 2
+_ENOUGH_OF_DOUBT = 3
+_MOST_TRIALS = 3
+"""That come to no end, because the client leaves."""
 
 
 @frozen
 class Accused:
-    """A request that was in flight when a child died."""
+    """A request that was in flight when a child died, or shortly before."""
 
     digest: bytes
     client: Hashable
-    alone: bool
-    """Nobody else was let in beside it, to see what it does."""
+    on_trial: bool = False
+    """Nobody else was let in beside it at that time, to see what it does."""
+
+    absconded: bool = False
+    """Its client had left, without an answer."""
 
 
 @define
@@ -58,6 +73,19 @@ class _File:
 
     sentences: int = 0
     until: float = 0.0
+    trials: int = 0
+    """In vain, since the last death."""
+
+
+@define
+class _Repute:
+    """What is known of one client."""
+
+    ended: dict[bytes, float] = field(factory=dict)
+    """What it alone ended the engine with, and when."""
+
+    trials: int = 0
+    """In vain, since then."""
 
 
 class Suspects:
@@ -65,9 +93,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._files: OrderedDict[bytes, _File] = OrderedDict()
-        self._clients: OrderedDict[Hashable, dict[bytes, float]] = OrderedDict()
-        """What each client alone ended the engine with, and when."""
-
+        self._clients: OrderedDict[Hashable, _Repute] = OrderedDict()
         self._deaths = 0
 
     def __bool__(self) -> bool:
@@ -86,31 +112,44 @@ class Suspects:
             )
             error.retry_after = left
             raise error
-        return file is not None or self._is_notorious(client)
+        suspected = file is not None and file.trials < _MOST_TRIALS
+        return suspected or self._is_notorious(client)
 
-    def note_death(self, accused: Collection[Accused], in_flight: int, now: float) -> int:
+    def note_death(
+        self, accused: Collection[Accused], in_flight: int, now: float, *, from_outside: bool
+    ) -> int:
         """A child died with so many requests in flight, of which these could be told.
 
         How many deaths are explained now, this one among them, and are not the model's; or 0.
         """
         self._forget(now)
         self._deaths += 1
-        on_trial = [one for one in accused if one.alone]
-        if in_flight == 1 or on_trial:
-            for one in on_trial or accused:
-                self._note_client(one, now)
+        blamed = _blamed(accused)
+        is_alone = len(blamed) == 1 and (blamed[0].on_trial or in_flight <= len(accused))
+        is_sure = is_alone and not from_outside
+        enough = _ENOUGH if is_sure else _ENOUGH_OF_DOUBT
         convicted = []
-        for one in {one.digest: one for one in on_trial or accused}.values():
+        for one in blamed:
             file = self._open(one.digest, now)
             file.deaths.add(self._deaths)
-            known = file.sentences or (one.alone and self._is_notorious(one.client))
-            if known or len(file.deaths) >= _ENOUGH:
+            known = is_sure and (file.sentences or self._is_notorious(one.client))
+            if known or len(file.deaths) >= enough:
                 convicted.append(file)
+            if is_sure:
+                self._note_client(one, now)
         return self._explain(convicted, now) if convicted else 0
 
-    def acquit(self, digest: bytes) -> None:
+    def acquit(self, digest: bytes, client: Hashable) -> None:
         """It was tried alone, and was answered."""
         self._files.pop(digest, None)
+        self._clients.pop(client, None)
+
+    def note_vain_trial(self, digest: bytes, client: Hashable) -> None:
+        """It was to be tried alone, and its client did not wait for the end."""
+        if file := self._files.get(digest):
+            file.trials += 1
+        if repute := self._clients.get(client):
+            repute.trials += 1
 
     def _explain(self, convicted: list[_File], now: float) -> int:
         explained = set().union(*(file.deaths for file in convicted))
@@ -127,13 +166,16 @@ class Suspects:
     def _open(self, digest: bytes, now: float) -> _File:
         file = self._files.setdefault(digest, _File(now))
         file.last = now
+        file.trials = 0
         self._files.move_to_end(digest)
         if len(self._files) > MOST:
             self._files.popitem(last=False)
         return file
 
     def _note_client(self, one: Accused, now: float) -> None:
-        ended = self._clients.setdefault(one.client, {})
+        repute = self._clients.setdefault(one.client, _Repute())
+        repute.trials = 0
+        ended = repute.ended
         ended[one.digest] = now
         if len(ended) > _ENOUGH:
             del ended[min(ended, key=ended.__getitem__)]
@@ -142,16 +184,28 @@ class Suspects:
             self._clients.popitem(last=False)
 
     def _is_notorious(self, client: Hashable) -> bool:
-        return len(self._clients.get(client, ())) >= _ENOUGH
+        repute = self._clients.get(client)
+        if repute is None or repute.trials >= _MOST_TRIALS:
+            return False
+        return len(repute.ended) >= _ENOUGH
 
     def _forget(self, now: float) -> None:
         """What is too long ago. It is called only while there is something to forget."""
         for digest, file in list(self._files.items()):
             if now >= max(file.last + SUSPICION, file.until + MEMORY * bool(file.sentences)):
                 del self._files[digest]
-        for client, ended in list(self._clients.items()):
-            for digest, at in list(ended.items()):
+        for client, repute in list(self._clients.items()):
+            for digest, at in list(repute.ended.items()):
                 if now >= at + SUSPICION:
-                    del ended[digest]
-            if not ended:
+                    del repute.ended[digest]
+            if not repute.ended:
                 del self._clients[client]
+
+
+def _blamed(accused: Collection[Accused]) -> list[Accused]:
+    """Each request once. A death in a trial is laid to the one on trial, unless somebody was there
+    shortly before: that one may have done it."""
+    on_trial = [one for one in accused if one.on_trial]
+    if not on_trial or any(one.absconded for one in accused):
+        on_trial = list(accused)
+    return list({one.digest: one for one in on_trial}.values())

@@ -29,15 +29,21 @@ class Connection:
         self._sock = sock
         self._send_timeout = send_timeout
         self._owed: memoryview | None = None
+        self._peer: str | None = None
 
     @property
     def peer(self) -> str:
-        """Where the client is, without its port; on a Unix socket they are all in one place."""
-        try:
-            name = self._sock.getpeername()
-        except OSError as error:
-            raise ClientLeft from error
-        return str(name[0]) if isinstance(name, tuple) else "unix"
+        """Where the client is, without its port; on a Unix socket they are all in one place.
+
+        Known once, it is known also when the client has left, which the kernel forgets then.
+        """
+        if self._peer is None:
+            try:
+                name = self._sock.getpeername()
+            except OSError as error:
+                raise ClientLeft from error
+            self._peer = str(name[0]) if isinstance(name, tuple) else "unix"
+        return self._peer
 
     @property
     def has_arrived(self) -> bool:

@@ -134,6 +134,10 @@ class Gate:
         if not child.users:
             self._is_idle(self)
 
+    def tries(self, visit: Visit) -> bool:
+        """Is it let in beside none of the others at this moment?"""
+        return self._dock.tries(visit)
+
     @contextmanager
     def looked_through(self) -> Iterator[Child]:
         """For who only looks: the child, if one is ready. It holds nothing, and is nobody's guest.
@@ -202,7 +206,7 @@ class Gate:
         child.enter()
         visit.child = child
         if visit.alone:
-            self._dock.enters(visit)
+            self._dock.enters(visit, child)
 
     def _join(self, visit: Visit) -> None:
         queue = self._queues[visit.line]

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import trio
+from attrs import evolve
 
 from llamasup import tending
 from llamasup.access.keys import SECRETS
@@ -160,6 +161,7 @@ class Lease:
         self._digest = digest
         self._child: Child
         self._is_broken = False
+        self._broke_on_trial = False
         self._has_suffered = False
 
     @property
@@ -221,6 +223,7 @@ class Lease:
     def broke_off(self) -> None:
         """The child ended its connection in the middle of an answer, or before it."""
         self._is_broken = True
+        self._broke_on_trial = self._gate.tries(self._visit)
 
     async def outcome(self) -> None:
         """Afterwards: return when it is known what the end of the child means for the request.
@@ -235,7 +238,12 @@ class Lease:
     async def __aenter__(self) -> Lease:
         while True:
             alone = self._visit.alone = await self._must_be_alone()
-            self._child = await self._gate.enter(self._visit)
+            try:
+                self._child = await self._gate.enter(self._visit)
+            except trio.Cancelled:
+                if alone:
+                    await self._note_vain_trial()
+                raise
             try:
                 # What waited meanwhile, another one like it may have been tried.
                 is_suspect = await self._must_be_alone()
@@ -264,18 +272,42 @@ class Lease:
         try:
             if self._is_broken:
                 await self._testify()
-            elif self._visit.alone and not any(error) and (digest := await self._known_by()):
-                self._gate.keeper.suspects.acquit(digest)
+            elif any(error):
+                await self._abscond()
+            elif self._visit.alone and (digest := await self._known_by()):
+                self._gate.keeper.suspects.acquit(digest, self._visit.client())
         finally:
             self._gate.leave(self._visit)
 
     async def _testify(self) -> None:
         """If the child is dead, or about to die, say what was in flight."""
-        deadline = trio.current_time() + _TESTIMONY_PATIENCE
-        with trio.CancelScope(shield=True, deadline=deadline):
-            if not await self._child.survived() and (digest := await self._known_by()):
-                client, alone = self._visit.client(), self._visit.alone
-                self._child.accused.append(Accused(digest, client, alone))
+        with _shielded():
+            if not await self._child.survived() and (accused := await self._accused()):
+                self._child.accused.append(accused)
+
+    async def _abscond(self) -> None:
+        """The client does not wait for the answer: say what was sent, for it may end the child."""
+        with _shielded():
+            if accused := await self._accused():
+                self._child.note_fugitive(evolve(accused, absconded=True))
+        if self._visit.alone:
+            await self._note_vain_trial()
+
+    async def _note_vain_trial(self) -> None:
+        with _shielded():
+            if accused := await self._accused():
+                suspects = self._gate.keeper.suspects
+                suspects.note_vain_trial(accused.digest, accused.client)
+
+    async def _accused(self) -> Accused | None:
+        if (digest := await self._known_by()) is None:
+            return None
+        return Accused(digest, self._visit.client(), on_trial=self._broke_on_trial)
+
+
+def _shielded() -> trio.CancelScope:
+    """What is said of a request is said although its client has left, but soon."""
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + _TESTIMONY_PATIENCE)
 
 
 class Glance(Lease):

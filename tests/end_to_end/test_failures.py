@@ -132,7 +132,7 @@ async def test_who_asks_after_the_engine_was_killed_is_answered_by_a_new_one(
 async def test_an_engine_that_dies_of_every_request_is_an_error_to_its_client(
     faking: Callable[..., Mapping[str, object]],
 ) -> None:
-    async with running(faking("--fake-die-at-byte", "-1")) as llamasup:
+    async with running(faking("--fake-die-at-byte", "-1", "--fake-death", "crash")) as llamasup:
         reply = await llamasup.ask("POST", CHAT, chat(5))
         assert reply.status == 422
         assert reply.error["code"] == "request_kills_engine"

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 import pytest
 import trio
 
-from tests.harness import Journal, Llamasup, Reply, chat, counted, running
+from tests.harness import Journal, Llamasup, Reply, chat, counted, request, running
 
 Fake = Callable[..., Mapping[str, object]]
 
 CHAT = "/v1/chat/completions"
+CRASHES = ["--fake-die-at-byte", "-1", "--fake-death", "crash"]
 POISON = {"prompt": "x", "n_predict": 4, "grammar": "root ::= " + "(" * 500_000}
 """llama.cpp reads grammars recursively. 20,000 are the end of a llama-server's stack."""
 
@@ -49,7 +50,7 @@ async def test_a_real_engine_that_a_request_ends_answers_all_others(
 async def test_one_client_with_ever_new_poison_takes_no_model_from_the_others(
     faking: Fake, journal: Journal
 ) -> None:
-    deadly = faking("--fake-die-at-byte", "-1", "--fake-die-if", "poison", parallel=4)
+    deadly = faking(*CRASHES, "--fake-die-if", "poison", parallel=4)
     async with running({**deadly, "recovery.patience": 3}) as llamasup:
         for number in range(6):
             body = chat(3, stream=False, user=f"poison {number}")
@@ -83,7 +84,7 @@ async def test_a_death_that_no_request_has_caused_condemns_none(
 async def test_what_was_convicted_is_refused_without_the_engine(
     faking: Fake, journal: Journal, size: int
 ) -> None:
-    deadly = faking("--fake-die-at-byte", "-1", "--fake-die-if", "poison")
+    deadly = faking(*CRASHES, "--fake-die-if", "poison")
     body = chat(3, user="poison" + "x" * size)
     async with running(deadly) as llamasup:
         for _ in range(3):
@@ -91,3 +92,22 @@ async def test_what_was_convicted_is_refused_without_the_engine(
             assert (reply.status, reply.error["code"]) == (422, "request_kills_engine")
         assert reply.headers["retry-after"]
     assert len(journal.entries("died")) == 2
+
+
+async def test_what_was_sent_by_who_left_at_once_is_suspected_as_well(
+    faking: Fake, journal: Journal
+) -> None:
+    body = chat(3, user="poison")
+    deadly = faking(*CRASHES, "--fake-die-if", "poison", "--fake-first-byte-delay", "0.3")
+    async with running(deadly) as llamasup:
+        async with llamasup.connect() as client:
+            await client.send(request("POST", CHAT, body))
+            arrived = await journal.first("request")
+            # The kernel forgets who that was.
+            client.leave_by_reset()
+            await journal.first("client closed")
+        os.kill(arrived["pid"], signal.SIGSEGV)
+        reply = await llamasup.ask("POST", CHAT, body)
+        assert (reply.status, reply.error["code"]) == (422, "request_kills_engine")
+        assert "ended the engine 2 times" in reply.error["message"]
+    assert len(journal.entries("died")) == 1

@@ -275,7 +275,7 @@ async def test_a_child_that_dies_while_somebody_waits_is_followed_by_one_that_an
 
 
 async def test_an_engine_that_dies_of_every_request_is_an_event_at_last(faking: Fake) -> None:
-    script = [*LOADING, "--fake-die-at-byte", "-1"]
+    script = [*LOADING, "--fake-die-at-byte", "-1", "--fake-death", "crash"]
     async with running({**faking(*script), **COMMENTING}) as llamasup:
         reply = await llamasup.ask("POST", CHAT, chat(5))
         assert reply.complete

@@ -91,7 +91,7 @@ class Script:
     fake_token_delay: float = 0.0
     fake_die_at_byte: int = NEVER  # of an answer's body; -1: before its head
     fake_die_if: str = ""  # …only in answers to requests that hold this text
-    fake_death: str = "kill"  # kill or bad_alloc (the process), reset or close (the connection)
+    fake_death: str = "kill"  # kill, crash, bad_alloc: the process; reset, close: the connection
 
 
 SHORT = {"-m": "--model", "-a": "--alias", "-np": "--parallel", "-c": "--ctx-size"}
@@ -343,6 +343,8 @@ class Handler(BaseHTTPRequestHandler):
             journal.write("died", sent=self.sent, how=script.fake_death)
             if script.fake_death == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            elif script.fake_death == "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
             elif script.fake_death == "bad_alloc":
                 stderr = sys.stderr.fileno()
                 put(stderr, "terminate called after throwing an instance of 'std::bad_alloc'")

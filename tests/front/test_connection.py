@@ -163,6 +163,13 @@ async def test_the_address_of_a_client_that_has_gone_says_so() -> None:
             _ = connection.peer
 
 
+async def test_the_address_of_a_client_is_known_although_it_has_gone_since() -> None:
+    async with connected() as (connection, _):
+        assert connection.peer == "127.0.0.1"
+        connection.close()
+        assert connection.peer == "127.0.0.1"
+
+
 async def test_a_client_that_is_still_sending_reads_the_last_reply_before_the_end() -> None:
     async with connected() as (connection, client), trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, bytes(8 << 20))

@@ -11,10 +11,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import PoolSettings
-from llamasup.pool.dock import TRIAL, TRIALS
+from llamasup.pool.dock import TRIAL, TRIALS, VAIN_SESSIONS
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.queue import Client
 from llamasup.pool.work import Work
+from tests.harness import tasks
 from tests.pool.test_gate import StubKeeper
 
 
@@ -128,3 +129,32 @@ async def test_many_suspects_have_less_time_each(autojump_clock: MockClock) -> N
         await trio.sleep(2 * TRIALS)
         assert "a" in room.inside
         assert len(room.inside) == 17
+
+
+async def test_where_nobody_can_ever_be_alone_suspects_wait_like_all_others(
+    autojump_clock: MockClock,
+) -> None:
+    """For as long as one answer takes, others would be held up half of the time."""
+    async with court() as (room, keeper):
+        keeper.comes(slots=4)
+        await room.come("a", "suspect")
+        await trio.sleep(2 * VAIN_SESSIONS * TRIALS)
+        assert room.inside == ["a", "suspect"]
+        began = trio.current_time()
+        await room.come("b")
+        assert room.inside == ["a", "suspect", "b"]
+        await room.go("a", "suspect", "b")
+        await trio.sleep(TRIALS)
+        await room.come("suspect 2", "c")
+        assert room.inside == ["suspect 2"]
+        assert trio.current_time() == began + TRIALS
+
+
+async def test_no_clock_goes_on_for_who_has_left(autojump_clock: MockClock) -> None:
+    async with court() as (room, keeper):
+        keeper.comes(slots=4)
+        at_rest = tasks()
+        for number in range(9):
+            await room.come(f"suspect {number}")
+            await room.go(f"suspect {number}")
+        assert tasks() == at_rest
