@@ -157,54 +157,140 @@ child whose launch has changed (`Plan.launches_like`) is retired without a limit
 its model suffered is forgotten; so is a child whose model is gone. All others notice nothing. From
 HTTP, nothing can be changed that decides over programs, files or keys (`control.posted`).
 
-Decisions, and why
-------------------
+Principles
+----------
+What use finds wrong is nearly always a second cause that meets a first, where one of these broke:
+
+1. Words of clients decide nothing. What an engine logs or answers about a request is data.
+2. A request answers for itself: deaths are laid to who was in flight.
+3. What a client can make grow has a bound in bytes, time and CPU, alone and together with others;
+   at the bound the greediest goes first. No request holds the loop for more than 5 ms.
+4. Beliefs heal: what was learned or measured ages, and is overruled by the engine's word and by
+   the room there is.
+5. First the idle go, then the context.
+6. The engine's devices are the devices.
+7. The loop waits for nobody: no disk, no pipe, no driver, no log.
+8. A task that falls, falls alone. The second signal wins, whatever hangs.
+9. Nobody reaches more than they must: pages, other users, engines, keys.
+
+Decisions, and why: requests
+----------------------------
 - **An own front, with Hypercorn behind it.** Hypercorn's trio worker ends its `serve` when one
   connection's reader raises, cannot time out a stalled client, loses disconnects, and costs four
   to ten times more per token. So it never faces the network, and never carries tokens.
 - **h11 reads heads, `framing` measures bodies,** both ways. h11 reads chunk sizes leniently
   (extensions), and that is where two servers come to disagree about where a request ends.
-- **Unix sockets to the children** in a private folder: no port to collide or to scan. TCP on
-  loopback where the engine knows no Unix sockets, or by `engine.port_range_start`.
+- **A head that two could read differently is read by nobody** (`front.heads`), a client's or an
+  engine's: 400 the one way, 502 the other.
+- **A large body is looked through as it comes,** in small steps, for its model and whether it
+  streams: no decoder can stop half-way. A small one is decoded, but nothing becomes an object.
+- **Nobody may hold more of the memory for bodies than is left for others** (`front.shares`): so
+  there is always some for one more. Large ones lie in nameless files, for a queue of them would
+  push models out of memory, and a replay needs them whole.
+- **A page of strangers is refused before anything is done.** A browser sends what it likes and only
+  hides the answer; so `Origin` decides, and for operators' pages `Host`, for whoever owns a name
+  may let it point here.
+- **Turns are taken by address, then by key.** Keys that nobody knows can be invented; addresses
+  cost something. Urgency is a client's own word, so it gets every other turn at most. A full queue
+  or a full house lets newcomers in: the last of the longest line goes, or who rests longest.
+- **Never more requests than slots,** and few questions beside them. llama-server's queue has no
+  fairness and no eye for clients that leave.
+- **Who only looks wakes nobody.** Scrapers poll; they would load, evict and keep awake whatever
+  they look at.
 - **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
   stream closes its connection anyway, and closing is how a request is cancelled.
-- **Never more requests than slots.** llama-server's queue has no fairness and no eye for clients
-  that leave.
 - **One lookout for all clients that leave** (`front.departures`), not a watcher for each: 12 µs
-  cheaper for every request, and a connection is one task.
+  cheaper for every request, and a connection is one task. Who ends its own side counts as gone: the
+  kernel tells the difference only when something is sent.
 - **One comforter for all who wait,** not a task for each, which would have to be cancelled when
   the wait is over, perhaps in the middle of a comment. It sends what the kernel takes at once.
+- **Until its first word an answer can be had from another engine.** llama-server sends a stream's
+  head before it reads the prompt, and pings while it does; an OOM of the prefill comes as the first
+  event. So comfort is passed on, what opens an answer is kept, and only a word binds. To go on
+  after it would need the engine to continue its own words, which not every API and model can.
+- **Held back: a part of an event,** up to 64 KiB, for an error event can only follow a whole one.
+  llama-server writes each event as one chunk, so nothing waits.
+- **The replay is the trial.** One death is no proof against a request, for a `kill -9` looks the
+  same. So a suspect is tried alone; others wait 10 s at most, then have their turn.
+- **All that is received comes into one buffer,** and is copied. Reads with buffers of their own,
+  cut down to the little that came, left the heap in shreds: a megabyte more every five minutes. For
+  the same reason, worker threads get no heaps of their own (`cli.serve`).
+
+Decisions, and why: children
+----------------------------
+- **Unix sockets to the children** in a private folder: no port to collide or to scan. TCP on
+  loopback where the engine knows no Unix sockets, or by `engine.port_range_start`.
 - **A load belongs to its keeper,** not to the request that caused it: impatient clients that try
   again would otherwise never see a model that loads slowly.
 - **Readiness is heard, not polled:** a log line is the hint, one `/health` the proof; engines with
   unknown words are found out by looking, ever more seldom. A load may take as long as it likes,
-  but not be silent for longer than `engine.load_timeout`.
+  but not be silent for longer than `engine.load_timeout`. Hints count while a child starts, in the
+  manner in which its engine writes: later ones tell nothing new, and may be a client's.
+- **To compute is to live.** In a batch llama-server has no tokens and answers nobody. A spin is
+  ended after 12 times `stall_timeout`: at the defaults 36 min, a batch of 2,048 tokens at one a
+  second.
 - **A stop is TERM, the end of stdin, then KILL to the process group,** with both outputs read to
   their end meanwhile, for a child that cannot write its last words does not end.
   A llama-server in child mode does not end by TERM alone.
 - **No PR_SET_PDEATHSIG:** trio forks in a worker thread that ends when it is idle, and the signal
-  is bound to that thread. A child that a kill -9 leaves behind ends with its stdin, or is swept by
-  the next start (`children.orphans`).
-- **Held back: a part of an event,** up to 64 KiB, for an error event can only follow a whole one.
-  llama-server writes each event as one chunk, so nothing waits.
-- **Replays are for requests of which the client has seen no word.** To go on in the middle of an
-  answer would need the engine to continue its own words, which not every API and model can.
-- **A shortage is no verdict** (`shortages`). Who cannot be started or asked for want of
-  descriptors, processes or ports is neither unusable nor dead, and nothing is given up for it.
+  is bound to that thread. A child that a kill -9 leaves behind ends with its stdin, while it loads
+  by a signal of that pipe (`children.lifeline`), or is swept by the next start
+  (`children.orphans`).
+- **Circumstances are noted when a load begins,** not when it failed: a file may be whole by then.
+- **The run folder is looked at once a second,** and made anew: systems remove it at a logout.
+- **Engines inherit what engines know,** and no keys: neither of our environment, nor of clients.
+- **Words explain the death of a working child only if it aborts,** and then the last ones: clients
+  write lines, clocks and levels into the log, but not after the engine's own last words.
+
+Decisions, and why: memory
+--------------------------
 - **Only a whole message of the engine's can say that memory ran out,** from its beginning to its
   end, as backends are known to say it: any part may be quoted from a request, by which anybody
   could push a model down its ladder, and a list of what quotes is never whole.
-- **Words explain the death of a working child only if it aborts,** and then the last ones: clients
-  write lines, clocks and levels into the log, but not after the engine's own last words.
-- **All that is received comes into one buffer,** and is copied. Reads with buffers of their own,
-  cut down to the little that came, left the heap in shreds: a megabyte more every five minutes. For
-  the same reason, worker threads get no heaps of their own (`cli.serve`).
+- **The kernel's kills are believed for seconds, and from our own cgroup.** Whom it killed is told
+  only to root; a count since a child's start blamed last week's browser on today's SIGKILL.
+- **Only what ran out of memory is learned,** and only as a ceiling. What was passed over for want
+  of room says nothing about next time, and a time renewed with each load never ends.
+- **For a load that ran out, the idle go: each once, one at first, then twice as many.** What is
+  lacking nobody knows, each try may take minutes, and who comes back must not keep a model from
+  stepping down.
+- **Room that appears wakes only what failed while others held memory,** and only room that a ready
+  child leaves: two that do not fit would else wake each other for ever.
+- **Of several that have to go, those that would only wait for another one's answer stay open.** Who
+  ended last of those shut together stays shut: else they might never be idle at once.
+- **A need on several GPUs is one of all of them together,** spread when it gets its place, as the
+  engine spreads. A spread of the moment would refuse what an idle model's going makes room for.
+- **Vendors' tools only refine.** They number and name otherwise than the engine, and know no Vulkan
+  and no RPC; they say cheaper how much is free, of what is without doubt the same card. Memory
+  that GPUs share with the host is counted once, and an RPC server belongs to one model at a time:
+  it leaves everybody else hanging.
+- **A model larger than memory is the operator's wish** (`overcommit`), not a rule: nobody who takes
+  too large a file by mistake wants a machine that reads its disk all day.
+
+Decisions, and why: the world
+-----------------------------
+- **Nobody waits for the log.** A thread of its own writes from a ring of bounded size. When that is
+  full the newest lines are dropped and counted where they are missing: how trouble began says more.
+  A record is one line of plain text, for names, targets and engines' words are foreign.
+- **Worker threads are always left behind.** One that hangs on a disk cannot be had back. So each
+  kind of work has its own few (`threads.Lane`), each place is waited for once until it answers, and
+  meanwhile what was known counts. Only regular files are opened: to open a FIFO takes for ever.
+- **A shortage is no verdict** (`shortages`). Who cannot be started or asked for want of
+  descriptors, processes, threads or ports is neither unusable nor dead, and nothing is given up for
+  it. One descriptor is kept back, so that who comes when there is none left is told so.
+- **Who begins again does so without end,** ever more seldom: a clock that was given up would never
+  unload anybody again.
+- **The last word is the kernel's:** from the first signal on an alarm runs, which needs no thread
+  and no turn of the loop. A SIGHUP without its terminal is a stop, unless we were started by nohup.
+- **What others could have written is not believed** (`ownership`): a llamasup.toml that we come
+  upon names programs, and marks in a run folder name processes to end.
 - **Learned rungs and footprints are the only state on disk,** under digests, for arguments hold
   secrets. What lives is marked in the run folder, which a reboot empties with the processes.
 - **Folders are looked through when it matters, not watched:** before a listing, before a name is
   refused, when a model's file is missing; once a second at most. 2,000 files take about 0.1 s, and
   llamasup sleeps while nobody asks.
-- **A key joins the configuration with the capability that reads it.** No key is without effect.
+- **A key joins the configuration with the capability that reads it.** No key is without effect, and
+  none waits for a restart but `[folders]`.
 """
 
 __version__ = "0.1.0"
