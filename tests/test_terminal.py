@@ -57,6 +57,7 @@ def test_a_hangup_means_the_end_only_once_the_terminal_is_closed(
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(REPOSITORY)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # we may be run by nohup, and pass that on
         os.execv(sys.executable, [sys.executable, "-c", PROGRAM, str(said), how])
     try:
         until_said(said, "ready ")

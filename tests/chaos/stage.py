@@ -14,7 +14,7 @@ from tests.chaos.load import LONGEST_CHAIN
 from tests.chaos.report import Report
 from tests.harness import counting_model
 
-_WIDE = 1 << 17
+_WIDE = 1 << 18
 
 
 @frozen

