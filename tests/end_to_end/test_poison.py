@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import trio
 
-from tests.harness import Journal, Llamasup, Reply, chat, counted, request, running
+from tests.harness import Journal, Llamasup, Reply, chat, counted, eventually, request, running
 
 Fake = Callable[..., Mapping[str, object]]
 
@@ -102,11 +102,11 @@ async def test_what_was_sent_by_who_left_at_once_is_suspected_as_well(
     async with running(deadly) as llamasup:
         async with llamasup.connect() as client:
             await client.send(request("POST", CHAT, body))
-            arrived = await journal.first("request")
+            await eventually(lambda: CHAT in [r["target"] for r in journal.entries("request")])
             # The kernel forgets who that was.
             client.leave_by_reset()
             await journal.first("client closed")
-        os.kill(arrived["pid"], signal.SIGSEGV)
+        os.kill(journal.entries("request")[-1]["pid"], signal.SIGSEGV)
         reply = await llamasup.ask("POST", CHAT, body)
         assert (reply.status, reply.error["code"]) == (422, "request_kills_engine")
         assert "ended the engine 2 times" in reply.error["message"]
