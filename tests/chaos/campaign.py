@@ -48,7 +48,7 @@ async def _life(stage: Stage, sky: Weather, life: int, faults: int) -> None:
     models = [model for lane in lanes for model in lane]
     settings = stage.serving(models) | sky.state_folder(f"life-{life}")
     folder = stage.folder / f"life-{life}"
-    subject = Subject(folder, settings, sky.command, has_scribe=True)
+    subject = Subject(folder, settings, sky.exposed(), has_scribe=True)
     async with started(subject):
         async with trio.open_nursery() as outside:
             outside.start_soon(sky.rage, stage, subject, stage.chance("weather", life))

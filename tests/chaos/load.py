@@ -380,7 +380,7 @@ class _Stream(_Answer):
 def _clear(document: Any) -> str:
     """What an error document says. Raises what a document of another form makes of it."""
     error = document["error"] if isinstance(document["error"], dict) else document
-    if error["type"] == "unavailable_error":
+    if error["message"] == "Loading model":
         raise ValueError("a child that still loads is no client's affair")
     if not error["message"]:
         raise ValueError("an error without words")

@@ -1,7 +1,8 @@
-"""One long life under mixed load: do memory, descriptors and tasks of llamasup stay flat?
+"""One long life under mixed load, in any weather: does llamasup stay flat?
 
-Rounds of load, in which children die and stop for a moment, and clients leave; after each, when
-all is quiet and every model is loaded again, a reading.
+Rounds of load, in which children die and stop for a moment, clients leave or send what no engine
+survives, and the machine has troubles of its own; after each, when all is quiet and every model is
+loaded again, a reading of memory, descriptors and tasks.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from random import Random
 from statistics import median
 
@@ -19,9 +20,10 @@ import psutil
 import trio
 from attrs import frozen
 
-from tests.chaos.load import KINDS, LONGEST_CHAIN, Request, Verdict
+from tests.chaos.load import KINDS, LONGEST_CHAIN, POISON, Request, Verdict
 from tests.chaos.stage import Stage
 from tests.chaos.subject import Subject, started
+from tests.chaos.weather import Weather, weather
 from tests.harness import eventually
 
 MODELS = [f"m{number}" for number in range(12)]
@@ -33,6 +35,9 @@ WARM_UP = 300.0
 MOST_GROWTH = 1 << 20
 LONG_ENOUGH = 600.0
 """A shorter run says nothing about memory."""
+
+POISONOUS = 0.005
+"""So many requests are. Each costs its model a load."""
 
 _QUIET = 1.0
 _STANDSTILL = 0.5
@@ -61,13 +66,15 @@ async def mixed(stage: Stage, minutes: float) -> None:
     folder = stage.folder / "mixed"
     tasks_file = folder / "tasks"
     inside = (sys.executable, "-m", "tests.chaos.inside", str(tasks_file))
-    subject = Subject(folder, stage.serving(MODELS), inside)
     readings: list[Reading] = []
-    async with started(subject):
+    async with weather(stage) as sky, AsyncExitStack() as stack:
+        settings = stage.serving(MODELS) | sky.state_folder("mixed")
+        subject = Subject(folder, settings, sky.exposed(inside), has_scribe=True)
+        await stack.enter_async_context(started(subject))
         began = time.monotonic()
         while (passed := time.monotonic() - began) < minutes * 60:
             chance = stage.chance("mixed", len(readings))
-            await _round(stage, subject, min(ROUND, minutes * 60 - passed), chance)
+            await _round(stage, sky, subject, min(ROUND, minutes * 60 - passed), chance)
             await _rest(stage, subject)
             readings.append(await _reading(subject, time.monotonic() - began))
             print(f"  {readings[-1]}", flush=True)
@@ -78,9 +85,11 @@ async def mixed(stage: Stage, minutes: float) -> None:
     _judge(stage, readings, minutes * 60)
 
 
-async def _round(stage: Stage, subject: Subject, seconds: float, chance: Random) -> None:
+async def _round(
+    stage: Stage, sky: Weather, subject: Subject, seconds: float, chance: Random
+) -> None:
     end = trio.current_time() + seconds
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, _raging(sky, stage, subject, chance):
         for _ in range(CLIENTS):
             nursery.start_soon(_client, stage, subject, end, Random(chance.getrandbits(64)))
         await trio.sleep(seconds * chance.uniform(0.1, 0.5))
@@ -97,8 +106,23 @@ async def _round(stage: Stage, subject: Subject, seconds: float, chance: Random)
             stage.report.faults["a moment's standstill"] += 1
 
 
+@asynccontextmanager
+async def _raging(
+    sky: Weather, stage: Stage, subject: Subject, chance: Random
+) -> AsyncIterator[None]:
+    """Troubles of the machine until the end of the block."""
+    async with trio.open_nursery() as outside:
+        outside.start_soon(sky.rage, stage, subject, Random(chance.getrandbits(64)))
+        yield
+        outside.cancel_scope.cancel()
+
+
 async def _client(stage: Stage, subject: Subject, end: float, chance: Random) -> None:
     while trio.current_time() < end:
+        if chance.random() < POISONOUS:
+            poison = await subject.ask(chance.choice(MODELS), POISON, chance.randint(1, 3))
+            stage.report.count(poison, "mixed load, poison")
+            stage.report.faults["a poisonous request"] += 1
         kind = chance.choice(list(KINDS.values()))
         tokens = chance.randint(1, LONGEST_CHAIN - 100)
         request = Request(subject.address, chance.choice(MODELS), kind, tokens)

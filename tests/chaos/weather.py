@@ -44,13 +44,12 @@ class Weather:
         self._storms = 0
         self._cleared = -math.inf
 
-    @property
-    def command(self) -> Sequence[str]:
-        """llamasup, where its threads can be counted."""
+    def exposed(self, command: Sequence[str] = LLAMASUP) -> Sequence[str]:
+        """The command, where its threads can be counted."""
         if self._threads is None:
-            return LLAMASUP
+            return command
         join = f'echo $$ > {self._threads}/cgroup.procs; exec "$@"'
-        return ("sh", "-c", join, "sh", *LLAMASUP)
+        return ("sh", "-c", join, "sh", *command)
 
     def state_folder(self, name: str) -> dict[str, object]:
         """The setting by which what is learned lies on the disk that may hang."""
