@@ -90,6 +90,9 @@ class Conversation:
         self, connection: Connection, desk: Desk, notice: Callable[[bool], None] = lambda _: None
     ) -> None:
         self._idle = True
+        self.idle_since = trio.current_time()
+        """When it came, or its last answer had been given."""
+
         self._notice = notice
         """Is told whenever that changes."""
 
@@ -117,6 +120,7 @@ class Conversation:
         """Whoever is to notice is told at once."""
         if idle is not self._idle:
             self._idle = idle
+            self.idle_since = trio.current_time()
             self._notice(idle)
 
     @property

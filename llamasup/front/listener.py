@@ -28,6 +28,9 @@ from llamasup.shortages import Spare, is_shortage, most_connections
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
+BREATH = 0.5
+"""Seconds that nobody is sent away for resting: whoever came just now is about to ask."""
+
 _ONE_REQUEST = 64 << 10
 _PAUSE_WITHOUT_DESCRIPTORS = 0.1
 _PAUSE_BETWEEN_COMPLAINTS = 10.0
@@ -333,11 +336,14 @@ class Front:
     def _dismiss(self, choice: Callable[[], Conversation | None]) -> bool:
         """Send away whoever is the choice among those who rest. False if there is nobody."""
         while conversation := choice():
-            if conversation.silent:
-                self._guests.go(conversation)
-                conversation.dismiss()
-                return True
-            self._guests.act(conversation)  # its request has come, though nobody read it yet
+            if not conversation.silent:
+                self._guests.act(conversation)  # its request has come, though nobody read it yet
+                continue
+            if trio.current_time() - conversation.idle_since < BREATH:
+                return False  # it is who rests longest, and its request may be on its way
+            self._guests.go(conversation)
+            conversation.dismiss()
+            return True
         return False
 
     def _notice(self, conversation: Conversation, idle: bool) -> None:

@@ -104,8 +104,9 @@ async def _strike(stage: Stage, subject: Subject, model: str, chance: Random) ->
         for other in others:
             nursery.start_soon(other.run, chance.choice([None, None, None, 10]))
         struck = await attack.run()
-    stage.report.faults[str(fault)] += 1
-    await eventually(lambda: not is_alive(struck.pid))
+    if struck:
+        stage.report.faults[str(fault)] += 1
+        await eventually(lambda: not is_alive(struck.pid))
     about = f"{fault} of {model} in {subject.folder.name}"
     return [(request, about) for request in (attack.victim, *others)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from random import Random
 import trio
 from attrs import frozen
 
-from tests.chaos.load import LONGEST_CHAIN, STREAMS, WHOLES, Kind, Request, long_prompt
+from tests.chaos.load import LONGEST_CHAIN, PATIENCE, STREAMS, WHOLES, Kind, Request, long_prompt
 from tests.chaos.subject import Subject, has_open
 from tests.harness import eventually
 
@@ -76,21 +77,28 @@ class Attack:
         prompt = long_prompt(self._chance) if self.fault.moment is Moment.PREFILL else "count"
         return Request(self._subject.address, self.model, kind, tokens, prompt)
 
-    async def run(self) -> Struck:
-        """Let the request run, and strike at the moment; returns when the request has ended."""
+    async def run(self) -> Struck | None:
+        """Let the request run, and strike at the moment; returns when the request has ended.
+
+        None if the moment never came: in bad weather a child may not even start.
+        """
         if self.fault.moment is Moment.IDLE:
-            struck = self._strike(await self._subject.child(self.model))
+            struck = self._strike()
             await self.victim.run()
             return struck
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.victim.run)
-            return self._strike(await self._pid_at_the_moment())
+            await self._moment()
+            return self._strike()
 
-    async def _pid_at_the_moment(self) -> int:
+    async def _moment(self) -> None:
+        """Wait for it, or until the request has its answer without it."""
         moment = self.fault.moment
-        pid = await self._subject.child(self.model)
+        await eventually(lambda: self._pid or self.victim.outcome, PATIENCE)
         if moment is Moment.LOADING:
-            await eventually(lambda: has_open(pid, self._model_file))
+            await eventually(
+                lambda: has_open(self._pid, self._model_file) or self.victim.outcome, PATIENCE
+            )
         elif moment is Moment.PREFILL:
             await eventually(self._works)
             await trio.sleep(self._chance.uniform(0, 0.1))  # anywhere within
@@ -98,12 +106,24 @@ class Attack:
             await self.victim.reached(1)
         elif moment is Moment.MID_STREAM:
             await self.victim.reached(self._chance.randint(2, 500))
-        return pid
+
+    @property
+    def _pid(self) -> int:
+        """The child's; 0 if there is none now."""
+        return self._subject.children().get(self.model, 0)
 
     async def _works(self) -> bool:
-        child = (await self._subject.status(self.model))["child"]
-        return bool(child and child["slots_taken"]) or self.victim.outcome is not None
+        if self.victim.outcome is not None:
+            return True
+        try:
+            child = (await self._subject.status(self.model))["child"]
+        except (KeyError, OSError):  # in bad weather, control may have no answer
+            return False
+        return bool(child and child["slots_taken"])
 
-    def _strike(self, pid: int) -> Struck:
-        os.kill(pid, self.fault.signal)
-        return Struck(pid, time.time())
+    def _strike(self) -> Struck | None:
+        if pid := self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, self.fault.signal)
+                return Struck(pid, time.time())
+        return None

@@ -64,6 +64,7 @@ async def swift_recovery(stage: Stage, deaths: int = 8) -> None:
             stage.report.count(attack.victim.outcome, "a swift recovery")
             stage.report.faults[str(killed)] += 1
             ready = [ready for ready in subject.readies() if ready.model == model][-1]
+            assert struck is not None
             stage.report.require(ready.pid != struck.pid, f"{model} was not started again")
             took.append(ready.at - struck.at)
         await clean_end(stage, subject, "a swift recovery")

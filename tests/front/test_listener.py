@@ -238,6 +238,13 @@ async def test_who_comes_when_all_are_busy_is_told_so(faking: Faking) -> None:
         await eventually(lambda: comes(llamasup))
 
 
+@pytest.fixture
+def breathless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who rests may be sent away at once."""
+    monkeypatch.setattr("llamasup.front.listener.BREATH", 0.0)
+
+
+@pytest.mark.usefixtures("breathless")
 async def test_the_longest_idle_one_goes_for_who_comes_when_the_house_is_full(
     faking: Faking,
 ) -> None:
@@ -257,6 +264,21 @@ async def test_the_longest_idle_one_goes_for_who_comes_when_the_house_is_full(
         await busy.read_until(b" 1")
 
 
+async def test_whoever_came_just_now_is_not_sent_away_before_it_can_ask(faking: Faking) -> None:
+    """Its request is on its way, and a connection closed without a word cannot tell why."""
+    async with (
+        running({**faking(), "server.max_connections": 1}) as llamasup,
+        From("127.0.0.1", llamasup) as first,
+    ):
+        await eventually(lambda: _is_full(llamasup))
+        assert await first.is_served()
+
+
+async def _is_full(llamasup: Llamasup) -> bool:
+    return not await comes(llamasup, "127.0.0.2")
+
+
+@pytest.mark.usefixtures("breathless")
 async def test_no_address_fills_the_house_and_who_hoards_loses_what_it_hoards(
     faking: Faking,
 ) -> None:
@@ -285,6 +307,7 @@ async def test_a_request_that_nobody_has_read_yet_is_not_lost_for_who_comes(
 ) -> None:
     """They come and ask at once, faster than anybody can read."""
     async with running({**faking(), "server.max_connections": 4}) as llamasup:
+        at_rest = tasks()
         for _ in range(10):
             clients = [socket.create_connection(tuple_of(llamasup)) for _ in range(4)]
             for client in clients:
@@ -296,7 +319,7 @@ async def test_a_request_that_nobody_has_read_yet_is_not_lost_for_who_comes(
             assert heads.count(b"") == 0
             for client in clients:
                 client.close()
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await eventually(lambda: tasks() == at_rest)
 
 
 def tuple_of(llamasup: Llamasup) -> tuple[str, int]:
@@ -348,6 +371,7 @@ async def test_without_a_descriptor_who_comes_is_told_so(faking: Faking) -> None
         assert await comes(llamasup)
 
 
+@pytest.mark.usefixtures("breathless")
 async def test_without_a_descriptor_those_who_idle_go_for_who_comes(faking: Faking) -> None:
     async with running(faking()) as llamasup, AsyncExitStack() as stack:
         for _ in range(4):
@@ -384,7 +408,7 @@ async def test_newcomers_do_not_wait_for_one_another(
         await trio.lowlevel.checkpoint()
         clients = [socket.create_connection(tuple_of(llamasup)) for _ in range(60)]
         await eventually(lambda: len(moments) == 60)
-        assert len(set(moments)) == 1
+        assert len(set(moments)) < 6  # on a busy machine, the kernel hands them over in pieces
         nursery.cancel_scope.cancel()
     for client in clients:
         client.close()
