@@ -17,7 +17,7 @@ import trio.testing
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.errors import OperatorError
 from llamasup.front.listener import Doors, bound_address
-from tests.harness import PATIENCE, Client, Llamasup, chat, eventually, request, running
+from tests.harness import PATIENCE, Client, Llamasup, chat, eventually, request, running, tasks
 
 Faking = Callable[..., Mapping[str, object]]
 
