@@ -23,6 +23,7 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _shared_names(tree)
     yield from _unknown_models(tree)
     yield from _bad_ladders(tree)
+    yield from _void_arguments(tree)
 
 
 def _bad_ladders(tree: Tree) -> Iterator[Refusal]:
@@ -74,6 +75,19 @@ def _bad_addresses(tree: Tree) -> Iterator[Refusal]:
         if not re.fullmatch(r"(/[^/\s?#]+)+", prefix):
             what = f"{shown(prefix)} is not the beginning of a path"
             yield key, Unfit(what, 'write one such as "/llama", without a slash at its end')
+
+
+def _void_arguments(tree: Tree) -> Iterator[Refusal]:
+    """Engines may be told what we then do ourselves: what they say of it, nobody hears."""
+    models = (("models", name, "extra_args") for name in tree.table("models"))
+    for where in (("engine", "args"), *models):
+        for key, argument in tree.texts(*where):
+            if argument in _OURS:
+                fix = f"write {_OURS[argument]} instead"
+                yield key, Unfit(f"{argument} has no effect behind llamasup", fix)
+
+
+_OURS = {"--cors-origins": "server.cors_origins", "--cors-methods": "server.cors_origins"}
 
 
 def _bad_names(tree: Tree) -> Iterator[Refusal]:

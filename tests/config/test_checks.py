@@ -122,3 +122,21 @@ def test_models_that_only_a_folder_can_hold_may_be_named(folder: Path) -> None:
     found = '[discover]\nfolders = ["models"]\n'
     config = loaded(found + '[server]\ndefault_model = "x"\n[pool]\npreload = ["y"]')
     assert (config.server.default_model, config.pool.preload) == ("x", ("y",))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[engine]\nargs = ["--jinja", "--cors-origins", "*"]\n', "engine.args[1]"),
+        (
+            '[models.m]\npath = "m.gguf"\nextra_args = ["--cors-origins", "*"]\n',
+            "models.m.extra_args[0]",
+        ),
+    ],
+)
+def test_an_argument_that_nobody_would_heed_names_the_key_that_is_heeded(
+    folder: Path, text: str, key: str
+) -> None:
+    [complaint] = complaints(text)
+    assert key in complaint
+    assert "server.cors_origins" in complaint
