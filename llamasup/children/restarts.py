@@ -78,10 +78,10 @@ def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) ->
     """A child died before it was ready. `jitter` is random, from 0 to 1."""
     if kind is Kind.SHORTAGE:
         return _delayed(record, now, jitter)  # no verdict on the model, however often
-    failed = evolve(record, failed_starts=record.failed_starts + 1)
     if kind is Kind.OUT_OF_MEMORY:
         # No verdict on the model: others may leave some. But no storm of attempts either.
-        return evolve(failed, not_before=now + LONGEST_PAUSE)
+        return evolve(record, not_before=now + LONGEST_PAUSE)
+    failed = evolve(record, failed_starts=record.failed_starts + 1)
     if kind in _HOPELESS or failed.failed_starts >= MOST_FAILED_STARTS:
         return evolve(failed, given_up=True, not_before=now + _BREATH)
     return _delayed(failed, now, jitter)

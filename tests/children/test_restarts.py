@@ -110,6 +110,8 @@ def test_want_of_memory_is_never_given_up_but_makes_no_storm() -> None:
         record = after_failed_start(record, now=50.0, kind=Kind.OUT_OF_MEMORY, jitter=HALF)
         assert not record.given_up
         assert record.wait(50.0) >= 10
+    accident = after_failed_start(record, now=200.0, kind=Kind.CRASH, jitter=HALF)
+    assert not accident.given_up
 
 
 @given(
