@@ -43,6 +43,8 @@ class Drain(Protocol):
     """The end of llamasup."""
 
     drain_timeout: Seconds
+    grace: Seconds
+    """Of children, after that."""
 
 
 class Running:
@@ -103,6 +105,7 @@ class Running:
         self._launcher.adopt(config)
         self._shelf = shelf
         self._drain.drain_timeout = config.server.drain_timeout
+        self._drain.grace = config.engine.stop_grace
         if config.log != before.log:
             logging.getLogger().setLevel(config.log.level.upper())
         there = self.pool.keepers.keys()

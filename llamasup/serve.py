@@ -1,13 +1,6 @@
 """Opens everything in order, serves until it is told to stop, and closes everything in order.
 
-serve
-├─ children (outer: outlives the front)
-│   ├─ control
-│   └─ keepers, one task per resident model
-└─ front (inner: drained first)
-    ├─ signals
-    ├─ the follower of the configuration
-    └─ listeners and connections
+The architecture page says which task is whose.
 """
 
 from __future__ import annotations
@@ -119,7 +112,7 @@ class Stop:
     """The operator's wish to stop: first gently, then at once."""
 
     def __init__(self, drain_timeout: Seconds, grace: Seconds, notifier: Notifier) -> None:
-        self._grace = grace
+        self.grace = grace
         self._notifier = notifier
         self.wished = trio.Event()
         self.last_call = trio.Event()
@@ -144,7 +137,7 @@ class Stop:
                     self._patience.cancel()
                 is_hurry = self.wished.is_set()
                 drain = _LAST_PATIENCE if is_hurry else self.drain_timeout + _UNDEAD
-                end_within(drain + self._grace)
+                end_within(drain + self.grace)
                 self.begin()
 
     async def _drain(self) -> None:

@@ -66,7 +66,9 @@ def source(options: argparse.Namespace) -> Source:
 def _flags(options: argparse.Namespace) -> Mapping[str, object]:
     flags: dict[str, object] = {}
     for assignment in options.set:
-        key, _, text = assignment.partition("=")
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise OperatorError(f'--set {assignment}: write KEY=VALUE, such as "server.listen=:80"')
         flags[key.strip()] = _value(text.strip())
     for path in options.model:
         name = Path(path).name.removesuffix(".gguf")

@@ -24,6 +24,8 @@ from llamasup.serve import DEMO, serve
 from llamasup.shortages import USUAL, have_descriptors, most_connections
 
 _M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD = -3
+_LARGE = 128 << 10
 
 
 def add_to(commands: Any) -> None:
@@ -67,10 +69,14 @@ def _keep_memory_flat() -> None:
     # its garbage is worth a round; so that is collected sooner.
     gc.collect()
     gc.freeze()
-    # glibc gives threads heaps of their own, and keeps those when the threads have ended. (Other
-    # libraries know no mallopt, or do nothing.)
+    # glibc gives threads heaps of their own, and keeps those when the threads have ended. And once a
+    # large block was freed it takes the likes of it from the heap, where they leave holes, unless it
+    # is told from which size on they are the system's. (Other libraries know no mallopt, or do
+    # nothing.)
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def greeting(config: Config, addresses: list[Address], file: str, look: Look) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -26,7 +27,8 @@ def lay_environment(
 
     A model's are `LLAMASUP_MODELS_<NAME>_<KEY>`, for a model that has a table, or is in the `flags`
     to come: its name in capitals, with an underscore for all that is no letter or digit. One that
-    sets no key of its section is a problem; variables of other names are not ours.
+    sets no key of its section is a problem; one of another
+    name is not ours, unless it looks like a slip.
     """
     flagged = (_key_of_flag(flag) for flag in flags)
     models = {*tree.table("models"), *(key[1] for key in flagged if key[0] == "models")}
@@ -38,11 +40,25 @@ def lay_environment(
         if name in variables:
             key, kind = variables[name]
             tree.put(key, _read(text, kind), Origin(place, here))
-        elif not _is_of_a_service(name, text):
-            for section in filter(name.startswith, sections):
-                known = [variable for variable in variables if variable.startswith(section)]
-                fix = suggestion(name, known, prefix=section) if known else _HOW_TO_NAME_A_MODEL
-                tree.problems.append(Problem(place, "", "this sets no known key", fix))
+        elif not _is_of_a_service(name, text) and (
+            fix := _what_was_meant(name, variables, sections)
+        ):
+            tree.problems.append(Problem(place, "", "this sets no known key", fix))
+
+
+def _what_was_meant(name: str, variables: _Variables, sections: Sequence[str]) -> str:
+    """What to write instead; "" for a variable that is none of ours."""
+    for section in filter(name.startswith, sections):
+        known = [variable for variable in variables if variable.startswith(section)]
+        return suggestion(name, known, prefix=section) if known else _HOW_TO_NAME_A_MODEL
+    if not name.startswith("LLAMASUP_"):
+        return ""
+    near = get_close_matches(name, variables, n=1, cutoff=_A_SLIP)
+    return f'did you mean "{near[0]}"?' if near else ""
+
+
+_A_SLIP = 0.9
+"""So alike are two names of which one is mistyped."""
 
 
 _HOW_TO_NAME_A_MODEL = (

@@ -73,5 +73,8 @@ def _refuse_what_others_wrote(file: Path) -> None:
     except OSError:
         return  # reading it will tell
     if why:
-        fix = f'if it is to be trusted, name it: "llamasup serve {file}"'
+        fix = (
+            f'take their right away ("chmod go-w {file}"), or if it is to be trusted, name it'
+            f' ("llamasup serve {file}")'
+        )
         raise ConfigError([Problem(str(file), "", f"{why}, and it decides what is run", fix)])

@@ -121,7 +121,7 @@ class ControlApp:
             case "/api/status":
                 return 200, await self.status()
             case "/api/restart":
-                return self.restart(scope)
+                return await self.restart(scope)
             case "/config":
                 return await self.configuration(scope, body)
         return 404, _error("not_found", "there is no such page")
@@ -184,18 +184,21 @@ class ControlApp:
             "meta": trained and {"n_ctx_train": trained},
         }
 
-    def restart(self, scope: Scope) -> tuple[int, object]:
+    async def restart(self, scope: Scope) -> tuple[int, object]:
         """Start a model's child anew, also one that was given up: `?model=NAME`.
 
-        If there is an admin key, it takes that. Raises Unauthorized and TooManyTries.
+        If there is an admin key, it takes that. Raises Unauthorized and TooManyTries, and
+        ModelNotFound or ClientError for a name that means no model.
         """
         self._demand_key(scope, self.running.config)
-        asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])[0]
-        keeper = self.pool.keepers.get(asked)
-        if keeper is None:
-            return 404, _error("model_not_found", f'there is no model "{asked}"')
+        query = parse_qs(scope["query_string"].decode("latin-1"), encoding="utf-8")
+        asked = query.get("model", [""])[0]
+        if not asked:
+            raise ClientError("name a model: POST /api/restart?model=NAME")
+        model = await self.roster.choose(asked)
+        keeper = self.pool.keepers[model]
         keeper.restart()
-        return 200, {"model": asked, "state": keeper.state.value}
+        return 200, {"model": model, "state": keeper.state.value}
 
     async def configuration(self, scope: Scope, body: bytes) -> tuple[int, object]:
         """The configuration in effect; a POST puts another one into effect, not into the file.

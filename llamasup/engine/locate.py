@@ -112,7 +112,9 @@ def _named(command: str, environ: Mapping[str, str]) -> Program:
     found = shutil.which(os.path.expanduser(words[0]), path=environ.get("PATH", ""))
     if found is None:
         there = "cannot be executed" if os.path.exists(words[0]) else "does not exist"
-        raise EngineUnusable(f"engine.command: {words[0]} {there}")
+        raise EngineUnusable(
+            f'engine.command: {words[0]} {there}; name a llama-server, or write "auto"'
+        )
     return _program(found, *words[1:])
 
 

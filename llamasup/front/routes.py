@@ -167,7 +167,8 @@ def _by_pattern(path: bytes) -> _Methods:
     for pattern, methods in _PATTERNS:
         if pattern.fullmatch(path):
             return methods
-    raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}")
+    hint = "; try /v1/models or /health" if path == b"/" else ""
+    raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}{hint}")
 
 
 def _wishes(request: Request, query: bytes) -> Wishes:

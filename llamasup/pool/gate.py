@@ -149,7 +149,7 @@ class Gate:
             state = child.state if child else self.keeper.state
             raise ModelNotLoaded(
                 f'"{model}" is {state.value}, and to look at it loads nothing;'
-                " to have it loaded, add ?autoload=true"
+                " to have it loaded, add autoload=true to the query"
             )
         if self._looks >= _LOOKS_AT_ONCE:
             full = QueueFull(f'{self._looks} others look at "{model}" at this moment')

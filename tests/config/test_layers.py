@@ -102,6 +102,18 @@ def test_an_operator_s_port_is_no_service_of_kubernetes(folder: Path) -> None:
     assert line.startswith("environment variable LLAMASUP_SERVER_PORT: this sets no known key; ")
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("LLAMASUP_SERVR_LISTEN", "LLAMASUP_SERVER_LISTEN"),
+        ("LLAMASUP_LOGLEVEL", "LLAMASUP_LOG_LEVEL"),
+    ],
+)
+def test_a_slip_in_a_section_is_told_as_well(folder: Path, variable: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f'did you mean "{meant}"'):
+        load(None, {variable: "x"})
+
+
 def test_variables_of_no_section_are_ignored(folder: Path) -> None:
     environ = {"LLAMASUP_PORT": "1", "LLAMASUP_CONFIG": "x", "HOME": "/"}
     assert load(None, environ) == Config()

@@ -190,6 +190,17 @@ async def restart(llamasup: Llamasup, model: str, **headers: str) -> Reply:
     return await llamasup.ask("POST", f"/api/restart?model={model}", headers=headers)
 
 
+async def test_a_restart_finds_a_model_as_chats_do(faking: Fake) -> None:
+    async with running({**faking(aliases=["gpt-4o"]), **faking(name="other")}) as llamasup:
+        assert (await restart(llamasup, "GPT-4o")).json()["model"] == "fake"
+        unknown = await restart(llamasup, "otherr")
+        assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
+        assert '"other"' in unknown.error["message"]
+        unnamed = await llamasup.ask("POST", "/api/restart")
+        assert unnamed.status == 400
+        assert "?model=NAME" in unnamed.error["message"]
+
+
 async def test_a_restart_replaces_the_child(faking: Fake) -> None:
     async with running(faking(name="a b")) as llamasup:
         await load(llamasup, "a b")
@@ -227,7 +238,9 @@ async def test_no_web_page_can_restart_a_model(faking: Fake) -> None:
 async def test_only_a_model_that_is_there_can_be_restarted(faking: Fake, query: str) -> None:
     async with running(faking()) as llamasup:
         reply = await llamasup.ask("POST", f"/api/restart{query}")
-        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+        named = query in ("?model=nobody", "?model=%ff")
+        expected = (404, "model_not_found") if named else (400, "invalid_parameter")
+        assert (reply.status, reply.error["code"]) == expected
 
 
 async def test_to_look_at_the_restart_restarts_nothing(faking: Fake) -> None:

@@ -389,7 +389,7 @@ async def test_who_looks_loads_nothing_and_learns_how_things_stand(
     faking: Fake, journal: Journal
 ) -> None:
     async with pool_of(faking("--fake-load-seconds", "0.5")) as pool:
-        with pytest.raises(ModelNotLoaded, match=r'"fake" is unloaded.*\?autoload=true'):
+        with pytest.raises(ModelNotLoaded, match=r'"fake" is unloaded.*autoload=true'):
             async with pool.lease("fake", Work.LOOK):
                 pytest.fail("there is nothing to look at")
         assert not journal.entries("started")
