@@ -107,6 +107,9 @@ class Child:
 
         self._fugitives: deque[tuple[float, Accused]] = deque(maxlen=_MOST_FUGITIVES)
 
+        self.death = 0
+        """By what number those who look for the cause know that of this one, if they do."""
+
         self.mourned = trio.Event()
         """It is gone, and what that means for those who used it is known."""
 

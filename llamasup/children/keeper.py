@@ -483,6 +483,7 @@ class Keeper:
         explained = self.suspects.note_death(
             child.accused, child.in_flight, now, from_outside=cause.kind is Kind.KILLED
         )
+        child.death = self.suspects.deaths
         if explained:
             log.warning(
                 "%s: %d deaths are laid to a request, which is refused for a while",

@@ -8,7 +8,7 @@ Sure is only a death of what was alone, or on trial, and that nobody has wrought
 deaths convict, if the second is sure; else it takes three, for there may be others to blame. What
 is convicted is refused for a while: shortly at first, for anybody may have bad luck, and for twice
 as long each time that it is tried again in vain. With the conviction the deaths are explained: who
-was suspected for them only is so no more.
+was suspected for them only is so no more, nor do they count for what was lost in them.
 
 A client that alone ended the engine twice, with different requests, may be making up a new one
 each time: all that it sends is tried alone, and convicted by one sure death. But behind a proxy
@@ -20,7 +20,7 @@ After three times it is let in as everybody is, until the next death.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable
 from typing import Final
 
@@ -94,7 +94,9 @@ class Suspects:
     def __init__(self) -> None:
         self._files: OrderedDict[bytes, _File] = OrderedDict()
         self._clients: OrderedDict[Hashable, _Repute] = OrderedDict()
-        self._deaths = 0
+        self._explained: deque[int] = deque(maxlen=MOST)
+        self.deaths = 0
+        """How many there were; the last one is known by that number."""
 
     def __bool__(self) -> bool:
         """Is anybody suspected at all?"""
@@ -123,7 +125,7 @@ class Suspects:
         How many deaths are explained now, this one among them, and are not the model's; or 0.
         """
         self._forget(now)
-        self._deaths += 1
+        self.deaths += 1
         blamed = _blamed(accused)
         is_alone = len(blamed) == 1 and (blamed[0].on_trial or in_flight <= len(accused))
         is_sure = is_alone and not from_outside
@@ -131,13 +133,17 @@ class Suspects:
         convicted = []
         for one in blamed:
             file = self._open(one.digest, now)
-            file.deaths.add(self._deaths)
+            file.deaths.add(self.deaths)
             known = is_sure and (file.sentences or self._is_notorious(one.client))
             if known or len(file.deaths) >= enough:
                 convicted.append(file)
             if is_sure:
                 self._note_client(one, now)
         return self._explain(convicted, now) if convicted else 0
+
+    def is_explained(self, death: int) -> bool:
+        """Is this one laid to a request? Asked by the others that were in flight."""
+        return death in self._explained
 
     def acquit(self, digest: bytes, client: Hashable) -> None:
         """It was tried alone, and was answered."""
@@ -153,6 +159,7 @@ class Suspects:
 
     def _explain(self, convicted: list[_File], now: float) -> int:
         explained = set().union(*(file.deaths for file in convicted))
+        self._explained += explained
         for file in convicted:
             file.kills += len(file.deaths)
             file.sentences += 1

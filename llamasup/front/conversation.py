@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PATH = 200
 _PATIENCE_WITH_CONTROL = 60.0
+_MOST_LOSSES = 8
+"""Also of those that are the doing of others."""
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -296,7 +299,7 @@ class Conversation:
     async def _ask_model(self, request: Request, goal: ToModel, opening: Opening) -> None:
         """Have a child answer; if it fails before the client has seen a byte, the next one."""
         desk = self._desk
-        replays = desk.max_replays
+        losses: list[Callable[[], bool]] = []
         digest = Digest(request)
         while True:
             model = await desk.roster.choose(goal.model)
@@ -308,8 +311,9 @@ class Conversation:
                 except RanOutOfMemory as error:
                     # Sent again or not: whoever comes next shall find a child that needs less.
                     steps_down = lease.out_of_memory(str(error))
-                    if not steps_down or not replays:
+                    if not steps_down or _counted(losses) >= desk.max_replays:
                         raise lease.exhausted(str(error)) from error
+                    losses.append(lambda: False)
                 except ChildLost as error:
                     lease.broke_off()
                     lost = error
@@ -317,10 +321,9 @@ class Conversation:
                     lease.broke_off()
                     raise
             if lost is not None:
-                await lease.outcome()
-                if not replays:
+                losses.append(await lease.outcome())
+                if _counted(losses) > desk.max_replays or len(losses) > _MOST_LOSSES:
                     raise lost
-            replays -= 1
             log.info("%s %s is sent again", *_said(request))
 
     def _lease(
@@ -366,6 +369,11 @@ class Conversation:
         """Answer what was no request, and end: what follows it cannot be told apart."""
         await self._connection.send(error_reply(error, None, list(extra)))
         await self._connection.finish()
+
+
+def _counted(losses: Iterable[Callable[[], bool]]) -> int:
+    """A loss does not count that was the doing of another request."""
+    return sum(not is_anothers() for is_anothers in losses)
 
 
 def _said(request: Request) -> tuple[str, str]:

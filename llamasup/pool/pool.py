@@ -225,15 +225,19 @@ class Lease:
         self._is_broken = True
         self._broke_on_trial = self._gate.tries(self._visit)
 
-    async def outcome(self) -> None:
+    async def outcome(self) -> Callable[[], bool]:
         """Afterwards: return when it is known what the end of the child means for the request.
 
-        Raises RequestKillsEngine if it is not to be sent again. It waits two seconds at most.
+        What is returned says whether that is known to be the doing of another one; it may become
+        so later. Raises RequestKillsEngine if the request is not to be sent again. It waits two
+        seconds at most.
         """
         if self._child.state is not ChildState.READY:
             with trio.move_on_after(_VERDICT_PATIENCE):
                 await self._child.mourned.wait()
             await self._must_be_alone()
+        child, suspects = self._child, self._gate.keeper.suspects
+        return lambda: suspects.is_explained(child.death)
 
     async def __aenter__(self) -> Lease:
         while True:

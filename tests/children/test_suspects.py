@@ -82,6 +82,18 @@ def test_a_conviction_clears_those_who_were_suspected_for_the_same() -> None:
     assert [is_suspected(suspects, name, 2) for name in "bc"] == [False, False]
 
 
+def test_those_who_were_in_flight_learn_that_a_death_was_the_doing_of_another() -> None:
+    suspects = Suspects()
+    note_death(suspects, [one("a"), one("b")], 2, 0)
+    first = suspects.deaths
+    assert not suspects.is_explained(first)
+    note_death(suspects, [one("a", on_trial=True)], 1, 1)
+    assert suspects.is_explained(first)
+    assert suspects.is_explained(suspects.deaths)
+    note_death(suspects, [one("b")], 1, 2)
+    assert not suspects.is_explained(suspects.deaths)
+
+
 def test_a_death_in_a_trial_is_laid_to_the_one_on_trial() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a"), one("b")], 2, 0)

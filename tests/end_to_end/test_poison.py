@@ -111,3 +111,34 @@ async def test_what_was_sent_by_who_left_at_once_is_suspected_as_well(
         assert (reply.status, reply.error["code"]) == (422, "request_kills_engine")
         assert "ended the engine 2 times" in reply.error["message"]
     assert len(journal.entries("died")) == 1
+
+
+def arrivals(journal: Journal, words: str) -> list[int]:
+    """The engines that were asked something with these words."""
+    return [entry["pid"] for entry in journal.entries("request") if words in entry["body"]]
+
+
+async def test_what_was_lost_by_the_doing_of_another_is_sent_again_beside_what_may_be(
+    faking: Fake, journal: Journal
+) -> None:
+    deadly = faking(
+        *CRASHES, "--fake-die-if", "poison", "--fake-first-byte-delay", "0.5", parallel=4
+    )
+    async with running({**deadly, "recovery.max_replays": 1}) as llamasup:
+        replies: dict[str, Reply] = {}
+
+        async def ask(user: str, urgency: str = "u=3") -> None:
+            body = chat(5, stream=False, user=user)
+            replies[user] = await llamasup.ask("POST", CHAT, body, {"Priority": urgency})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "poison", "u=0")
+            await eventually(lambda: arrivals(journal, "poison"))
+            nursery.start_soon(ask, "innocent")
+            await eventually(lambda: arrivals(journal, "innocent"))
+            os.kill(arrivals(journal, "innocent")[0], signal.SIGSEGV)
+            await eventually(lambda: len(arrivals(journal, "innocent")) == 2)
+            assert replies["poison"].status == 422
+            os.kill(arrivals(journal, "innocent")[-1], signal.SIGSEGV)
+        assert replies["innocent"].status == 200
+    assert len(set(arrivals(journal, "innocent"))) == 3
