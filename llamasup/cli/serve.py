@@ -69,9 +69,9 @@ def _keep_memory_flat() -> None:
     # its garbage is worth a round; so that is collected sooner.
     gc.collect()
     gc.freeze()
-    # glibc gives threads heaps of their own, and keeps those when the threads have ended. And once a
-    # large block was freed it takes the likes of it from the heap, where they leave holes, unless it
-    # is told from which size on they are the system's. (Other libraries know no mallopt, or do
+    # glibc gives threads heaps of their own, and keeps those when the threads have ended. And once
+    # a large block was freed, it takes the likes of it from the heap, where they leave holes, unless
+    # it is told how large a block has to be for the system. (Other libraries know no mallopt, or do
     # nothing.)
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
