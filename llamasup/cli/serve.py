@@ -70,9 +70,9 @@ def _keep_memory_flat() -> None:
     gc.collect()
     gc.freeze()
     # glibc gives threads heaps of their own, and keeps those when the threads have ended. And once
-    # a large block was freed, it takes the likes of it from the heap, where they leave holes, unless
-    # it is told how large a block has to be for the system. (Other libraries know no mallopt, or do
-    # nothing.)
+    # a large block was freed, it takes the likes of it from the heap, where they leave holes,
+    # unless it is told how large a block has to be for the system. (Other libraries know no
+    # mallopt, or do nothing.)
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)

@@ -22,6 +22,15 @@ from llamasup.engine.failures import Verdict
 
 log = logging.getLogger(__name__)
 
+
+def _plainly(record: logging.LogRecord) -> bool:
+    """That nothing more can be opened is no mistake, which would need a traceback."""
+    record.exc_info = None
+    return True
+
+
+logging.getLogger("trio.serve_listeners").addFilter(_plainly)
+
 _LONGEST_HEAD = 1 << 30
 """No limit: the front has one (`server.max_head`), and adds some headers of its own."""
 _FIRST_PAUSE = 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -154,3 +155,12 @@ async def test_a_control_that_hangs_is_not_waited_for_without_end(
         reply = await llamasup.ask("GET", "/v1/models")
         assert (reply.status, reply.error["code"]) == (504, "control_timeout")
         assert (await llamasup.ask("GET", "/health")).status == 200
+
+
+def test_want_of_descriptors_is_told_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise OSError(24, "Too many open files")
+    except OSError:
+        logging.getLogger("trio.serve_listeners").error("accept returned EMFILE", exc_info=True)
+    assert "accept returned EMFILE" in caplog.text
+    assert "Traceback" not in caplog.text
