@@ -17,7 +17,11 @@ footing   where a keeper stands on its model's ladder
 pool      decides who gets which child; `async with pool.lease(model, work) as lease`
 gate      where the requests for one model wait; its usher has a child loaded meanwhile
 residency who has a place in memory, and who goes for whom
-lease     one request's permission to use one child
+lease     one request's permission to use one child; a glance is one that wakes nobody
+place     what one child may hold of the memory, or where a client is (`claims.place`)
+need      what a model takes on a rung, and who says so
+plan      what a keeper must know of its model
+suspect   a request that was in flight at a death; its trial is to be tried again alone (`dock`)
 relay     carries one request and its answer
 front     the public listener
 control   the operator's side: health, model list, what fits, status
@@ -54,26 +58,29 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     serve       opens everything in order, and closes it in order
     cli/        one file a command
 
-Decisions are pure: log lines, failures, command lines, framing, heads and routes import no trio,
-read no clock and open no file. They say what to do; the async rooms do it, and stay thin.
+Decisions are pure (`PURE` in `tests/test_house.py`): log lines, failures, command lines, framing,
+heads, routes, admission and the ladder import no trio, read no clock and open no file. They say
+what to do; the async rooms do it, and stay thin. What may hang has one border each (`BORDERS`
+there): threads, processes, names of hosts.
 
 Who owns whom
 -------------
     serve
-    ├─ signals *
+    ├─ signals, and the end of the drain * · as process 1, who reaps orphans (again)
     ├─ children's nursery (outer: outlives the front)
     │   ├─ control: Hypercorn on a private Unix socket (again)
     │   ├─ the residency's clock: turns that end, models that idle (again)
-    │   ├─ looks at the engine and at the shelf; who tells systemd (again)
+    │   ├─ one look at the engine, and those at the shelf · who tells systemd (again)
     │   ├─ who looks after the run folder (again)
     │   ├─ the clocks of trials (`pool.dock`), while a suspect waits or is tried
     │   ├─ usher, one task per model that somebody waits for, until its child goes
     │   └─ keeper, one task per resident model; and one more for each that is preloaded or seen off
-    │       └─ incarnation nursery: the process · a pump for each output · the wait for
-    │          readiness, then the watchdog (again) · the retirement
+    │       └─ incarnation nursery: the process · a pump for each output · the count of kills ·
+    │          the wait for readiness, then the watchdog (again) · the retirement
     └─ front nursery (inner: drained first)
         ├─ the follower of the configuration, until llamasup is told to stop (again)
-        ├─ the lookout for clients that leave, the comforter of those that wait, the doors (again)
+        ├─ the lookout for clients that leave (again) · the comforter of those that wait (again) ·
+        │  the doors (again)
         ├─ who tells clients that the drain is over
         └─ a conversation, one task per connection
 
@@ -86,11 +93,12 @@ closes the child's socket, and that is the cancellation: nothing else has to be 
 
 The way of a request
 --------------------
-1. `front.listener` accepts; `front.conversation` reads the request under limits of time and size.
+1. `front.listener` accepts; `front.conversation` reads the request under limits of time and size,
+   and refuses the pages of strangers (`access.pages`).
 2. `front.routes` names its goal: a model, control, or an error. The body's bytes are not touched.
    `pool.roster` knows which model a name means, and looks for it where nobody does.
-3. `pool.lease`: the keeper is asked to be ready, and loads the model if need be. If every slot is
-   taken the request waits here, never inside llama-server. Meanwhile `front.comfort` may send
+3. `pool.lease`: who has to wait does so at the model's gate, whose usher asks the keeper to be
+   ready, which loads the model if need be. If every slot is taken the request waits here, never inside llama-server. Meanwhile `front.comfort` may send
    comments to a client that asked for a stream (`server.keepalive_after`).
 4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
    read whole, a stream up to its first word (`front.events`); what only passes the time till then
@@ -156,6 +164,17 @@ at last the listening on new addresses; then everything takes effect at once, or
 child whose launch has changed (`Plan.launches_like`) is retired without a limit of time, and what
 its model suffered is forgotten; so is a child whose model is gone. All others notice nothing. From
 HTTP, nothing can be changed that decides over programs, files or keys (`control.posted`).
+
+Where to begin
+--------------
+a key         `config.schema`, `config.checks`, `llamasup.toml`; and who goes by it after a reload
+a route       `front.routes`, and the README's table
+a word of an engine's    `engine.loglines`, `failures` or `error_messages`, and a log in
+              `tests/engine/logs`
+a reason to load or to go    `pool.admission`, and `tests/pool/test_simulation.py`
+tests         lie as the rooms do; beside them `end_to_end` (real engines), `chaos` and `fuzz` (long
+              forms by `python -m`), `bench`, `devices` and `containers` (where there are any),
+              `fakes` (an engine that does what it is told) and `harness`
 
 Principles
 ----------
