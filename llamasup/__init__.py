@@ -98,8 +98,9 @@ The way of a request
 2. `front.routes` names its goal: a model, control, or an error. The body's bytes are not touched.
    `pool.roster` knows which model a name means, and looks for it where nobody does.
 3. `pool.lease`: who has to wait does so at the model's gate, whose usher asks the keeper to be
-   ready, which loads the model if need be. If every slot is taken the request waits here, never inside llama-server. Meanwhile `front.comfort` may send
-   comments to a client that asked for a stream (`server.keepalive_after`).
+   ready, which loads the model if need be. If every slot is taken the request waits here, too,
+   never inside llama-server. Meanwhile `front.comfort` may send comments to a client that asked
+   for a stream (`server.keepalive_after`).
 4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
    read whole, a stream up to its first word (`front.events`); what only passes the time till then
    reaches the client. If the child dies before that word, or says that memory ran out, the request
