@@ -154,8 +154,9 @@ with `Retry-After`. Only preloaded models come back unasked.
 and in the middle of a batch, when none can be seen, that it computes. `/health` stays green while
 slots are wedged, so it is believed only of an idle child.
 
-A request answers for itself (`children.suspects`): what was in flight at a death is tried again
-alone, and refused for a while if that ends the next child; such deaths are not the model's.
+A request answers for itself (`children.suspects`): what was in flight at a death, or left
+unanswered shortly before, is tried again alone, and refused for a while if that ends the next
+child; such deaths are not the model's, nor do they use up the replays of other requests.
 
 The way of a new configuration
 ------------------------------
@@ -231,7 +232,9 @@ Decisions, and why: requests
 - **Held back: a part of an event,** up to 64 KiB, for an error event can only follow a whole one.
   llama-server writes each event as one chunk, so nothing waits.
 - **The replay is the trial.** One death is no proof against a request, for a `kill -9` looks the
-  same. So a suspect is tried alone; others wait 10 s at most, then have their turn.
+  same. So a suspect is tried alone; others wait 10 s at most, then have their turn. Doubt convicts
+  late and shortly: only a death alone is sure, and the first sentence is a minute. An answer clears
+  a client, for behind a proxy one client is many.
 - **All that is received comes into one buffer,** and is copied. Reads with buffers of their own,
   cut down to the little that came, left the heap in shreds: a megabyte more every five minutes. For
   the same reason, worker threads get no heaps of their own (`cli.serve`).
