@@ -340,10 +340,10 @@ class Keeper:
             self._fall(load, error)
             missed = True
         finally:
-            self.child = self._load = None
+            self.child = self._starting = self._load = None
             # Who has been ready did not fail to load, whatever it fell by.
-            is_loading = self.state is KeeperState.LOADING
-            failed = is_loading and load.failure is not None and not load.outdated
+            was_ready = self.state is KeeperState.READY
+            failed = load.failure is not None and not was_ready and not load.outdated
             if load.outdated:
                 self._forget()
             self.state = moved(self.state, KeeperState.FAILED if failed else KeeperState.UNLOADED)

@@ -23,6 +23,7 @@ from llamasup.errors import (
     ModelFileMissing,
     ModelNotFound,
     ModelUnavailable,
+    NotAdmitted,
     OutOfMemory,
 )
 from llamasup.memory.ladder import Rung
@@ -576,6 +577,21 @@ async def test_who_waits_for_a_place_says_so(
         assert keeper.outlook == "waiting for room for fake"
         room.set()
     assert keeper.loads == 1
+
+
+async def test_a_model_that_gets_no_place_has_failed_to_load(
+    faking: Fake, planning: Planning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def place(*_: object) -> House:
+        raise NotAdmitted("there is no room for it")
+
+    monkeypatch.setattr(RoomForAll, "place", place)
+    async with keeping(planning(faking())) as keeper:
+        with pytest.raises(NotAdmitted):
+            await keeper.ready()
+        await keeper.until_idle()
+        assert keeper.state is KeeperState.FAILED
+        assert str(keeper.last_failure) == "there is no room for it"
 
 
 # --- deaths ---
