@@ -79,8 +79,6 @@ class Connection:
         Waiting here is the back-pressure: who relays reads no further meanwhile. Cancelled, a
         part may have been sent; the next `send` begins with the rest.
         """
-        if self._owed:
-            await self.send_slowly(self._owed)
         if rest := self.send_now(data):
             await self.send_slowly(rest)
 
@@ -94,10 +92,13 @@ class Connection:
             self._owed = self.send_now(data)
 
     def send_now(self, data: bytes | bytearray | memoryview) -> memoryview | None:
-        """Send what the kernel takes at once, and return the rest if there is one.
+        """Send what the kernel takes at once, and return the rest if there is one: all, with what
+        is owed before it, while something is.
 
         Raises ClientLeft.
         """
+        if self._owed:
+            return memoryview(bytes(self._owed) + data)
         try:
             sent = self._sock.send(data)
         except (BlockingIOError, InterruptedError):

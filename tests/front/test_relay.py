@@ -524,6 +524,32 @@ async def test_what_only_passes_the_time_reaches_the_client_and_another_engine_g
     assert body == comfort + PING + ROLE + DELTA
 
 
+async def test_what_passes_the_time_follows_what_its_client_had_not_taken_yet(
+    tmp_path: Path,
+) -> None:
+    to = asked()
+    opening = Opening(to, [])
+    comment = b": " + b"x" * (4 << 20) + b"\n\n"
+
+    async def play(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(STREAM + chunk(PING))
+            await wait_all_tasks_blocked()
+            await stream.send_all(chunk(DELTA) + LAST_CHUNK)
+
+    with trio.fail_after(PATIENCE):
+        async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
+            connection.send_in_passing(opening.comment("x" * (4 << 20)))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(relay, connection, to, upstream, b"/", opening)
+                await wait_all_tasks_blocked(0.05)
+                got = await theirs.receive_some(8 << 20)
+                while not got.endswith(LAST_CHUNK):
+                    got += await theirs.receive_some(8 << 20)
+    assert unchunked(content(bytes(got))) == comment + PING + DELTA
+
+
 async def test_an_error_of_another_kind_is_the_clients_and_so_is_what_came_before(
     tmp_path: Path,
 ) -> None:
