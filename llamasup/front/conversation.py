@@ -23,7 +23,8 @@ from llamasup.front.bodies import STEP, Bodies, IncomingBody
 from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.digests import Digest
-from llamasup.front.framing import Counted
+from llamasup.front.framing import Chunked, Counted
+from llamasup.front.guests import Guests
 from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
 from llamasup.front.openings import Opening, Seen
 from llamasup.front.refusals import Refusals
@@ -90,14 +91,16 @@ class Conversation:
     """One client's requests and their answers, in order."""
 
     def __init__(
-        self, connection: Connection, desk: Desk, notice: Callable[[bool], None] = lambda _: None
+        self, connection: Connection, desk: Desk, guests: Guests[Conversation] | None = None
     ) -> None:
-        self._idle = True
+        self.idle = True
+        """Nothing of a request has come, and none is being answered."""
+
         self.idle_since = trio.current_time()
         """When it came, or its last answer had been given."""
 
-        self._notice = notice
-        """Is told whenever that changes."""
+        self._guests = Guests[Conversation]() if guests is None else guests
+        """Among whom it rests while it is idle."""
 
         self.answering = False
         """An answer may have begun, and has not ended."""
@@ -114,22 +117,9 @@ class Conversation:
         self._broken_off: LlamasupError | None = None
 
     @property
-    def idle(self) -> bool:
-        """Nothing of a request has come, and none is being answered."""
-        return self._idle
-
-    @idle.setter
-    def idle(self, idle: bool) -> None:
-        """Whoever is to notice is told at once."""
-        if idle is not self._idle:
-            self._idle = idle
-            self.idle_since = trio.current_time()
-            self._notice(idle)
-
-    @property
     def silent(self) -> bool:
         """It is idle, and nothing has come that was not read yet."""
-        return self._idle and not self._connection.has_arrived
+        return self.idle and not self._connection.has_arrived
 
     def dismiss(self) -> None:
         """End now, without a word: for one that is silent, also before it runs."""
@@ -175,11 +165,22 @@ class Conversation:
         self.answering = True
         await self._answer(request)
         self.answering = False
-        self.idle = not self._connection.inbox
-        if not self.idle:
+        if not self._connection.inbox:
+            self._rest()
+        else:
             # Who sends a thousand requests at once shall not hold up the others.
             await trio.lowlevel.checkpoint()
         return request.keep_alive
+
+    def _rest(self) -> None:
+        self.idle = True
+        self.idle_since = trio.current_time()
+        self._guests.rest(self)
+
+    def _act(self) -> None:
+        if self.idle:
+            self.idle = False
+            self._guests.act(self)
 
     async def _read_in_time(self) -> Request | None:
         """The next request; None if there is none in time. Raises a LlamasupError for a bad one."""
@@ -200,10 +201,10 @@ class Conversation:
         self._wait_at_most(settings.idle_timeout if self.idle else settings.head_timeout)
         while (head := take_head(inbox, settings.max_head)) is None:
             if self.idle and inbox:
-                self.idle = False
+                self._act()
                 self._wait_at_most(settings.head_timeout)
             await self._connection.arrival()
-        self.idle = False
+        self._act()
         request = parse_head(head)
         if not request.framing.done:
             await self._read_body(request)
@@ -219,15 +220,17 @@ class Conversation:
             await connection.send(_CONTINUE)
         place = claims.place(connection.peer)
         body = self._body = IncomingBody(self._desk.bodies, place, reader)
+        self._wait_at_most(math.inf)
         while True:
             content = take_content(framing, connection.inbox, STEP)
-            limits.check(body.size + len(content))
-            check_chunks(framing, body.size)
+            if isinstance(framing, Chunked):
+                limits.check(body.size + len(content))
+                check_chunks(framing, body.size)
             arrived = trio.current_time()
             await body.add(content)
-            limits.held_up(trio.current_time() - arrived)
             if framing.done:
                 break
+            limits.held_up(trio.current_time() - arrived)
             if connection.inbox:
                 await trio.lowlevel.checkpoint()
                 continue

@@ -314,9 +314,7 @@ class Front:
         except TooManyConnections as error:
             _turn_away(sock, error)
         else:
-            conversation = Conversation(
-                connection, self._desk, lambda idle: self._notice(conversation, idle)
-            )
+            conversation = Conversation(connection, self._desk, self._guests)
             self._guests.come(conversation, place)
             conversations.start_soon(self._attend, sock, connection, conversation)
 
@@ -345,12 +343,6 @@ class Front:
             conversation.dismiss()
             return True
         return False
-
-    def _notice(self, conversation: Conversation, idle: bool) -> None:
-        if idle:
-            self._guests.rest(conversation)
-        else:
-            self._guests.act(conversation)
 
     async def _do_without(self, listener: socket.socket, shortage: OSError) -> None:
         """Nothing more can be opened: somebody who rests goes, or else the one that comes."""

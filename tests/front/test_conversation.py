@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llamasup.config.schema import Server
+from llamasup.config.schema import Bytes, Seconds, Server
 from llamasup.errors import RouteNotFound
+from llamasup.front.bodies import Bodies
 from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk
 from llamasup.front.requests import Request
@@ -83,6 +85,28 @@ async def test_a_request_that_comes_in_single_bytes_is_read(faking: Faking) -> N
             await client.send(bytes([byte]))
             await trio.lowlevel.checkpoint()
         assert "slow" in (await client.reply()).json()["body"]
+
+
+async def test_to_wait_for_room_takes_none_of_a_clients_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamasup.front.bodies._PATIENCE", 0.5)
+    bodies = Bodies(Bytes(200), tmp_path)
+    bodies.memory.take_now("somebody else", 100)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, trio.socket.from_stdlib_socket(theirs) as client:
+        settings = Server(head_timeout=Seconds(0.1))
+        desk = Desk(settings, 1, None, None, None, bodies)  # type: ignore[arg-type]
+        connection = Connection(ours, settings.send_timeout)
+        whole = request("POST", "/tokenize", b"x" * 150)
+        await client.send(whole[:10])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Conversation(connection, desk).run)
+            await wait_all_tasks_blocked()
+            await client.send(whole[10:])
+            assert (await client.recv(1000)).startswith(b"HTTP/1.1 503 ")
+            client.close()
 
 
 async def test_pipelined_requests_leave_everybody_else_their_turn() -> None:
