@@ -118,7 +118,8 @@ class Room:
         """It is free again."""
         if amount:
             self._shares.give_back(holder, amount)
-            self._admit()
+            if self._waiting:
+                self._admit()
 
     def _admit(self) -> None:
         """As many as there is room for now, the clients in turns."""
@@ -216,10 +217,10 @@ class IncomingBody:
         self.size += len(data)
         if self._reader is not None:
             self._reader.feed(bytes(data))
-        elif self.size > LONGEST_IN_MEMORY:
+        if self.size > LONGEST_IN_MEMORY:
             await self._begin_to_read()
-        if self.size > LONGEST_IN_MEMORY and len(self._in_memory) >= _PIECE:
-            await self._move_to_disk()
+            if len(self._in_memory) >= _PIECE:
+                await self._move_to_disk()
 
     async def end(self, request: Request) -> None:
         """It is whole, and becomes the request's. Raises as `add` does."""

@@ -2,8 +2,7 @@
 
 h11 reads the head; before it does, `front.heads` turns away everything that two servers might
 read differently, because behind us stands a second server. The body is measured by `framing` and
-kept whole (`bodies`): the model's name stands in it, and a request whose child dies
-is sent again.
+kept whole (`bodies`): the model's name stands in it, and a request whose child dies is sent again.
 """
 
 from __future__ import annotations
@@ -121,6 +120,8 @@ def take_head(inbox: bytearray, longest: int) -> bytes | None:
 
     Raises HeadTooLarge, and MalformedRequest for what can never become a head.
     """
+    if not inbox:
+        return None
     if inbox.startswith(b"\r\n") and (blank := _LEADING_BLANK_LINES.match(inbox)):
         del inbox[: blank.end()]
     end = inbox.find(END_OF_HEAD, 0, longest)

@@ -58,7 +58,7 @@ class Dock:
             return False
         if suspect:
             return self._is_in_vain or self._is_without_innocents(child)
-        return self._is_in_vain or not (self._is_in_session and self._waiting())
+        return not (self._is_in_session and self._waiting()) or self._is_in_vain
 
     def is_awaited(self) -> None:
         """A suspect waits: for some seconds, nobody else is let in."""
