@@ -111,6 +111,7 @@ class Room:
             raise
         finally:
             self._forget(holder, wish)
+            self._admit()  # who waited behind it may want less
         if not wish.granted.is_set():
             raise TooManyBodies(self._refusal)
 
@@ -118,12 +119,11 @@ class Room:
         """It is free again."""
         if amount:
             self._shares.give_back(holder, amount)
-            if self._waiting:
-                self._admit()
+            self._admit()
 
     def _admit(self) -> None:
         """As many as there is room for now, the clients in turns."""
-        while [holder for holder in list(self._waiting) if self._grant(holder)]:
+        while self._waiting and [holder for holder in list(self._waiting) if self._grant(holder)]:
             pass
 
     def _grant(self, holder: str) -> bool:

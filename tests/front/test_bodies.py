@@ -258,6 +258,18 @@ async def test_who_leaves_while_it_waits_has_taken_nothing() -> None:
     assert room.taken == 0
 
 
+async def test_who_leaves_lets_in_who_waited_behind_it() -> None:
+    room = Room(100, "too much")
+    await room.take("b", 40)
+    async with trio.open_nursery() as patient, trio.open_nursery() as impatient:
+        impatient.start_soon(hold, room, "a", 70)
+        await wait_all_tasks_blocked()
+        patient.start_soon(hold, room, "a", 30)
+        await wait_all_tasks_blocked()
+        impatient.cancel_scope.cancel()
+    assert room.taken == 70
+
+
 async def test_more_room_lets_in_who_waits() -> None:
     room = Room(100, "too much")
     await room.take("a", 50)
