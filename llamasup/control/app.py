@@ -273,10 +273,11 @@ class ControlApp:
 
 @contextmanager
 def _shortages_told() -> Iterator[None]:
+    """Also that a disk does not answer: that passes, too."""
     try:
         yield
     except OSError as error:
-        if not is_shortage(error):
+        if not (is_shortage(error) or isinstance(error, TimeoutError)):
             raise
         raise Shortage(f"this cannot be answered now: {error.strerror}") from error
 

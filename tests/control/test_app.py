@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -277,8 +278,18 @@ class Rotating:
         made(Config(server=Server(admin_key="new")))
 
 
-async def test_a_key_that_is_changed_meanwhile_changes_nothing_any_more() -> None:
-    app = ControlApp(Rotating(), *cast(Any, (None, None, None)), started=0.0)
+class Hanging:
+    """A configuration whose disk does not answer."""
+
+    config = Config(server=Server(admin_key="key"))
+
+    async def adopt(self, made: Callable[[Config], Config]) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer within 10 s")
+
+
+async def status_of_a_post(running: Any, key: str) -> int:
+    """What is answered to an operator with this key who posts a configuration."""
+    app = ControlApp(running, *cast(Any, (None, None, None)), started=0.0)
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -287,11 +298,20 @@ async def test_a_key_that_is_changed_meanwhile_changes_nothing_any_more() -> Non
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [(b"host", b"127.0.0.1"), (b"authorization", b"Bearer old")]
+    headers = [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {key}".encode())]
     await app(
         {"type": "http", "method": "POST", "path": "/config", "headers": headers}, receive, send
     )
-    assert sent[0]["status"] == 401
+    status: int = sent[0]["status"]
+    return status
+
+
+async def test_a_key_that_is_changed_meanwhile_changes_nothing_any_more() -> None:
+    assert await status_of_a_post(Rotating(), "old") == 401
+
+
+async def test_a_disk_that_does_not_answer_is_told_as_what_passes() -> None:
+    assert await status_of_a_post(Hanging(), "key") == 503
 
 
 async def test_those_who_ask_what_fits_while_somebody_does_share_one_survey(
