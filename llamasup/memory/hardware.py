@@ -226,10 +226,7 @@ class ThisMachine:
 
         self._said: dict[object, str] = {}
         self._cards: list[Card] = []
-        self._at_nvml = trio.CapacityLimiter(1)
-        """A thread that hangs in the driver is never had back: one is enough to lose."""
-
-        self._nvml_hangs = False
+        self._at_nvml = threads.Lane()
 
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """See Machine."""
@@ -248,11 +245,8 @@ class ThisMachine:
 
     async def nvml(self) -> list[Card]:
         """See Machine."""
-        if self._nvml_hangs and not self._at_nvml.available_tokens:
-            return self._cards
-        with trio.move_on_after(self._patience) as patience:
-            self._cards = await threads.run(_ask_nvml, limiter=self._at_nvml)
-        self._nvml_hangs = patience.cancelled_caught
+        with suppress(TimeoutError):
+            self._cards = await self._at_nvml.run(_ask_nvml, patience=self._patience)
         return self._cards
 
 

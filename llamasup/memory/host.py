@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from contextlib import suppress
 from functools import lru_cache
@@ -83,8 +84,11 @@ def family(pid: int) -> list[int]:
     """This process and all that descend from it: an engine may be the child of a script."""
     found = [pid]
     for parent in islice(found, _MOST_RELATIVES):
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += (int(child) for child in _text(children).split())
+        threads = f"/proc/{parent}/task"
+        with suppress(OSError):  # gone meanwhile
+            # Of all children at once on the loop: a glob takes more than twice as long.
+            for thread in os.listdir(threads):
+                found += map(int, _text(f"{threads}/{thread}/children").split())
     return found
 
 
@@ -128,9 +132,10 @@ def _number_said(file: Path, label: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _text(file: Path) -> str:
+def _text(file: Path | str) -> str:
     try:
         # The kernel cuts a process's name at 15 bytes, in the middle of a letter too.
-        return file.read_text(errors="replace")
+        with open(file, errors="replace") as opened:
+            return opened.read()
     except OSError:
         return ""
