@@ -136,7 +136,6 @@ class Launcher:
 
     async def _program(self) -> tuple[Program, object]:
         """Where the engine is now. Raises EngineUnusable, or ModelUnavailable if its disk hangs."""
-
         try:
             return await self._at_engine.run(self._located, patience=_DISK_PATIENCE)
         except OSError as error:

@@ -131,7 +131,8 @@ class Pool:
 
         Who has to wait takes turns with other clients, and comes sooner with a higher `priority`;
         whose it is, is asked for only then. By its `digest` a request is known again that ended a
-        child; it is asked for only when there was a death. Without, none is laid to it.
+        child; it is asked for when there was a death, and when a client leaves without its answer.
+        Without, none is laid to it.
         """
         if work is Work.LOOK:
             return Glance(self._gates[model], Visit(work, client, priority), None)
