@@ -80,8 +80,8 @@ class State:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._writing = trio.Lock()
-        self._at_disk = trio.CapacityLimiter(1)
-        """A disk that hangs costs one thread, and nobody writes beside it."""
+        self._at_disk = threads.Lane()
+        """A disk that hangs costs one thread, and is waited for once. Nobody writes beside it."""
 
         self._known = _begin(file)
         _clear_drafts(file)
@@ -109,11 +109,9 @@ class State:
 
     async def _save(self) -> None:
         async with self._writing:
-            known, at_disk = self._known.copy(), self._at_disk
+            known = self._known.copy()
             try:
-                of_all = await threads.run(
-                    _save, self._file, known, limiter=at_disk, patience=_PATIENCE
-                )
+                of_all = await self._at_disk.run(_save, self._file, known, patience=_PATIENCE)
             except OSError as error:
                 log.warning("%s cannot be written: %s", self._file, error)
             else:

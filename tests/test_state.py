@@ -129,6 +129,23 @@ async def test_a_disk_that_hangs_holds_up_nobody_who_is_told_to_end(
         until.set()
 
 
+async def test_a_disk_that_hangs_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until = threading.Event()
+    monkeypatch.setattr("llamasup.state._write", lambda *_: until.wait(30))
+    monkeypatch.setattr("llamasup.state._PATIENCE", 0.5)
+    state = State(tmp_path / "state.json")
+    try:
+        await state.learn("a", LEARNED)
+        monkeypatch.setattr("llamasup.state._PATIENCE", 30)
+        with trio.fail_after(10):
+            await state.learn("b", LEARNED)
+        assert state.learned("b") == LEARNED
+    finally:
+        until.set()
+
+
 @pytest.mark.parametrize("place", [os.mkfifo, os.mkdir], ids=["a FIFO", "a folder"])
 async def test_what_is_no_file_neither_hangs_the_start_nor_is_replaced(
     tmp_path: Path, place: Callable[[Path], None], caplog: pytest.LogCaptureFixture

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import attrs
-import trio
 
 from llamasup import threads
 from llamasup.children.child import Child
@@ -52,7 +51,7 @@ class Plan:
         self._contexts = config.ladder.contexts
         self._launch = _launch(settings, config), self.known_rungs
         self._launcher = launcher
-        self._at_files = trio.CapacityLimiter(1)
+        self._at_files = threads.Lane()
         self._state = state
         self._needs = needs
 
@@ -99,11 +98,8 @@ class Plan:
     async def circumstances(self) -> object:
         """Changes when a model that was given up deserves another try; None if nobody can say."""
         try:
-            return await threads.run(
-                self._launcher.circumstances,
-                self.settings,
-                limiter=self._at_files,
-                patience=_DISK_PATIENCE,
+            return await self._at_files.run(
+                self._launcher.circumstances, self.settings, patience=_DISK_PATIENCE
             )
         except (OSError, ModelUnavailable):
             return None
