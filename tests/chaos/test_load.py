@@ -78,7 +78,7 @@ async def judged(kind: str, reply: bytes, tokens: int = 3) -> Outcome:
         (Verdict.BROKEN, b""),
         (Verdict.ERROR, whole(503, {"error": ERROR})),
         (Verdict.LOST, whole(502, {"error": ERROR | {"message": ""}})),
-        (Verdict.LOST, whole(503, {"error": ERROR | {"type": "unavailable_error"}})),
+        (Verdict.LOST, whole(503, {"error": ERROR | {"message": "Loading model"}})),
         (Verdict.LOST, whole(502, "Bad Gateway")),
     ],
 )
