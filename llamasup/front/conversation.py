@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable
 
 import trio
@@ -44,6 +43,7 @@ _PATIENCE_WITH_CONTROL = 60.0
 _MOST_LOSSES = 8
 """Also of those that are the doing of others."""
 
+_TOO_SLOW = "the request took too long to arrive"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -154,7 +154,7 @@ class Conversation:
 
     async def _read_and_answer(self) -> bool:
         try:
-            request = await self._read_in_time()
+            request = await self._read()
         except LlamasupError as error:
             await self._refuse(error)
             return False
@@ -182,33 +182,40 @@ class Conversation:
             self.idle = False
             self._guests.act(self)
 
-    async def _read_in_time(self) -> Request | None:
+    async def _read(self) -> Request | None:
         """The next request; None if there is none in time. Raises a LlamasupError for a bad one."""
-        while not self._dismissed:
-            with trio.CancelScope() as self._patience:
-                return await self._read()
-            # Its first bytes may have come in the very moment in which patience ended.
-            if self.idle:
-                if not self._connection.look():
-                    return None
-            elif self._body or trio.current_time() >= self._patience.deadline:
-                raise RequestTimeout("the request took too long to arrive")
-        return None
-
-    async def _read(self) -> Request:
-        settings = self._desk.settings
-        inbox = self._connection.inbox
-        self._wait_at_most(settings.idle_timeout if self.idle else settings.head_timeout)
-        while (head := take_head(inbox, settings.max_head)) is None:
-            if self.idle and inbox:
-                self._act()
-                self._wait_at_most(settings.head_timeout)
-            await self._connection.arrival()
-        self._act()
+        head = await self._head_in_time()
+        if head is None:
+            return None
         request = parse_head(head)
         if not request.framing.done:
             await self._read_body(request)
         return request
+
+    async def _head_in_time(self) -> bytes | None:
+        settings = self._desk.settings
+        while not self._dismissed:
+            seconds = settings.idle_timeout if self.idle else settings.head_timeout
+            with trio.CancelScope(deadline=trio.current_time() + seconds) as self._patience:
+                return await self._read_head()
+            # Its first bytes may have come in the very moment in which patience ended.
+            if self.idle:
+                if not self._connection.look():
+                    return None
+            elif trio.current_time() >= self._patience.deadline:
+                raise RequestTimeout(_TOO_SLOW)
+        return None
+
+    async def _read_head(self) -> bytes:
+        settings = self._desk.settings
+        inbox = self._connection.inbox
+        while (head := take_head(inbox, settings.max_head)) is None:
+            if self.idle and inbox:
+                self._act()
+                self._patience.deadline = trio.current_time() + settings.head_timeout
+            await self._connection.arrival()
+        self._act()
+        return head
 
     async def _read_body(self, request: Request) -> None:
         connection = self._connection
@@ -220,7 +227,6 @@ class Conversation:
             await connection.send(_CONTINUE)
         place = claims.place(connection.peer)
         body = self._body = IncomingBody(self._desk.bodies, place, reader)
-        self._wait_at_most(math.inf)
         while True:
             content = take_content(framing, connection.inbox, STEP)
             if isinstance(framing, Chunked):
@@ -234,9 +240,10 @@ class Conversation:
             if connection.inbox:
                 await trio.lowlevel.checkpoint()
                 continue
-            self._patience.deadline = limits.deadline(body.size, trio.current_time())
-            await connection.arrival()
-            self._wait_at_most(math.inf)
+            with trio.move_on_at(limits.deadline(body.size, trio.current_time())) as patience:
+                await connection.arrival()
+            if patience.cancelled_caught:
+                raise RequestTimeout(_TOO_SLOW)
         await body.end(request)
 
     def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
@@ -248,9 +255,6 @@ class Conversation:
         content_type = request.header(b"content-type") or b""
         limits = Limits(settings.max_body, "server.max_body", settings.body_timeout, now)
         return limits, lambda: reader_for(content_type)
-
-    def _wait_at_most(self, seconds: float) -> None:
-        self._patience.deadline = trio.current_time() + seconds
 
     async def _answer(self, request: Request) -> None:
         opening = self._opening = Opening(request, [])
