@@ -28,24 +28,10 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
-PODMAN = os.environ.get("LLAMASUP_TEST_PODMAN")
-collect_ignore = [] if PODMAN else ["containers"]
-
-
 def pytest_report_header() -> list[str]:
-    podman = (
-        f"containers: {PODMAN}"
-        if PODMAN
-        else ("NOT RUN: tests/containers, which take a podman that LLAMASUP_TEST_PODMAN names")
-    )
+    others = "suites of their own, run if they are named: tests/chaos, containers and devices"
     curl = [] if shutil.which("curl") else ["NOT RUN: the greeting's own command, which needs curl"]
-    return [_engines(), _devices(), podman, *curl]
-
-
-def _devices() -> str:
-    if folder := os.environ.get("LLAMASUP_TEST_LLAMA_DEVICES"):
-        return f"real devices: RPC servers and Vulkan on the processor, by the programs in {folder}"
-    return "NOT RUN: tests/devices, for LLAMASUP_TEST_LLAMA_DEVICES names no folder of programs"
+    return [_engines(), others, *curl]
 
 
 def _engines() -> str:

@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import gc
 import os
+import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -40,14 +41,25 @@ def run(parsed: argparse.Namespace) -> int:
     source = options.source(parsed)
     config = source.load()
     refuse_unusable(parsed.model)
+    serves = False
     with logs.flowing(config.log.level) as say:
 
         def announce(served: Config, addresses: list[Address], look: Look) -> None:
+            nonlocal serves
+            serves = True
             lines = greeting(served, addresses, str(source.file or "none"), look)
             if served.models and not config.models:
                 lines += how_to_go_on(addresses)
             say("\n".join(map(logs.escaped, lines)))
 
+        def heed(number: int, _: object) -> None:
+            """Before anybody listens to signals they end us, and afterwards we end anyway."""
+            if not serves:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, heed)
         _keep_memory_flat()
         have_descriptors(config.server.max_connections)
         trio.run(serve, config, source, os.environ, announce)

@@ -1,8 +1,8 @@
 """Real devices without a GPU: RPC servers on this machine, and Vulkan on its processor.
 
 They need a llama-server with those backends and a ggml-rpc-server, in the folder that
-LLAMASUP_TEST_LLAMA_DEVICES names. Where it names none, nothing here runs, and the header of the run
-says so.
+LLAMASUP_TEST_LLAMA_DEVICES names. Where it names none, nothing here runs: pytest says that it ran
+no test, and ends with 5.
 """
 
 from __future__ import annotations
