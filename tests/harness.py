@@ -56,18 +56,17 @@ def out_of_descriptors() -> Iterator[None]:
 def no_threads() -> Iterator[None]:
     """No thread can be started, and trio has none left that idles."""
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    idle = trio._core._thread_cache.THREAD_CACHE._idle_workers
-    before = dict(idle)
-    idle.clear()
+    cache = trio._core._thread_cache.ThreadCache
+    soon, cache.start_thread_soon = cache.start_thread_soon, refuse  # type: ignore[method-assign]
     start, threading.Thread.start = threading.Thread.start, refuse  # type: ignore[method-assign]
     try:
         yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]
-        idle.update(before)
+        cache.start_thread_soon = soon  # type: ignore[method-assign]
 
 
 def counting_model(
