@@ -53,7 +53,7 @@ class InstantPlan:
 
     is_open = preloaded = False
     idle_unload = patience = climb_interval = 0.0
-    settings = SimpleNamespace(unloadable=True)
+    settings = SimpleNamespace(unloadable=True, parallel=1)
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -63,6 +63,12 @@ class InstantPlan:
 
     async def need(self, rung: Rung, free: object = None) -> Needed:
         return Needed({HOST: SIZE}, Source.HEADER)
+
+    async def circumstances(self) -> None:
+        return None
+
+    async def look_at_devices(self) -> None:
+        pass
 
     async def learned(self) -> None:
         return None
