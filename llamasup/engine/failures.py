@@ -417,17 +417,16 @@ def verdict_on_reply(status: int, message: str, size: int) -> Verdict:
 
     Only a whole message counts, for parts may be quoted: a list of what quotes is never whole.
     """
-    if status >= 400 and message == _UNREADABLE and size >= _LARGE:
-        return Verdict.TOO_LARGE
-    if (status >= 500 and _RAN_OUT.fullmatch(message)) or (
-        status == 400 and message == _UNREADABLE
-    ):
+    if status in (400, 500) and message in _UNPREPARED:
+        return Verdict.TOO_LARGE if size >= _LARGE else Verdict.OUT_OF_MEMORY
+    if status >= 500 and _RAN_OUT.fullmatch(message):
         return Verdict.OUT_OF_MEMORY
     return Verdict.ITS_OWN
 
 
-# Where it reads and prepares a request, and not in its work on it, llama-server says no more.
-_UNREADABLE = "std::bad_alloc"
+# Where it reads and prepares a request, and not in its work on it, llama-server says no more;
+# the second is all it has where the memory did not suffice for writing the error down, either.
+_UNPREPARED = ("std::bad_alloc", "Internal Server Error")
 _LARGE = 1 << 20
 
 # All that backends are known to say when memory runs out, each from its beginning to its end.

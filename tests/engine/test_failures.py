@@ -571,6 +571,8 @@ SMALL, LARGE = 1000, 60 << 20
         (500, "insufficient memory (attempted to allocate 256.65 MB)"),
         (500, "std::bad_alloc"),
         (400, "std::bad_alloc"),
+        (400, "Internal Server Error"),
+        (500, "Internal Server Error"),
     ],
 )
 def test_replies_that_mean_out_of_memory(status: int, message: str) -> None:
@@ -586,6 +588,8 @@ def test_replies_that_mean_out_of_memory(status: int, message: str) -> None:
         (400, "Invalid tool_choice: std::bad_alloc"),
         (400, "Failed to initialize samplers: std::bad_alloc"),
         (404, "std::bad_alloc"),
+        (503, "Internal Server Error"),
+        (500, "Internal Server Error: what does it mean?"),
         (500, "Unknown reasoning format: cuda"),
         (500, "Unknown reasoning format: CUDA error: out of memory"),
         (500, "Context size has been exceeded. failed to allocate"),
@@ -602,6 +606,7 @@ def test_replies_that_mean_something_else(status: int, message: str) -> None:
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_body_that_the_engine_cannot_take_in_is_too_large(status: int) -> None:
     assert verdict_on_reply(status, "std::bad_alloc", LARGE) is Verdict.TOO_LARGE
+    assert verdict_on_reply(status, "Internal Server Error", LARGE) is Verdict.TOO_LARGE
     decoding = verdict_on_reply(500, "decode() failed: std::bad_alloc", LARGE)
     assert decoding is Verdict.OUT_OF_MEMORY, "the body had been taken in"
 
