@@ -16,6 +16,7 @@ from llamasup.children import child
 from llamasup.children.keeper import Keeper
 from llamasup.front.comfort import Comforter
 from llamasup.front.departures import Departures
+from llamasup.front.guests import Guests
 from llamasup.front.listener import Front
 from llamasup.pool.gate import Gate
 from llamasup.pool.pool import Pool
@@ -126,6 +127,7 @@ async def status(llamasup: Llamasup, model: str = "fake") -> int:
 BEGIN_AGAIN = {
     "the residency's clock": (Residency, "_unload_idle"),
     "the lookout for clients": (Departures, "watch"),
+    "the end of the idle": (Guests, "resting"),
     "the comforter": (Comforter, "run"),
     "the watchdog of fake": (child, "watch"),
     "who heeds hangups": (Follower, "_heed"),
@@ -139,7 +141,8 @@ async def test_who_is_needed_by_all_begins_again_and_nobody_else_notices(
     task: str, faking: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     once = Once(monkeypatch, *BEGIN_AGAIN[task])
-    async with running({**faking(), "server.keepalive_after": 0.1}) as llamasup:
+    often = {"server.keepalive_after": 0.1, "server.idle_timeout": 2}
+    async with running({**faking(), **often}) as llamasup:
         assert await status(llamasup) == 200
         await eventually(lambda: once.calls > 1)
         assert await status(llamasup) == 200

@@ -266,6 +266,24 @@ class IncomingBody:
         self._bodies.memory.give_back(self._holder, amount)
 
 
+class SmallBody:
+    """One that came whole, and is in memory until its answer is done."""
+
+    @classmethod
+    def of(cls, bodies: Bodies, holder: str, size: int) -> SmallBody | None:
+        """Have room for it, if there is some now."""
+        return cls(bodies, holder, size) if bodies.memory.take_now(holder, size) else None
+
+    def __init__(self, bodies: Bodies, holder: str, size: int) -> None:
+        self._bodies = bodies
+        self._holder = holder
+        self._size = size
+
+    def release(self) -> None:
+        """Nobody needs it any more."""
+        self._bodies.memory.give_back(self._holder, self._size)
+
+
 class StoredBody:
     """See `Stored`."""
 

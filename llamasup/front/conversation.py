@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 import trio
+from attrs import evolve
 
 from llamasup.access import pages
 from llamasup.config.schema import Server
@@ -18,7 +19,7 @@ from llamasup.errors import (
     RequestTimeout,
 )
 from llamasup.front import claims
-from llamasup.front.bodies import STEP, Bodies, IncomingBody
+from llamasup.front.bodies import STEP, Bodies, IncomingBody, SmallBody
 from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.digests import Digest
@@ -107,9 +108,7 @@ class Conversation:
 
         self._connection = connection
         self._desk = desk
-        self._body: IncomingBody | None = None
-        self._patience = trio.CancelScope()
-        self._dismissed = False
+        self._body: IncomingBody | SmallBody | None = None
         self._course = trio.CancelScope()
         self._opening: Opening | None = None
         """Of the answer that it is at, or was last."""
@@ -121,10 +120,14 @@ class Conversation:
         """It is idle, and nothing has come that was not read yet."""
         return self.idle and not self._connection.has_arrived
 
-    def dismiss(self) -> None:
-        """End now, without a word: for one that is silent, also before it runs."""
-        self._dismissed = True
-        self._patience.cancel()
+    def end_if_silent(self) -> bool:
+        """End now, without a word, if it is silent; also before it runs. Does it?"""
+        if not self.silent:
+            self._guests.act(self)  # its request has come, though nobody read it yet
+            return False
+        self._guests.go(self)
+        self._course.cancel()
+        return True
 
     def break_off(self, why: LlamasupError) -> None:
         """End now, whatever it is at, and tell the client why as far as its answer allows it."""
@@ -158,16 +161,12 @@ class Conversation:
         except LlamasupError as error:
             await self._refuse(error)
             return False
-        if request is None:
-            return False
         if self._desk.closing:
             request.keep_alive = False
         self.answering = True
         await self._answer(request)
         self.answering = False
-        if not self._connection.inbox:
-            self._rest()
-        else:
+        if self._connection.inbox:
             # Who sends a thousand requests at once shall not hold up the others.
             await trio.lowlevel.checkpoint()
         return request.keep_alive
@@ -182,40 +181,46 @@ class Conversation:
             self.idle = False
             self._guests.act(self)
 
-    async def _read(self) -> Request | None:
-        """The next request; None if there is none in time. Raises a LlamasupError for a bad one."""
-        head = await self._head_in_time()
-        if head is None:
-            return None
-        request = parse_head(head)
-        if not request.framing.done:
+    async def _read(self) -> Request:
+        """The next request. Raises a LlamasupError for a bad one."""
+        request = parse_head(await self._read_head())
+        if not request.framing.done and not self._take_small_body(request):
             await self._read_body(request)
         return request
 
-    async def _head_in_time(self) -> bytes | None:
-        settings = self._desk.settings
-        while not self._dismissed:
-            seconds = settings.idle_timeout if self.idle else settings.head_timeout
-            with trio.CancelScope(deadline=trio.current_time() + seconds) as self._patience:
-                return await self._read_head()
-            # Its first bytes may have come in the very moment in which patience ended.
-            if self.idle:
-                if not self._connection.look():
-                    return None
-            elif trio.current_time() >= self._patience.deadline:
-                raise RequestTimeout(_TOO_SLOW)
-        return None
-
     async def _read_head(self) -> bytes:
-        settings = self._desk.settings
-        inbox = self._connection.inbox
-        while (head := take_head(inbox, settings.max_head)) is None:
-            if self.idle and inbox:
-                self._act()
-                self._patience.deadline = trio.current_time() + settings.head_timeout
+        """The next head. It may be long in coming; what has begun may not.
+
+        That it rests too long is for the front to see: a deadline for each wait, set and taken
+        back, costs a request 10 µs.
+        """
+        desk, inbox = self._desk, self._connection.inbox
+        while (head := take_head(inbox, desk.settings.max_head)) is None and not inbox:
+            self._rest()
             await self._connection.arrival()
         self._act()
+        if head is None:
+            with trio.move_on_after(desk.settings.head_timeout):
+                while (head := take_head(inbox, desk.settings.max_head)) is None:
+                    await self._connection.arrival()
+        if head is None:
+            raise RequestTimeout(_TOO_SLOW)
         return head
+
+    def _take_small_body(self, request: Request) -> bool:
+        """Take a body that came whole, in one piece with its head or soon after, as most do."""
+        framing, inbox = request.framing, self._connection.inbox
+        if not isinstance(framing, Counted):
+            return False
+        size = framing.left
+        if size > len(inbox) or size > min(STEP, self._desk.settings.max_body):
+            return False
+        self._body = SmallBody.of(self._desk.bodies, claims.place(self._connection.peer), size)
+        if self._body is None:
+            return False
+        request.body = inbox[:size]
+        del inbox[:size]
+        return True
 
     async def _read_body(self, request: Request) -> None:
         connection = self._connection
@@ -293,9 +298,10 @@ class Conversation:
     async def _ask_control(self, request: Request, goal: ToControl, opening: Opening) -> None:
         """Have control answer, within a limit of time that no answer of its needs."""
         others = (header for header in request.headers if header[0] != CLIENT)
-        request.headers = [*others, (CLIENT, self._connection.peer.encode())]
-        if request.method != b"POST":
-            request.body = b""  # it would not be read, and Hypercorn hangs in its reply then
+        headers = [*others, (CLIENT, self._connection.peer.encode())]
+        # One that is no POST would not be read, and Hypercorn hangs in its reply then.
+        body = request.body if request.method == b"POST" else b""
+        request = evolve(request, headers=headers, body=body)
         with trio.move_on_after(_PATIENCE_WITH_CONTROL):
             await relay(self._connection, request, self._desk.control, goal.target, opening)
             return

@@ -5,13 +5,14 @@ whoever opens connections and does nothing with them loses his own. And nobody f
 alone: from one place come three quarters at most, so that some room is left to all others. (Half
 would be little for a proxy, behind which everybody comes from its address.)
 
-Every change and every choice cost the same, however many there are.
+Every change and every choice of one cost the same, however many there are.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from itertools import islice, takewhile
 from typing import Generic, TypeVar
 
 from llamasup.pool.tally import Tally
@@ -68,6 +69,13 @@ class Guests(Generic[G]):
         self._resting_from.take(place)
         if not resting:
             del self._resting[place]
+
+    def resting(self, long_enough: Callable[[G], bool], most: int) -> list[G]:
+        """Those who rest long enough; so many at most."""
+        found = (
+            guest for resting in self._resting.values() for guest in takewhile(long_enough, resting)
+        )
+        return list(islice(found, most))
 
     def is_full_for(self, place: str, most: int) -> bool:
         """Where at most so many may be in, is there no room for another one from there?"""

@@ -8,8 +8,9 @@ import math
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -36,9 +37,10 @@ _PAUSE_WITHOUT_DESCRIPTORS = 0.1
 _PAUSE_BETWEEN_COMPLAINTS = 10.0
 
 _AT_ONCE = 64
-_COME_AGAIN_AFTER = 5.0
 """Connections that are accepted in one go. One at a time, each would wait for all that the others
 have to do meanwhile; many more would hold these up."""
+
+_COME_AGAIN_AFTER = 5.0
 
 _OF_A_NEWCOMER = 2
 """Descriptors: its own, and that of the child that it will ask."""
@@ -223,6 +225,9 @@ class Front:
         async with trio.open_nursery() as self._lookout:
             lookout = self._lookout
             lookout.start_soon(tending.again, "the lookout for clients", self._departures.watch)
+            lookout.start_soon(
+                tending.again, "the end of the idle", end_idle, self._guests, self._desk
+            )
             if self._desk.comforter is not None:
                 lookout.start_soon(tending.again, "the comforter", self._desk.comforter.run)
             async with trio.open_nursery() as conversations:
@@ -266,17 +271,21 @@ class Front:
         """
         self._desk.closing = True
         self.move([])
-        for conversation in self._guests:
-            if conversation.idle:
-                conversation.dismiss()
-        self._lookout.start_soon(self._break_off_at, last_call)
+        self._lookout.start_soon(self._end_all, last_call)
 
-    async def _break_off_at(self, last_call: trio.Event) -> None:
+    async def _end_all(self, last_call: trio.Event) -> None:
+        async for conversation in self._all():
+            conversation.end_if_silent()
         await last_call.wait()
-        for number, conversation in enumerate(list(self._guests)):
+        async for conversation in self._all():
             why = ShuttingDown("llamasup is stopping")
             why.retry_after = _COME_AGAIN_AFTER
             conversation.break_off(why)
+
+    async def _all(self) -> AsyncIterator[Conversation]:
+        """All that are in, and between them everybody else has a turn."""
+        for number, conversation in enumerate(self._guests):
+            yield conversation
             if number % _AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -334,14 +343,10 @@ class Front:
     def _dismiss(self, choice: Callable[[], Conversation | None]) -> bool:
         """Send away whoever is the choice among those who rest. False if there is nobody."""
         while conversation := choice():
-            if not conversation.silent:
-                self._guests.act(conversation)  # its request has come, though nobody read it yet
-                continue
-            if trio.current_time() - conversation.idle_since < BREATH:
+            if conversation.silent and trio.current_time() - conversation.idle_since < BREATH:
                 return False  # it is who rests longest, and its request may be on its way
-            self._guests.go(conversation)
-            conversation.dismiss()
-            return True
+            if conversation.end_if_silent():
+                return True
         return False
 
     async def _do_without(self, listener: socket.socket, shortage: OSError) -> None:
@@ -375,6 +380,22 @@ class Front:
         finally:
             connection.close()
             self._guests.go(conversation)
+
+
+async def end_idle(guests: Guests[Conversation], desk: Desk) -> None:
+    """End every conversation that rests for `server.idle_timeout`, or up to an eighth longer."""
+    while True:
+        patience = desk.settings.idle_timeout
+        await trio.sleep(patience / 8)
+        rests_for_long = partial(_rests_since, trio.current_time() - patience)
+        while idle := guests.resting(rests_for_long, _AT_ONCE):
+            for conversation in idle:
+                conversation.end_if_silent()
+            await trio.lowlevel.checkpoint()
+
+
+def _rests_since(time: float, conversation: Conversation) -> bool:
+    return conversation.idle_since <= time
 
 
 def _turn_away(sock: socket.socket, error: TooManyConnections) -> None:

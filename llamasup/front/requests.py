@@ -1,8 +1,7 @@
 """Requests as clients send them: bytes become a `Request`, or an error that says what is wrong.
 
-h11 reads the head; before it does, `front.heads` turns away everything that two servers might
-read differently, because behind us stands a second server. The body is measured by `framing` and
-kept whole (`bodies`): the model's name stands in it, and a request whose child dies is sent again.
+The head is read by `request_heads`. The body is measured by `framing` and kept whole (`bodies`):
+the model's name stands in it, and a request whose child dies is sent again.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import re
 from collections.abc import Collection
 from typing import Final, Protocol
 
-import h11
 from attrs import define, field
 
 from llamasup.errors import (
@@ -20,17 +18,15 @@ from llamasup.errors import (
     ExpectationFailed,
     HeadTooLarge,
     MalformedRequest,
-    NotImplementedByProxy,
 )
 from llamasup.front.framing import Body, Chunked, Counted
 from llamasup.front.heads import (
     END_OF_HEAD,
     HOP_BY_HOP,
     BadHead,
-    TooManyLines,
-    refuse_ambiguity,
     refuse_bare_newlines,
 )
+from llamasup.front.request_heads import Headers, read_head
 from llamasup.front.wishes import Wishes
 
 _LEADING_BLANK_LINES = re.compile(rb"(?:\r\n){1,8}")
@@ -71,8 +67,8 @@ class Request:
 
     method: bytes
     target: bytes
-    headers: list[tuple[bytes, bytes]]
-    """As h11 gives them: names in lower case, in order."""
+    headers: Headers
+    """Names in lower case, in order. They do not change: whoever says others makes a new one."""
 
     keep_alive: bool
     http_1_0: bool
@@ -83,12 +79,14 @@ class Request:
     wishes: Wishes | None = None
     """What its body asks for, where that was looked through as it came."""
 
+    _first: dict[bytes, bytes] = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._first = dict(reversed(self.headers))
+
     def header(self, name: bytes) -> bytes | None:
         """The first header of this name (in lower case)."""
-        for candidate, value in self.headers:
-            if candidate == name:
-                return value
-        return None
+        return self._first.get(name)
 
     def forwarded(self, target: bytes, withheld: Collection[bytes] = ()) -> bytes:
         """The head for an upstream: hop-by-hop headers gone, and those that are `withheld`."""
@@ -106,7 +104,7 @@ class Request:
         return b"\r\n".join(lines)
 
 
-def connection_options(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
+def connection_options(headers: Headers) -> set[bytes]:
     """What the `Connection` headers name, in lower case."""
     options: set[bytes] = set()
     for name, value in headers:
@@ -144,35 +142,14 @@ def parse_head(head: bytes) -> Request:
     Raises a ClientError that closes the connection: after a head that is not understood, nobody
     can say where the next request begins.
     """
-    try:
-        refuse_ambiguity(head)
-    except TooManyLines as error:
-        raise HeadTooLarge(str(error)) from None
-    except BadHead as error:
-        raise MalformedRequest(str(error)) from None
-    reader = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
-    try:
-        reader.receive_data(head)
-        event = reader.next_event()
-    except h11.RemoteProtocolError as error:
-        if error.error_status_hint == 501:
-            raise NotImplementedByProxy(
-                "this Transfer-Encoding is not spoken here, only chunked"
-            ) from None
-        raise MalformedRequest(f"this is not a valid HTTP request: {error}") from None
-    if not isinstance(event, h11.Request):
-        raise MalformedRequest("this is not a valid HTTP request")
-    if event.http_version not in (b"1.0", b"1.1"):
-        raise MalformedRequest("only HTTP/1.1 and HTTP/1.0 are spoken here")
-    headers = list(event.headers)
-    http_1_0 = event.http_version < b"1.1"
+    method, target, headers, http_1_0 = read_head(head)
     options = connection_options(headers)
     request = Request(
-        method=event.method,
-        target=event.target,
+        method=method,
+        target=target,
         headers=headers,
         # What follows a CONNECT would be for somebody else.
-        keep_alive=not http_1_0 and b"close" not in options and event.method != b"CONNECT",
+        keep_alive=not http_1_0 and b"close" not in options and method != b"CONNECT",
         http_1_0=http_1_0,
         id=b"",
     )

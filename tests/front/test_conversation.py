@@ -16,6 +16,8 @@ from llamasup.errors import RouteNotFound
 from llamasup.front.bodies import Bodies
 from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk
+from llamasup.front.guests import Guests
+from llamasup.front.listener import end_idle
 from llamasup.front.requests import Request
 from tests.harness import (
     Client,
@@ -397,8 +399,12 @@ async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
         desk = Desk(Server(), 1, None, None, None, None)  # type: ignore[arg-type]
         desk.router = Answering()  # type: ignore[assignment]
         connection = Connection(ours, Server().send_timeout)
+        guests = Guests[Conversation]()
+        conversation = Conversation(connection, desk, guests)
+        guests.come(conversation, "here")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Conversation(connection, desk).run)
+            nursery.start_soon(conversation.run)
+            nursery.start_soon(end_idle, guests, desk)
             await wait_all_tasks_blocked()
             whole = request("GET", "/nope")
             theirs.send(whole[: len(whole) // parts])
@@ -411,6 +417,9 @@ async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
                 assert theirs.recv(9999).startswith(b"HTTP/1.1 404 ")
                 theirs.send(whole)
                 await wait_all_tasks_blocked()
+            mock_clock.jump(Server().idle_timeout * 1.2)
+            await wait_all_tasks_blocked()
+            assert not guests
             nursery.cancel_scope.cancel()
 
 
