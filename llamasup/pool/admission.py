@@ -283,7 +283,7 @@ def meets(one: Amounts, other: Amounts) -> bool:
 
 def _cut(world: World, claim: Claim) -> Claim:
     """With no more than there can be for it, and no less than it cannot do without."""
-    if claim.least is claim.need:
+    if claim.least == claim.need:
         return claim
     stay = _total(world.staying_beside(claim.model).values())
     need = {
