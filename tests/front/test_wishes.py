@@ -317,6 +317,11 @@ AUDIO = ('name="file"; filename="x.wav"', b"RIFF\r\n\r\n\x00\xff\r\n--edg")
         (form((f"name=x; y={'y' * 5000}", b""), ("name=model", b"yes")), "yes"),
         (form(('name="file"', form(("name=model", b"no")).replace(b"edge", b"other"))), None),
         (form(('name="model"', b""), AUDIO), ""),
+        (form(AUDIO, ('name="model"; x=y', "modèle".encode())), "modèle"),
+        (form(AUDIO, ('name="language"', b"model")), None),
+        (form(('name="file"', b'name="model"\r\n\r\nno')), None),
+        (form(("filename=model; name=file", b"x")), None),
+        (form(), None),
         (b"--edge\r\nX: 1\r\n--edge\r\nContent-Disposition: form-data; name=model\r\n\r\nm", "m"),
         (b"--edge--", None),
         (b"", None),
@@ -345,8 +350,9 @@ def test_a_name_in_a_form_is_no_longer_than_elsewhere() -> None:
         b"--edge\r\nContent-Disposition: form-data" + b"; a=b" * (M // 5),
         b'--edge\r\nContent-Disposition: form-data; x="' + b"\\" * M,
         b"\r\n--edg" * (M // 7),
+        b"--x" * M + b'\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--',
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_no_form_costs_more_than_a_moment(body: bytes) -> None:
     assert wishes_of(body, FORM) == Wishes()
