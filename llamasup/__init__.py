@@ -201,9 +201,9 @@ Decisions, and why: requests
   to ten times more per token. So it never faces the network, and never carries tokens.
 - **h11 reads heads, `framing` measures bodies.** h11 reads chunk sizes leniently (extensions), and
   that is where two servers come to disagree about where a request ends. What most clients send
-  needs no h11 (`front.request_heads`): two expressions accept it, and nothing else, in a sixth of
+  needs no h11 (`http.request_heads`): two expressions accept it, and nothing else, in a sixth of
   the time.
-- **A head that two could read differently is read by nobody** (`front.heads`), a client's or an
+- **A head that two could read differently is read by nobody** (`http.heads`), a client's or an
   engine's: 400 the one way, 502 the other.
 - **A large body is looked through as it comes,** in small steps, for its model and whether it
   streams: no decoder can stop half-way. A small one is decoded, but nothing becomes an object.
@@ -222,7 +222,7 @@ Decisions, and why: requests
   they look at.
 - **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
   stream closes its connection anyway, and closing is how a request is cancelled.
-- **One lookout for all clients that leave** (`front.departures`), not a watcher for each: 12 µs
+- **One lookout for all clients that leave** (`http.disconnects`), not a watcher for each: 12 µs
   cheaper for every request, and a connection is one task. Who ends its own side counts as gone: the
   kernel tells the difference only when something is sent.
 - **One look at all who are idle** now and then (`front.listener`), not a deadline for each wait.

@@ -26,7 +26,7 @@ ROOMS = (
     "ownership",
     "config",
     "access",
-    "sockets",
+    "http",
     "programs",
     "models",
     "memory",
@@ -70,17 +70,19 @@ PURE = (
     "front.apologies",
     "front.claims",
     "front.events",
-    "front.framing",
     "front.guests",
-    "front.heads",
     "front.limits",
     "front.openings",
-    "front.replies",
+    "front.own_replies",
     "front.refusals",
-    "front.requests",
     "front.routes",
     "front.shares",
     "front.wishes",
+    "http.framing",
+    "http.heads",
+    "http.reply_heads",
+    "http.request_heads",
+    "http.requests",
     "memory.cards",
     "memory.estimate",
     "memory.ladder",
@@ -109,7 +111,7 @@ DEEDS_OF_PATHS = {
     *("chmod", "hardlink_to", "rename", "rmdir", "symlink_to", "unlink"),
 }
 WORLDLY_ON_PURPOSE = {
-    ("front.requests", "random"): "a request that came without an id is given one",
+    ("http.requests", "random"): "a request that came without an id is given one",
 }
 
 UNDOCUMENTED_HELPERS = {

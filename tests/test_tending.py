@@ -15,9 +15,9 @@ from llamasup import tending
 from llamasup.children import child
 from llamasup.children.keeper import Keeper
 from llamasup.front.comfort import Comforter
-from llamasup.front.departures import Departures
 from llamasup.front.guests import Guests
 from llamasup.front.listener import Front
+from llamasup.http.disconnects import Departures
 from llamasup.pool.gate import Gate
 from llamasup.pool.pool import Pool
 from llamasup.pool.residency import Residency
@@ -251,7 +251,7 @@ async def test_a_connection_that_the_kernel_cannot_watch_falls_alone(
 
     async with running(faking()) as llamasup:
         with monkeypatch.context() as kernel:
-            kernel.setattr("llamasup.front.departures._Events.add", full)
+            kernel.setattr("llamasup.http.disconnects._Events.add", full)
             with pytest.raises(EOFError):
                 await status(llamasup)
         assert await status(llamasup) == 200

@@ -6,8 +6,8 @@ import socket
 
 import h11
 
-from llamasup import sockets
 from llamasup.config.addresses import Address
+from llamasup.http import sockets
 from llamasup.shortages import is_shortage
 
 _LONGEST_ANSWER = 4 << 20

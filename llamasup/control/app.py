@@ -34,7 +34,7 @@ from llamasup.errors import (
     OperatorError,
     Shortage,
 )
-from llamasup.front.requests import CLIENT
+from llamasup.http.requests import CLIENT
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.contexts import TrainedContexts
 from llamasup.pool.fits import survey

@@ -26,9 +26,9 @@ import trio
 from llamasup import threads
 from llamasup.config.schema import Bytes
 from llamasup.errors import LlamasupError
-from llamasup.front.requests import Request
 from llamasup.front.shares import Shares
-from llamasup.front.wishes import Reader
+from llamasup.front.wishes import Reader, Wishes
+from llamasup.http.requests import Request
 
 log = logging.getLogger(__name__)
 
@@ -222,15 +222,16 @@ class IncomingBody:
             if len(self._in_memory) >= _PIECE:
                 await self._move_to_disk()
 
-    async def end(self, request: Request) -> None:
-        """It is whole, and becomes the request's. Raises as `add` does."""
-        if self._reader is not None:
-            request.wishes = self._reader.end()
+    async def end(self, request: Request) -> Wishes | None:
+        """It is whole, and becomes the request's. Returns what it asks for, if it was looked
+        through as it came. Raises as `add` does."""
+        wishes = None if self._reader is None else self._reader.end()
         if self._file is not None:
             await self._move_to_disk()
             request.body = StoredBody(self._file)
         else:
             request.body = self._in_memory
+        return wishes
 
     def release(self) -> None:
         """Nobody needs it any more."""

@@ -13,7 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
-from llamasup.front.requests import Request
+from llamasup.http.requests import Request
 from llamasup.pool.queue import Client
 
 _URGENCIES: Final = range(8)

@@ -1,6 +1,6 @@
 """Comforts clients that wait for a stream: every now and then a comment says for what they wait.
 
-One task speaks to all of them, as one (`front.departures`) watches them all: to wait costs a
+One task speaks to all of them, as one (`http.disconnects`) watches them all: to wait costs a
 request no task of its own, and no comment is ever cancelled halfway.
 """
 
@@ -13,8 +13,8 @@ from contextlib import suppress
 import trio
 
 from llamasup.config.schema import Seconds
-from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.openings import Opening
+from llamasup.http.connection import ClientLeft, Connection
 from llamasup.pool.pool import Lease
 
 log = logging.getLogger(__name__)

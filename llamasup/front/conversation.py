@@ -21,18 +21,18 @@ from llamasup.errors import (
 from llamasup.front import claims
 from llamasup.front.bodies import STEP, Bodies, IncomingBody, SmallBody
 from llamasup.front.comfort import Comforted, Comforter
-from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.digests import Digest
-from llamasup.front.framing import Chunked, Counted
 from llamasup.front.guests import Guests
 from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
 from llamasup.front.openings import Opening, Seen
+from llamasup.front.own_replies import error_reply, preflight_reply
 from llamasup.front.refusals import Refusals
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
-from llamasup.front.replies import error_reply, preflight_reply
-from llamasup.front.requests import CLIENT, Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl, ToModel
-from llamasup.front.wishes import Reader, reader_for
+from llamasup.front.wishes import Reader, Wishes, reader_for
+from llamasup.http.connection import ClientLeft, Connection
+from llamasup.http.framing import Chunked, Counted
+from llamasup.http.requests import CLIENT, Request, parse_head, take_head
 from llamasup.logs import cut
 from llamasup.pool.pool import Lease, Pool
 from llamasup.pool.roster import Roster
@@ -109,6 +109,9 @@ class Conversation:
         self._connection = connection
         self._desk = desk
         self._body: IncomingBody | SmallBody | None = None
+        self._wishes: Wishes | None = None
+        """What the body asks for, where it was looked through as it came."""
+
         self._course = trio.CancelScope()
         self._opening: Opening | None = None
         """Of the answer that it is at, or was last."""
@@ -153,7 +156,7 @@ class Conversation:
         finally:
             if self._body is not None:
                 self._body.release()
-                self._body = None
+                self._body = self._wishes = None
 
     async def _read_and_answer(self) -> bool:
         try:
@@ -249,7 +252,7 @@ class Conversation:
                 await connection.arrival()
             if patience.cancelled_caught:
                 raise RequestTimeout(_TOO_SLOW)
-        await body.end(request)
+        self._wishes = await body.end(request)
 
     def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
         """How a body may come, and who looks it through if it is a large one."""
@@ -285,7 +288,7 @@ class Conversation:
             await self._connection.send(opening.failure(ChildLost(str(cut))))
 
     async def _forward(self, request: Request, opening: Opening) -> None:
-        goal = self._desk.router.route(request)
+        goal = self._desk.router.route(request, self._wishes)
         if isinstance(goal, ToControl):
             await self._ask_control(request, goal, opening)
             return

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from llamasup import threads
 from llamasup.errors import LlamasupError
-from llamasup.front.requests import Request, Stored
+from llamasup.http.requests import Request, Stored
 
 _AT_ONCE = 1 << 20
 """Bytes that are digested on the loop: in half a millisecond."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from llamasup.config.schema import Seconds
 from llamasup.errors import BodyTooLarge, MalformedRequest
-from llamasup.front.framing import Body, Chunked, FramingError
+from llamasup.http.framing import Body, Chunked, FramingError
 
 LONGEST_ELSEWHERE: Final = 1 << 20
 """Of a body that is for no model: a configuration, at most."""

@@ -19,11 +19,11 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_ad
 from llamasup.config.schema import Server
 from llamasup.errors import LlamasupError, OperatorError, ShuttingDown
 from llamasup.front import claims
-from llamasup.front.connection import ClientLeft, Connection
 from llamasup.front.conversation import Conversation, Desk, converse
-from llamasup.front.departures import Departures
 from llamasup.front.guests import Guests
-from llamasup.front.replies import error_reply
+from llamasup.front.own_replies import error_reply
+from llamasup.http.connection import ClientLeft, Connection
+from llamasup.http.disconnects import Departures
 from llamasup.shortages import Spare, is_shortage, most_connections
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,10 @@ from typing import Final
 
 from llamasup.errors import LlamasupError
 from llamasup.front.apologies import apology
-from llamasup.front.framing import LAST_CHUNK, chunk
-from llamasup.front.replies import ReplyHead, error_reply, rewritten
-from llamasup.front.requests import Request
+from llamasup.front.own_replies import error_reply
+from llamasup.http.framing import LAST_CHUNK, chunk
+from llamasup.http.reply_heads import ReplyHead, rewritten
+from llamasup.http.requests import Request
 
 _EVENT_STREAM: Final = ReplyHead(
     200, [b"Content-Type: text/event-stream"], None, chunked=True, is_event_stream=True

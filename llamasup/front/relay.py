@@ -16,19 +16,19 @@ from typing import Protocol
 
 from attrs import evolve
 
-from llamasup import sockets
 from llamasup.config.addresses import Address
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.engine.failures import Verdict
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
 from llamasup.front.apologies import named
-from llamasup.front.connection import Connection
 from llamasup.front.events import Edges, Overture
-from llamasup.front.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
-from llamasup.front.heads import END_OF_HEAD
 from llamasup.front.openings import Opening, Seen
-from llamasup.front.replies import LONGEST_HEAD, ReplyHead, read_head
-from llamasup.front.requests import Request, Stored
+from llamasup.http import sockets
+from llamasup.http.connection import Connection
+from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
+from llamasup.http.heads import END_OF_HEAD
+from llamasup.http.reply_heads import LONGEST_HEAD, ReplyHead, read_head
+from llamasup.http.requests import Request, Stored
 
 log = logging.getLogger(__name__)
 

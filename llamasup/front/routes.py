@@ -14,8 +14,8 @@ from typing import Final, Literal
 from attrs import frozen
 
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
-from llamasup.front.requests import Request, origin_form
 from llamasup.front.wishes import Wishes, model_in_query, wishes_of
+from llamasup.http.requests import Request, origin_form
 from llamasup.pool.work import Work
 
 
@@ -119,8 +119,9 @@ class Router:
         prefixes = sorted(path_prefixes, key=len, reverse=True)
         self._prefixes = tuple(prefix.rstrip("/").encode() for prefix in prefixes)
 
-    def route(self, request: Request) -> Target:
-        """Where `request` goes. Raises a ClientError for what goes nowhere.
+    def route(self, request: Request, wishes: Wishes | None = None) -> Target:
+        """Where `request` goes, of which it may be known what its body asks for. Raises a
+        ClientError for what goes nowhere.
 
         Also for a body that no engine could read: it shall not load one.
         """
@@ -129,7 +130,7 @@ class Router:
         goal = _goal(request.method, path)
         if goal == "control":
             return ToControl(target)
-        wishes = _wishes(request, query)
+        wishes = _completed(wishes or _wishes(request), query)
         if goal is Work.LOOK and _AUTOLOAD.search(query):
             goal = Work.ASK
         streams = wishes.stream and path in _STREAMING
@@ -171,13 +172,15 @@ def _by_pattern(path: bytes) -> _Methods:
     raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}{hint}")
 
 
-def _wishes(request: Request, query: bytes) -> Wishes:
-    """What a request asks for in its body; the model also in `?model=`."""
-    wishes = request.wishes
-    if wishes is None and isinstance(request.body, bytes | bytearray) and request.body:
-        wishes = wishes_of(request.body, request.header(b"content-type") or b"")
-    if wishes is None:
-        wishes = Wishes()
+def _wishes(request: Request) -> Wishes:
+    """What a request asks for in its body."""
+    if isinstance(request.body, bytes | bytearray) and request.body:
+        return wishes_of(request.body, request.header(b"content-type") or b"")
+    return Wishes()
+
+
+def _completed(wishes: Wishes, query: bytes) -> Wishes:
+    """The model may stand in `?model=`."""
     if wishes.model is None and b"model=" in query:
         return Wishes(model_in_query(query), wishes.stream)
     return wishes

@@ -11,9 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llamasup import sockets
 from llamasup.children import probe
 from llamasup.config.addresses import TcpAddress, UnixAddress
+from llamasup.http import sockets
 from tests.harness import out_of_descriptors
 
 

@@ -14,8 +14,8 @@ from llamasup.config.schema import Bytes
 from llamasup.errors import ClientError
 from llamasup.front import bodies as module
 from llamasup.front.bodies import STEP, Bodies, IncomingBody, Room, StorageFailed, TooManyBodies
-from llamasup.front.requests import Request, Stored
 from llamasup.front.wishes import JsonReader, Wishes
+from llamasup.http.requests import Request, Stored
 from tests.harness import eventually, loop_holdups, no_threads
 
 M = 1 << 20
@@ -60,9 +60,8 @@ def incoming(bodies: Bodies, holder: str = "a") -> IncomingBody:
 async def test_a_small_body_is_in_memory_and_counted_until_it_is_released(bodies: Bodies) -> None:
     body, asked = incoming(bodies), request()
     await sent(body, document(1000))
-    await body.end(asked)
+    assert await body.end(asked) is None
     assert asked.body == document(1000)
-    assert asked.wishes is None
     assert bodies.memory.taken == len(document(1000))
     body.release()
     body.release()
@@ -75,10 +74,9 @@ async def test_a_large_body_is_in_a_file_without_a_name_and_was_looked_through(
     body, asked = incoming(bodies), request()
     content = document(5 * M)
     await sent(body, content)
-    await body.end(asked)
+    assert await body.end(asked) == Wishes("a", stream=True)
     assert not isinstance(asked.body, bytes | bytearray)
     assert len(asked.body) == len(content)
-    assert asked.wishes == Wishes("a", stream=True)
     for _ in range(2):  # as for a replay
         assert await whole(asked.body) == content
     assert bodies.memory.taken == 0
@@ -94,9 +92,8 @@ async def test_a_large_body_is_in_a_file_without_a_name_and_was_looked_through(
 async def test_what_is_for_no_model_stays_in_memory(bodies: Bodies) -> None:
     body, asked = IncomingBody(bodies, "a", None), request()
     await sent(body, b"no JSON" * 400_000)
-    await body.end(asked)
+    assert await body.end(asked) is None
     assert asked.body == b"no JSON" * 400_000
-    assert asked.wishes is None
 
 
 async def test_a_large_body_that_is_no_json_is_refused_before_it_is_whole(bodies: Bodies) -> None:
@@ -129,9 +126,8 @@ async def test_where_there_is_no_disk_memory_does(
     for _ in range(2):
         body, asked = incoming(bodies), request()
         await sent(body, document(3 * M))
-        await body.end(asked)
+        assert await body.end(asked) == Wishes("a", stream=True)
         assert asked.body == document(3 * M)
-        assert asked.wishes == Wishes("a", stream=True)
         assert bodies.memory.taken == len(document(3 * M))
         body.release()
     assert caplog.text.count("large bodies stay in memory") == 1
@@ -317,8 +313,7 @@ async def test_where_memory_is_short_bodies_go_to_the_disk_sooner(tmp_path: Path
     bodies = Bodies(Bytes(1 * M), tmp_path)
     body, asked = incoming(bodies), request()
     await sent(body, document(900_000))
-    await body.end(asked)
-    assert asked.wishes == Wishes("a", stream=True)
+    assert await body.end(asked) == Wishes("a", stream=True)
     assert bodies.disk.taken == len(document(900_000))
     assert await whole(asked.body) == document(900_000)
     body.release()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llamasup.front import claims
 from llamasup.front.claims import urgency
-from llamasup.front.requests import Request
+from llamasup.http.requests import Request
 from llamasup.pool.queue import Client
 
 SECRET = b"sk-a-secret-of-some-length"

@@ -14,9 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.schema import Seconds
 from llamasup.front.comfort import Comforted, Comforter
-from llamasup.front.connection import Connection
 from llamasup.front.openings import Opening
-from llamasup.front.requests import Request
+from llamasup.http.connection import Connection
+from llamasup.http.requests import Request
 from llamasup.pool.pool import Lease
 
 INTERVAL = 10

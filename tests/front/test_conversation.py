@@ -14,11 +14,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.config.schema import Bytes, Seconds, Server
 from llamasup.errors import RouteNotFound
 from llamasup.front.bodies import Bodies
-from llamasup.front.connection import Connection
 from llamasup.front.conversation import Conversation, Desk
 from llamasup.front.guests import Guests
 from llamasup.front.listener import end_idle
-from llamasup.front.requests import Request
+from llamasup.http.connection import Connection
 from tests.harness import (
     Client,
     Journal,
@@ -116,7 +115,7 @@ async def test_pipelined_requests_leave_everybody_else_their_turn() -> None:
     turns_at_request = []
 
     class Watching:
-        def route(self, _: Request) -> None:
+        def route(self, *_: object) -> None:
             turns_at_request.append(turns)
             raise RouteNotFound("nothing here")
 
@@ -389,7 +388,7 @@ async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
     answered = trio.Event()
 
     class Answering:
-        def route(self, _: Request) -> None:
+        def route(self, *_: object) -> None:
             answered.set()
             raise RouteNotFound("nothing here")
 

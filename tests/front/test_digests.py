@@ -7,7 +7,7 @@ import trio
 
 from llamasup.errors import LlamasupError
 from llamasup.front.digests import Digest
-from llamasup.front.requests import Request, parse_head
+from llamasup.http.requests import Request, parse_head
 
 HEAD = b"POST /completion?model=x HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -14,8 +14,8 @@ import trio
 
 from llamasup.errors import ClientError, LlamasupError
 from llamasup.front.limits import take_content
-from llamasup.front.requests import Request, parse_head, take_head
 from llamasup.front.routes import Router, ToControl
+from llamasup.http.requests import Request, parse_head, take_head
 from tests.fuzz.mutants import FORM, REQUESTS, mutants
 from tests.harness import (
     PATIENCE,

@@ -8,8 +8,8 @@ import pytest
 
 from llamasup.config.schema import Seconds
 from llamasup.errors import BodyTooLarge, MalformedRequest
-from llamasup.front.framing import Chunked, Counted
 from llamasup.front.limits import Limits, check_chunks, take_content
+from llamasup.http.framing import Chunked, Counted
 
 BEGAN = 1000.0
 

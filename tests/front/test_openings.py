@@ -7,10 +7,10 @@ import json
 import pytest
 
 from llamasup.errors import ModelUnavailable, QueueTimeout
-from llamasup.front.framing import Chunked
 from llamasup.front.openings import Opening
-from llamasup.front.replies import ReplyHead, read_head
-from llamasup.front.requests import Request
+from llamasup.http.framing import Chunked
+from llamasup.http.reply_heads import ReplyHead, read_head
+from llamasup.http.requests import Request
 
 CORS = b"Access-Control-Allow-Origin: *"
 STREAM = ReplyHead(200, [b"Content-Type: text/event-stream", b"Server: x"], None, True, True)

@@ -18,11 +18,11 @@ from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
 from llamasup.engine.failures import Verdict, verdict_on_reply
 from llamasup.errors import ChildLost, EngineFailed
-from llamasup.front.connection import Connection
-from llamasup.front.framing import LAST_CHUNK, Chunked, chunk
 from llamasup.front.openings import Opening
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
-from llamasup.front.requests import Request
+from llamasup.http.connection import Connection
+from llamasup.http.framing import LAST_CHUNK, Chunked, chunk
+from llamasup.http.requests import Request
 from tests.harness import PATIENCE, Journal, chat, eventually, request, running
 
 Faking = Callable[..., Mapping[str, object]]

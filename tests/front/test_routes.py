@@ -7,8 +7,8 @@ import json
 import pytest
 
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
-from llamasup.front.requests import Request
 from llamasup.front.routes import Router, ToControl, ToModel
+from llamasup.http.requests import Request
 from llamasup.pool.work import Work
 
 GENERATE, ASK, LOOK, CONTROL = Work.GENERATE, Work.ASK, Work.LOOK, "control"

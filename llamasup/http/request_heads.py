@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import h11
 
 from llamasup.errors import HeadTooLarge, MalformedRequest, NotImplementedByProxy
-from llamasup.front.heads import MOST_HEADERS, BadHead, TooManyLines, refuse_ambiguity
+from llamasup.http.heads import MOST_HEADERS, BadHead, TooManyLines, refuse_ambiguity
 
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, in order."""

@@ -1,19 +1,16 @@
-"""Replies: a child's head read and rewritten for the client, and heads of our own."""
+"""The heads of replies: an engine's, read, and rewritten for the client."""
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from http import HTTPStatus
 
 from attrs import define
 
-from llamasup.errors import EngineFailed, LlamasupError, MethodNotAllowed
-from llamasup.front.apologies import document
-from llamasup.front.framing import Body, Chunked, Counted, UntilClose
-from llamasup.front.heads import HOP_BY_HOP, BadHead, refuse_ambiguity
-from llamasup.front.requests import Request
+from llamasup.errors import EngineFailed
+from llamasup.http.framing import Body, Chunked, Counted, UntilClose
+from llamasup.http.heads import HOP_BY_HOP, BadHead, refuse_ambiguity
+from llamasup.http.requests import Request
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: .*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -106,7 +103,7 @@ def rewritten(
     head: ReplyHead, request: Request, framing_line: bytes | None, extra: list[bytes]
 ) -> bytes:
     """The head for the client."""
-    lines = [b"HTTP/1.1 %d %b" % (head.status, _REASONS.get(head.status, b"")), *head.lines]
+    lines = [status_line(head.status), *head.lines]
     if framing_line is not None:
         lines.append(framing_line)
     lines += extra
@@ -117,39 +114,6 @@ def rewritten(
     return b"\r\n".join(lines)
 
 
-def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes]) -> bytes:
-    """A complete JSON reply for `error`; without a request, the connection is to be closed."""
-    path = request.target.partition(b"?")[0] if request is not None else b""
-    body = json.dumps(document(path, error)).encode()
-    lines = [
-        b"HTTP/1.1 %d %b" % (error.status, _REASONS.get(error.status, b"")),
-        b"Content-Type: application/json",
-        b"Content-Length: %d" % len(body),
-        *extra,
-    ]
-    if error.retry_after is not None:
-        lines.append(b"Retry-After: %d" % math.ceil(error.retry_after))
-    if isinstance(error, MethodNotAllowed):
-        lines.append(b"Allow: " + error.allowed.encode())
-    if request is not None:
-        lines.append(b"X-Request-ID: %b" % request.id)
-    if request is None or not request.keep_alive:
-        lines.append(b"Connection: close")
-    head = b"\r\n".join([*lines, b"\r\n"])
-    return head if request is not None and request.method == b"HEAD" else head + body
-
-
-def preflight_reply(request: Request, allowed: list[bytes]) -> bytes:
-    """The answer to a browser that asks whether it may send a request; `allowed` if it may."""
-    lines = [b"HTTP/1.1 204 No Content", *allowed]
-    if allowed:
-        wanted = request.header(b"access-control-request-headers") or b"*"
-        lines += [
-            b"Access-Control-Allow-Methods: GET, POST, OPTIONS",
-            b"Access-Control-Allow-Headers: " + wanted,
-            b"Access-Control-Max-Age: 86400",
-        ]
-    lines.append(b"X-Request-ID: %b" % request.id)
-    if not request.keep_alive:
-        lines.append(b"Connection: close")
-    return b"\r\n".join([*lines, b"\r\n"])
+def status_line(status: int) -> bytes:
+    """The first line of a reply."""
+    return b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b""))

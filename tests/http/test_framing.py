@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.front.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
+from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
 
 chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 trailers = st.lists(st.sampled_from([b"X-Sum: 1\r\n", b"A: b\r\n"]), max_size=2)

@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llamasup import sockets
 from llamasup.config.addresses import TcpAddress, UnixAddress
+from llamasup.http import sockets
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from llamasup.errors import (
     MalformedRequest,
     NotImplementedByProxy,
 )
-from llamasup.front.framing import Chunked, Counted
 from llamasup.front.limits import take_content
-from llamasup.front.requests import Request, origin_form, parse_head, take_head
+from llamasup.http.framing import Chunked, Counted
+from llamasup.http.requests import Request, origin_form, parse_head, take_head
 
 LONGEST = 1000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamasup.front.heads import (
+from llamasup.http.heads import (
     MOST_HEADERS,
     BadHead,
     TooManyLines,

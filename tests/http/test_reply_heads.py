@@ -1,20 +1,16 @@
-"""A child's reply head is read strictly and rewritten for the client; our own are complete."""
+"""An engine's reply head is read strictly, and rewritten for the client."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from llamasup.errors import EngineFailed, MethodNotAllowed, RouteNotFound
-from llamasup.front.framing import Chunked, Counted, UntilClose
-from llamasup.front.replies import (
-    error_reply,
-    preflight_reply,
+from llamasup.errors import EngineFailed
+from llamasup.http.framing import Chunked, Counted, UntilClose
+from llamasup.http.reply_heads import (
     read_head,
     rewritten,
 )
-from llamasup.front.requests import Request
+from llamasup.http.requests import Request
 
 
 def asked(
@@ -141,54 +137,3 @@ def test_a_connection_that_will_end_says_so() -> None:
 
 
 # --- errors ---
-
-
-def test_an_error_is_json_of_a_known_length() -> None:
-    reply = error_reply(RouteNotFound("nothing here"), asked(), [b"Extra: 1"])
-    head, _, body = reply.partition(b"\r\n\r\n")
-    assert lines(reply)[0] == b"HTTP/1.1 404 Not Found"
-    assert {
-        b"Content-Type: application/json",
-        b"Content-Length: %d" % len(body),
-        b"X-Request-ID: the-id",
-        b"Extra: 1",
-    } <= set(head.split(b"\r\n"))
-    assert b"Connection: close" not in head
-    assert json.loads(body)["error"] == {
-        "message": "nothing here",
-        "type": "invalid_request_error",
-        "code": "not_found",
-    }
-
-
-def test_an_error_without_a_request_ends_the_connection() -> None:
-    assert b"Connection: close" in lines(error_reply(RouteNotFound("x"), None, []))
-
-
-def test_an_error_for_head_has_the_length_but_not_the_body() -> None:
-    whole = error_reply(RouteNotFound("x"), asked(), [])
-    head, blank, _ = whole.partition(b"\r\n\r\n")
-    assert error_reply(RouteNotFound("x"), asked(b"HEAD"), []) == head + blank
-
-
-def test_a_wrong_method_learns_the_right_ones() -> None:
-    error = MethodNotAllowed("no", "GET, HEAD")
-    assert b"Allow: GET, HEAD" in lines(error_reply(error, asked(), []))
-
-
-# --- CORS ---
-
-
-def test_a_preflight_is_allowed_the_headers_it_asks_for() -> None:
-    request = asked(b"OPTIONS", (b"access-control-request-headers", b"x-mine"))
-    reply = preflight_reply(request, [b"Access-Control-Allow-Origin: *"])
-    assert lines(reply)[0] == b"HTTP/1.1 204 No Content"
-    assert {
-        b"Access-Control-Allow-Origin: *",
-        b"Access-Control-Allow-Methods: GET, POST, OPTIONS",
-        b"Access-Control-Allow-Headers: x-mine",
-    } <= set(lines(reply))
-
-
-def test_a_preflight_from_elsewhere_is_allowed_nothing() -> None:
-    assert b"Access-Control" not in preflight_reply(asked(b"OPTIONS"), [])

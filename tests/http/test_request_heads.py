@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llamasup.errors import LlamasupError
-from llamasup.front.request_heads import Head, read_any, read_head, read_ordinary
+from llamasup.http.request_heads import Head, read_any, read_head, read_ordinary
 
 CURL = (
     b"POST /v1/chat/completions?a=b HTTP/1.1\r\nHost: localhost:8080\r\nUser-Agent: curl/8.5.0\r\n"

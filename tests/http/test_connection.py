@@ -12,7 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llamasup.config.schema import Seconds
-from llamasup.front.connection import ClientLeft, Connection
+from llamasup.http.connection import ClientLeft, Connection
 from tests.harness import PATIENCE
 
 

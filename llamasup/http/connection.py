@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import trio
 
-from llamasup import sockets
 from llamasup.config.schema import Seconds
+from llamasup.http import sockets
 
 _LINGER = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)

@@ -19,15 +19,14 @@ from llamasup.errors import (
     HeadTooLarge,
     MalformedRequest,
 )
-from llamasup.front.framing import Body, Chunked, Counted
-from llamasup.front.heads import (
+from llamasup.http.framing import Body, Chunked, Counted
+from llamasup.http.heads import (
     END_OF_HEAD,
     HOP_BY_HOP,
     BadHead,
     refuse_bare_newlines,
 )
-from llamasup.front.request_heads import Headers, read_head
-from llamasup.front.wishes import Wishes
+from llamasup.http.request_heads import Headers, read_head
 
 _LEADING_BLANK_LINES = re.compile(rb"(?:\r\n){1,8}")
 _SANE_HOST = re.compile(
@@ -76,9 +75,6 @@ class Request:
     body: bytes | bytearray | Stored = b""
     expects_continue: bool = False
     framing: Body = field(factory=lambda: Counted(0))
-    wishes: Wishes | None = None
-    """What its body asks for, where that was looked through as it came."""
-
     _first: dict[bytes, bytes] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:

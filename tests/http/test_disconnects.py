@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llamasup.front.departures import Departures
+from llamasup.http.disconnects import Departures
 from tests.harness import PATIENCE
 
 

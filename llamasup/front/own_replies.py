@@ -1,0 +1,49 @@
+"""Replies of our own: errors, and what browsers ask before they send a request. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from llamasup.errors import LlamasupError, MethodNotAllowed
+from llamasup.front.apologies import document
+from llamasup.http.reply_heads import status_line
+from llamasup.http.requests import Request
+
+
+def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes]) -> bytes:
+    """A complete JSON reply for `error`; without a request, the connection is to be closed."""
+    path = request.target.partition(b"?")[0] if request is not None else b""
+    body = json.dumps(document(path, error)).encode()
+    lines = [
+        status_line(error.status),
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        *extra,
+    ]
+    if error.retry_after is not None:
+        lines.append(b"Retry-After: %d" % math.ceil(error.retry_after))
+    if isinstance(error, MethodNotAllowed):
+        lines.append(b"Allow: " + error.allowed.encode())
+    if request is not None:
+        lines.append(b"X-Request-ID: %b" % request.id)
+    if request is None or not request.keep_alive:
+        lines.append(b"Connection: close")
+    head = b"\r\n".join([*lines, b"\r\n"])
+    return head if request is not None and request.method == b"HEAD" else head + body
+
+
+def preflight_reply(request: Request, allowed: list[bytes]) -> bytes:
+    """The answer to a browser that asks whether it may send a request; `allowed` if it may."""
+    lines = [status_line(204), *allowed]
+    if allowed:
+        wanted = request.header(b"access-control-request-headers") or b"*"
+        lines += [
+            b"Access-Control-Allow-Methods: GET, POST, OPTIONS",
+            b"Access-Control-Allow-Headers: " + wanted,
+            b"Access-Control-Max-Age: 86400",
+        ]
+    lines.append(b"X-Request-ID: %b" % request.id)
+    if not request.keep_alive:
+        lines.append(b"Connection: close")
+    return b"\r\n".join([*lines, b"\r\n"])
