@@ -93,13 +93,13 @@ closes the child's socket, and that is the cancellation: nothing else has to be 
 
 The way of a request
 --------------------
-1. `front.listener` accepts; `front.conversation` reads the request under limits of time and size,
+1. `front.server` accepts; `front.conversation` reads the request under limits of time and size,
    and refuses the pages of strangers (`access.pages`).
 2. `front.routes` names its goal: a model, control, or an error. The body's bytes are not touched.
    `pool.roster` knows which model a name means, and looks for it where nobody does.
 3. `pool.lease`: who has to wait does so at the model's gate, whose usher asks the keeper to be
    ready, which loads the model if need be. If every slot is taken the request waits here, too,
-   never inside llama-server. Meanwhile `front.comfort` may send comments to a client that asked
+   never inside llama-server. Meanwhile `front.keepalive` may send comments to a client that asked
    for a stream (`server.keepalive_after`).
 4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
    read whole, a stream up to its first word (`front.events`); what only passes the time till then
@@ -117,7 +117,7 @@ The way of a model into memory
 A keeper asks the residency how much room there is, and its footing chooses the rung: none above
 what ran out of memory, and if the context is "auto", the best one whose need fits into what is free
 less `pool.memory_reserve`; a context that the operator wrote is passed over only if it cannot fit
-at all. `children.needs` says what a rung needs: in the engine's words (`children.rehearsal` starts
+at all. `children.needs` says what a rung needs: in the engine's words (`children.dry_run` starts
 it and hears them before it loads anything), where they can make a difference; or by the formula of
 `memory.estimate`, from the header of the model's file. What was measured when a child went that had
 worked refines the word, within bounds and for a week, but refuses nobody (`memory.measured`).
@@ -225,7 +225,7 @@ Decisions, and why: requests
 - **One lookout for all clients that leave** (`http.disconnects`), not a watcher for each: 12 µs
   cheaper for every request, and a connection is one task. Who ends its own side counts as gone: the
   kernel tells the difference only when something is sent.
-- **One look at all who are idle** now and then (`front.listener`), not a deadline for each wait.
+- **One look at all who are idle** now and then (`front.server`), not a deadline for each wait.
 - **One comforter for all who wait,** not a task for each, which would have to be cancelled when
   the wait is over, perhaps in the middle of a comment. It sends what the kernel takes at once.
 - **Until its first word an answer can be had from another engine.** llama-server sends a stream's

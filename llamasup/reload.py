@@ -21,12 +21,12 @@ from llamasup.children.plan import Plan
 from llamasup.config.schema import Config, ModelSettings, Seconds
 from llamasup.config.source import Source
 from llamasup.errors import LlamasupError
-from llamasup.front.listener import Front
-from llamasup.models.catalog import Catalog, Names
-from llamasup.models.shelf import Look, Shelf
+from llamasup.front.server import Front
+from llamasup.learned import State
+from llamasup.models.library import Look, Shelf
+from llamasup.models.names import Catalog, Names
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
-from llamasup.state import State
 from llamasup.systemd import Notifier
 
 log = logging.getLogger(__name__)

@@ -30,14 +30,14 @@ from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError, OperatorError
 from llamasup.front.bodies import Bodies
 from llamasup.front.conversation import Desk
-from llamasup.front.listener import Doors, Front, bound_address
+from llamasup.front.server import Doors, Front, bound_address
+from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.models.demo import ensure_demo
-from llamasup.models.shelf import Look
+from llamasup.models.library import Look
 from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
 from llamasup.reload import Follower, Running
-from llamasup.state import State
 from llamasup.systemd import Notifier
 from llamasup.terminal import Terminal
 

@@ -30,7 +30,7 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_ad
 from llamasup.config.schema import Config
 from llamasup.config.source import Source
 from llamasup.models.demo import reciting_model
-from llamasup.models.shelf import Look
+from llamasup.models.library import Look
 from llamasup.serve import serve
 
 REPOSITORY = Path(__file__).parent.parent

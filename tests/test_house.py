@@ -67,12 +67,12 @@ PURE = (
     "engine.loglines",
     "engine.memory_args",
     "errors",
-    "front.apologies",
-    "front.claims",
+    "front.error_events",
+    "front.callers",
     "front.events",
     "front.guests",
     "front.limits",
-    "front.openings",
+    "front.answer",
     "front.own_replies",
     "front.refusals",
     "front.routes",
@@ -88,7 +88,7 @@ PURE = (
     "memory.ladder",
     "memory.measured",
     "memory.room",
-    "models.catalog",
+    "models.names",
     "models.purpose",
     "pool.admission",
     "pool.queue",
@@ -236,7 +236,7 @@ def test_touching_the_world_is_noticed(source: str, thing: str) -> None:
 BORDERS = {
     "to_thread": {"threads"},
     "open_process": {"programs"},
-    "getaddrinfo": {"front.listener"},
+    "getaddrinfo": {"front.server"},
 }
 """What few modules may call, each of which makes of its failures what all others expect."""
 

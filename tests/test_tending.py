@@ -14,9 +14,9 @@ from trio.testing import MockClock
 from llamasup import tending
 from llamasup.children import child
 from llamasup.children.keeper import Keeper
-from llamasup.front.comfort import Comforter
 from llamasup.front.guests import Guests
-from llamasup.front.listener import Front
+from llamasup.front.keepalive import Comforter
+from llamasup.front.server import Front
 from llamasup.http.disconnects import Departures
 from llamasup.pool.gate import Gate
 from llamasup.pool.pool import Pool

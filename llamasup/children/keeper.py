@@ -27,9 +27,9 @@ from attrs import evolve
 
 from llamasup import tending
 from llamasup.children.child import Child
-from llamasup.children.footing import Footing
 from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
+from llamasup.children.position import Footing
 from llamasup.children.restarts import (
     Record,
     after_change,

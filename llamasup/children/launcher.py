@@ -17,9 +17,9 @@ import trio
 
 from llamasup import threads
 from llamasup.children.child import Child, Launch
+from llamasup.children.dry_run import Rehearsal, rehearse
 from llamasup.children.limits import Limits
 from llamasup.children.orphans import RunFolder
-from llamasup.children.rehearsal import Rehearsal, rehearse
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in

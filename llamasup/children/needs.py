@@ -22,10 +22,11 @@ from pathlib import Path
 import trio
 from attrs import evolve, field, frozen
 
+from llamasup.children.dry_run import Unheard
 from llamasup.children.launcher import Launcher
-from llamasup.children.rehearsal import Unheard
 from llamasup.config.schema import ModelSettings
 from llamasup.engine import memory_args
+from llamasup.learned import Footprint, SourceName, State
 from llamasup.memory.estimate import Need, estimate
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST, Device
@@ -35,7 +36,6 @@ from llamasup.memory.room import Amounts, limit, union
 from llamasup.models.gguf import BadModelFile, Header
 from llamasup.models.headers import Headers
 from llamasup.models.purpose import Purpose, purpose_of
-from llamasup.state import Footprint, SourceName, State
 
 log = logging.getLogger(__name__)
 

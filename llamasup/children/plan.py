@@ -13,9 +13,9 @@ from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import ModelUnavailable
+from llamasup.learned import State
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
-from llamasup.state import State
 
 _DISK_PATIENCE = 2.0
 

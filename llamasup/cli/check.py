@@ -18,7 +18,7 @@ from llamasup.engine.argv import environment
 from llamasup.engine.locate import Engine, ask, locate
 from llamasup.errors import EngineUnusable
 from llamasup.models.headers import defect_of
-from llamasup.models.shelf import Look, Shelf
+from llamasup.models.library import Look, Shelf
 from llamasup.serve import cache_folder
 
 

@@ -20,7 +20,7 @@ from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
 from llamasup.errors import OperatorError
 from llamasup.models.headers import defect_of
-from llamasup.models.shelf import Look
+from llamasup.models.library import Look
 from llamasup.serve import DEMO, serve
 from llamasup.shortages import USUAL, have_descriptors, most_connections
 

@@ -18,13 +18,13 @@ from llamasup.errors import (
     ModelFileMissing,
     RequestTimeout,
 )
-from llamasup.front import claims
+from llamasup.front import callers
+from llamasup.front.answer import Opening, Seen
 from llamasup.front.bodies import STEP, Bodies, IncomingBody, SmallBody
-from llamasup.front.comfort import Comforted, Comforter
 from llamasup.front.digests import Digest
 from llamasup.front.guests import Guests
+from llamasup.front.keepalive import Comforted, Comforter
 from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
-from llamasup.front.openings import Opening, Seen
 from llamasup.front.own_replies import error_reply, preflight_reply
 from llamasup.front.refusals import Refusals
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
@@ -218,7 +218,7 @@ class Conversation:
         size = framing.left
         if size > len(inbox) or size > min(STEP, self._desk.settings.max_body):
             return False
-        self._body = SmallBody.of(self._desk.bodies, claims.place(self._connection.peer), size)
+        self._body = SmallBody.of(self._desk.bodies, callers.place(self._connection.peer), size)
         if self._body is None:
             return False
         request.body = inbox[:size]
@@ -233,7 +233,7 @@ class Conversation:
             limits.check(framing.left)
         if request.expects_continue and not connection.inbox:
             await connection.send(_CONTINUE)
-        place = claims.place(connection.peer)
+        place = callers.place(connection.peer)
         body = self._body = IncomingBody(self._desk.bodies, place, reader)
         while True:
             content = take_content(framing, connection.inbox, STEP)
@@ -350,8 +350,8 @@ class Conversation:
         lease = desk.pool.lease(
             model,
             goal.work,
-            client=lambda: claims.client(request, self._connection.peer),
-            priority=claims.priority(request),
+            client=lambda: callers.client(request, self._connection.peer),
+            priority=callers.priority(request),
             digest=digest,
         )
         if desk.comforter is None or not goal.streams:

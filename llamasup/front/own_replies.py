@@ -6,7 +6,7 @@ import json
 import math
 
 from llamasup.errors import LlamasupError, MethodNotAllowed
-from llamasup.front.apologies import document
+from llamasup.front.error_events import document
 from llamasup.http.reply_heads import status_line
 from llamasup.http.requests import Request
 

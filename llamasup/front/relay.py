@@ -20,9 +20,9 @@ from llamasup.config.addresses import Address
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.engine.failures import Verdict
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
-from llamasup.front.apologies import named
+from llamasup.front.answer import Opening, Seen
+from llamasup.front.error_events import named
 from llamasup.front.events import Edges, Overture
-from llamasup.front.openings import Opening, Seen
 from llamasup.http import sockets
 from llamasup.http.connection import Connection
 from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk

@@ -13,9 +13,9 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from llamasup.children.footing import beginning
 from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed
+from llamasup.children.position import beginning
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts, shortage
 from llamasup.models.glances import one_glance

@@ -17,8 +17,8 @@ from llamasup import tending
 from llamasup.children.plan import Plan
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError
-from llamasup.models.catalog import Catalog
-from llamasup.models.shelf import Look, Shelf
+from llamasup.models.library import Look, Shelf
+from llamasup.models.names import Catalog
 from llamasup.pool.pool import Pool
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from llamasup.children.needs import Needs
 from llamasup.children.orphans import RunFolder, own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
+from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
-from llamasup.state import State
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ import pytest
 import trio
 from attrs import define, evolve, field
 
+from llamasup.children.dry_run import Unheard
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs, Source
 from llamasup.children.orphans import RunFolder
-from llamasup.children.rehearsal import Unheard
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.locate import EMBEDDED
+from llamasup.learned import State
 from llamasup.memory.cards import Card
 from llamasup.memory.estimate import estimate
 from llamasup.memory.gauge import Gauge
@@ -29,7 +30,6 @@ from llamasup.memory.host import most_resident
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.models.gguf import header_of
-from llamasup.state import State
 from tests.harness import chat, running
 from tests.models.shapes import (
     Shape,

@@ -16,7 +16,7 @@ from llamasup.errors import RouteNotFound
 from llamasup.front.bodies import Bodies
 from llamasup.front.conversation import Conversation, Desk
 from llamasup.front.guests import Guests
-from llamasup.front.listener import end_idle
+from llamasup.front.server import end_idle
 from llamasup.http.connection import Connection
 from tests.harness import (
     Client,

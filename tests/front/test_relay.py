@@ -18,7 +18,7 @@ from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
 from llamasup.engine.failures import Verdict, verdict_on_reply
 from llamasup.errors import ChildLost, EngineFailed
-from llamasup.front.openings import Opening
+from llamasup.front.answer import Opening
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.http.connection import Connection
 from llamasup.http.framing import LAST_CHUNK, Chunked, chunk

@@ -20,11 +20,11 @@ from llamasup.children.orphans import own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
 from llamasup.errors import ModelNotFound, ModelNotLoaded, ModelUnavailable, QueueFull
+from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
-from llamasup.state import State
 from llamasup.states import ChildState
 from tests.harness import PATIENCE, Journal, chat, eventually, running
 

@@ -15,8 +15,8 @@ from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import ModelNotFound
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
-from llamasup.models.catalog import Catalog, Names
-from llamasup.models.shelf import Look
+from llamasup.models.library import Look
+from llamasup.models.names import Catalog, Names
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import PAUSE, Roster
 

@@ -16,7 +16,7 @@ import trio.testing
 
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.errors import OperatorError
-from llamasup.front.listener import Doors, bound_address
+from llamasup.front.server import Doors, bound_address
 from tests.harness import PATIENCE, Client, Llamasup, chat, eventually, request, running, tasks
 
 Faking = Callable[..., Mapping[str, object]]
@@ -241,7 +241,7 @@ async def test_who_comes_when_all_are_busy_is_told_so(faking: Faking) -> None:
 @pytest.fixture
 def breathless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who rests may be sent away at once."""
-    monkeypatch.setattr("llamasup.front.listener.BREATH", 0.0)
+    monkeypatch.setattr("llamasup.front.server.BREATH", 0.0)
 
 
 @pytest.mark.usefixtures("breathless")

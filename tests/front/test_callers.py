@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.front import claims
-from llamasup.front.claims import urgency
+from llamasup.front import callers
+from llamasup.front.callers import urgency
 from llamasup.http.requests import Request
 from llamasup.pool.queue import Client
 
@@ -22,7 +22,7 @@ def asked(*headers: tuple[bytes, bytes]) -> Request:
 
 
 def client(*headers: tuple[bytes, bytes], peer: str = HOME) -> Client:
-    return claims.client(asked(*headers), peer)
+    return callers.client(asked(*headers), peer)
 
 
 # --- who asks ---
@@ -67,7 +67,7 @@ def test_nothing_of_a_key_can_be_read_in_what_it_becomes() -> None:
     ],
 )
 def test_a_network_of_ipv6_is_one_place(peer: str, place: str) -> None:
-    assert claims.place(peer) == place
+    assert callers.place(peer) == place
 
 
 # --- how urgently ---
@@ -77,16 +77,16 @@ def test_a_network_of_ipv6_is_one_place(peer: str, place: str) -> None:
     ("value", "number"), [(b"u=0", 3), (b"u=3", 0), (b"i", 0), (b"u=7", -4), (b"nonsense!", 0)]
 )
 def test_the_more_urgent_a_request_the_higher_its_priority(value: bytes, number: int) -> None:
-    assert claims.priority(asked((b"priority", value))) == number
+    assert callers.priority(asked((b"priority", value))) == number
 
 
 def test_a_request_that_does_not_say_is_as_urgent_as_usual() -> None:
-    assert claims.priority(asked()) == 0
+    assert callers.priority(asked()) == 0
 
 
 def test_several_priority_lines_are_one_dictionary() -> None:
-    assert claims.priority(asked((b"priority", b"u=1"), (b"priority", b"i, u=2"))) == 1
-    assert claims.priority(asked((b"priority", b"u=1"), (b"priority", b"u="))) == 0
+    assert callers.priority(asked((b"priority", b"u=1"), (b"priority", b"i, u=2"))) == 1
+    assert callers.priority(asked((b"priority", b"u=1"), (b"priority", b"u="))) == 0
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_several_priority_lines_are_one_dictionary() -> None:
 def test_a_priority_longer_than_anybody_needs_counts_as_none(lines: list[bytes]) -> None:
     many = asked(*((b"priority", line) for line in lines))
     started = time.thread_time()
-    assert claims.priority(many) == 0
+    assert callers.priority(many) == 0
     assert time.thread_time() - started < 0.005
 
 

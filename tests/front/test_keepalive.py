@@ -13,8 +13,8 @@ from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.schema import Seconds
-from llamasup.front.comfort import Comforted, Comforter
-from llamasup.front.openings import Opening
+from llamasup.front.answer import Opening
+from llamasup.front.keepalive import Comforted, Comforter
 from llamasup.http.connection import Connection
 from llamasup.http.requests import Request
 from llamasup.pool.pool import Lease

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from llamasup.children.footing import Footing
 from llamasup.children.needs import Needed, Source
 from llamasup.children.plan import Plan
+from llamasup.children.position import Footing
 from llamasup.memory.ladder import Learned, Rung
 from llamasup.memory.room import Amounts, Room
 
@@ -225,7 +225,7 @@ async def test_to_be_loaded_often_does_not_keep_a_model_down(
     plan = Ladder(is_open=True)
     steps = footing(plan)
     now = 1000.0
-    monkeypatch.setattr("llamasup.children.footing.time.time", lambda: now)
+    monkeypatch.setattr("llamasup.children.position.time.time", lambda: now)
     await steps.take(of(3, 3))
     steps.step_down("no cache")
     for hours in range(2):

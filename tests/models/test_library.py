@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llamasup.config.schema import Config, Discover, ModelSettings
-from llamasup.models.shelf import PATIENCE, Look, Shelf, names_and_aliases
+from llamasup.models.library import PATIENCE, Look, Shelf, names_and_aliases
 
 
 def look(*folders: Path, **configured: ModelSettings) -> Look:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from llamasup.children.dry_run import Rehearsal, Unheard, rehearse
 from llamasup.children.orphans import RunFolder
-from llamasup.children.rehearsal import Rehearsal, Unheard, rehearse
 from llamasup.config.addresses import UnixAddress
 from llamasup.errors import ModelUnavailable
 from tests.harness import eventually, is_alive, out_of_descriptors
@@ -58,7 +58,7 @@ async def test_an_engine_that_ends_without_a_word_has_no_answer(
 async def test_an_engine_that_is_silent_is_given_up_for_this_time(
     saying: Saying, run_folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamasup.children.rehearsal._PATIENCE", 0.3)
+    monkeypatch.setattr("llamasup.children.dry_run._PATIENCE", 0.3)
     with pytest.raises(Unheard, match="it said nothing for"):
         await rehearse(saying("sleep 600"), run_folder)
     assert nothing_is_left(run_folder, tmp_path)

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from llamasup.errors import LlamasupError
-from llamasup.front.apologies import apology
+from llamasup.front.error_events import apology
 from llamasup.front.own_replies import error_reply
 from llamasup.http.framing import LAST_CHUNK, chunk
 from llamasup.http.reply_heads import ReplyHead, rewritten

@@ -17,8 +17,8 @@ from attrs import asdict, evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llamasup.learned import Footprint, State
 from llamasup.memory.ladder import Learned, Rung
-from llamasup.state import Footprint, State
 
 LEARNED = Learned(Rung(8192, "q8_0", None), at=1234.5, free=1 << 33)
 NOBODY = 2**22 + 1  # above the highest pid that Linux gives
@@ -106,7 +106,7 @@ async def test_many_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
 async def test_who_keeps_the_others_out_for_ever_does_so_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamasup.state._LOCK_PATIENCE", 0.05)
+    monkeypatch.setattr("llamasup.learned._LOCK_PATIENCE", 0.05)
     file = tmp_path / "state.json"
     with (tmp_path / "state.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -118,7 +118,7 @@ async def test_a_disk_that_hangs_holds_up_nobody_who_is_told_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     until = threading.Event()
-    monkeypatch.setattr("llamasup.state._write", lambda *_: until.wait(30))
+    monkeypatch.setattr("llamasup.learned._write", lambda *_: until.wait(30))
     state = State(tmp_path / "state.json")
     try:
         with trio.fail_after(10), trio.move_on_after(0.05) as patience:
@@ -133,12 +133,12 @@ async def test_a_disk_that_hangs_is_waited_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     until = threading.Event()
-    monkeypatch.setattr("llamasup.state._write", lambda *_: until.wait(30))
-    monkeypatch.setattr("llamasup.state._PATIENCE", 0.5)
+    monkeypatch.setattr("llamasup.learned._write", lambda *_: until.wait(30))
+    monkeypatch.setattr("llamasup.learned._PATIENCE", 0.5)
     state = State(tmp_path / "state.json")
     try:
         await state.learn("a", LEARNED)
-        monkeypatch.setattr("llamasup.state._PATIENCE", 30)
+        monkeypatch.setattr("llamasup.learned._PATIENCE", 30)
         with trio.fail_after(10):
             await state.learn("b", LEARNED)
         assert state.learned("b") == LEARNED

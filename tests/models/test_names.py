@@ -10,7 +10,7 @@ import pytest
 
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError, ModelNotFound
-from llamasup.models.catalog import Catalog, Names
+from llamasup.models.names import Catalog, Names
 
 
 def models(**aliases: list[str]) -> Mapping[str, ModelSettings]:

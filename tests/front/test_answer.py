@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llamasup.errors import ModelUnavailable, QueueTimeout
-from llamasup.front.openings import Opening
+from llamasup.front.answer import Opening
 from llamasup.http.framing import Chunked
 from llamasup.http.reply_heads import ReplyHead, read_head
 from llamasup.http.requests import Request

@@ -14,7 +14,7 @@ from llamasup.errors import (
     QueueTimeout,
     SlotsExhausted,
 )
-from llamasup.front.apologies import apology, document, named
+from llamasup.front.error_events import apology, document, named
 
 ERROR = ChildLost("it broke")
 

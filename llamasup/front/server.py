@@ -18,7 +18,7 @@ from llamasup import tending
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
 from llamasup.config.schema import Server
 from llamasup.errors import LlamasupError, OperatorError, ShuttingDown
-from llamasup.front import claims
+from llamasup.front import callers
 from llamasup.front.conversation import Conversation, Desk, converse
 from llamasup.front.guests import Guests
 from llamasup.front.own_replies import error_reply
@@ -316,7 +316,7 @@ class Front:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, self._desk.settings.send_timeout)
         try:
-            place = claims.place(connection.peer)
+            place = callers.place(connection.peer)
             self._make_room_for(place)
         except ClientLeft:
             sock.close()

@@ -13,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from llamasup.config.schema import Seconds
-from llamasup.front.openings import Opening
+from llamasup.front.answer import Opening
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.pool.pool import Lease
 

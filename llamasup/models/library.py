@@ -18,8 +18,8 @@ from attrs import field, frozen
 
 from llamasup import threads
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.models.catalog import Names
 from llamasup.models.discover import Discovered, Found, each_once, models_in, scan
+from llamasup.models.names import Names
 
 PATIENCE: Final = 5.0
 """Seconds that a look waits for a disk. What one finds that takes longer, a later look knows."""
