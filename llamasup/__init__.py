@@ -7,23 +7,23 @@ Words
 -----
 model     a name that clients ask for
 engine    the llama-server program: found on PATH, or embedded (from PyPI)
-shelf     which models there are: those of the configuration, and those in its folders
-roster    the same as the pool knows them, looked up on the shelf when it matters
+library   which models there are: those of the configuration, and those in its folders
+roster    the same as the pool knows them, looked up in the library when it matters
 rung      one way to launch a model (context, KV type, GPU layers)
 ladder    a model's rungs, best first
 child     one running llama-server, one incarnation
 keeper    owns one model's children over time
-footing   where a keeper stands on its model's ladder
+position  where a keeper stands on its model's ladder
 pool      decides who gets which child; `async with pool.lease(model, work) as lease`
 gate      where the requests for one model wait; its usher has a child loaded meanwhile
 residency who has a place in memory, and who goes for whom
 lease     one request's permission to use one child; a glance is one that wakes nobody
-place     what one child may hold of the memory, or where a client is (`claims.place`)
+place     what one child may hold of the memory, or where a client is (`callers.place`)
 need      what a model takes on a rung, and who says so
 plan      what a keeper must know of its model
 suspect   a request that was in flight at a death; its trial is to be tried again alone (`dock`)
 relay     carries one request and its answer
-front     the public listener
+front     the public side
 control   the operator's side: health, model list, what fits, status
 
 Rooms
@@ -40,17 +40,17 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     ownership   whose a file or folder is, and so whether it is to be believed
     config/     llamasup.toml, environment and flags become a `Config`
     access/     who may come: web pages, and whoever has the operator's key
-    sockets     raw non-blocking sockets: dial, send, receive
+    http/       HTTP/1.1 as it is spoken here: heads, bodies, connections, listeners; no models
     programs    programs that are asked something, and may hang in a driver for ever
     models/     what GGUF files hold, which models folders hold, their names; the demo model
     memory/     the ladder; what a rung needs, by the formula; what memory there is
-    state       what survives llamasup itself: the rungs that held, and what models took on them
+    learned     what survives llamasup itself: the rungs that held, and what models took on them
     engine/     where the engine is, how it is called, what its words mean
-    children/   processes: child, watchdog, keeper, its footing on the ladder, restarts, slots,
+    children/   child, watchdog, keeper, its position on the ladder, restarts, slots,
                 what models need, and the marks that survive a kill -9
     pool/       who may be resident, who waits, leases; the roster of the models there are now;
                 what fits
-    front/      connections, requests, bodies, routes, claims, comfort, relay, replies
+    front/      what happens to a request: server, conversation, routes, callers, keepalive, relay
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
     terminal    whether the one that we were started from is closed
@@ -70,7 +70,7 @@ Who owns whom
     ├─ children's nursery (outer: outlives the front)
     │   ├─ control: Hypercorn on a private Unix socket (again)
     │   ├─ the residency's clock: turns that end, models that idle (again)
-    │   ├─ one look at the engine, and those at the shelf · who tells systemd (again)
+    │   ├─ one look at the engine, and those into the library · who tells systemd (again)
     │   ├─ who looks after the run folder (again)
     │   ├─ the clocks of trials (`pool.dock`), while a suspect waits or is tried
     │   ├─ usher, one task per model that somebody waits for, until its child goes
@@ -80,7 +80,7 @@ Who owns whom
     └─ front nursery (inner: drained first)
         ├─ the follower of the configuration, until llamasup is told to stop (again)
         ├─ the lookout for clients that leave (again) · the end of those that idle (again) ·
-        │  the comforter of those that wait (again) · the doors (again)
+        │  the keepalive of those that wait (again) · the listeners (again)
         ├─ who tells clients that the drain is over
         └─ a conversation, one task per connection
 
@@ -114,7 +114,7 @@ Control is one more upstream of the same relay: one port, one code path.
 
 The way of a model into memory
 ------------------------------
-A keeper asks the residency how much room there is, and its footing chooses the rung: none above
+A keeper asks the residency how much room there is, and its position chooses the rung: none above
 what ran out of memory, and if the context is "auto", the best one whose need fits into what is free
 less `pool.memory_reserve`; a context that the operator wrote is passed over only if it cannot fit
 at all. `children.needs` says what a rung needs: in the engine's words (`children.dry_run` starts
@@ -226,7 +226,7 @@ Decisions, and why: requests
   cheaper for every request, and a connection is one task. Who ends its own side counts as gone: the
   kernel tells the difference only when something is sent.
 - **One look at all who are idle** now and then (`front.server`), not a deadline for each wait.
-- **One comforter for all who wait,** not a task for each, which would have to be cancelled when
+- **One keepalive for all who wait,** not a task for each, which would have to be cancelled when
   the wait is over, perhaps in the middle of a comment. It sends what the kernel takes at once.
 - **Until its first word an answer can be had from another engine.** llama-server sends a stream's
   head before it reads the prompt, and pings while it does; an OOM of the prefill comes as the first

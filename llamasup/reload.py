@@ -23,7 +23,7 @@ from llamasup.config.source import Source
 from llamasup.errors import LlamasupError
 from llamasup.front.server import Front
 from llamasup.learned import State
-from llamasup.models.library import Look, Shelf
+from llamasup.models.library import Library, Look
 from llamasup.models.names import Catalog, Names
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
@@ -61,9 +61,9 @@ class Running:
     ) -> None:
         self.config = config
         self.pool = pool
-        self._shelf = Shelf(config)
+        self._library = Library(config)
         self.roster = Roster(
-            self._shelf,
+            self._library,
             self._planned,
             pool,
             Catalog(Names({}), config.server.default_model),
@@ -92,25 +92,25 @@ class Running:
         """
         async with self._one_at_a_time:
             config = await threads.run(self._prepare, made(self.config), patience=_PATIENCE)
-            shelf = self._shelf.of(config)
-            look = await shelf.look()
+            library = self._library.of(config)
+            look = await library.look()
             self._front.adopt(config.server, config.recovery.max_replays)
-            self._take_effect(config, shelf, look)
+            self._take_effect(config, library, look)
 
-    def _take_effect(self, config: Config, shelf: Shelf, look: Look) -> None:
+    def _take_effect(self, config: Config, library: Library, look: Look) -> None:
         before = self.config
         if config.folders != before.folders:
             log.warning("[folders] has changed, which takes effect when llamasup is restarted")
         self.config = config = attrs.evolve(config, folders=before.folders)
         self._launcher.adopt(config)
-        self._shelf = shelf
+        self._library = library
         self._drain.drain_timeout = config.server.drain_timeout
         self._drain.grace = config.engine.stop_grace
         if config.log != before.log:
             logging.getLogger().setLevel(config.log.level.upper())
         there = self.pool.keepers.keys()
         self.pool.configure(config)
-        self.roster.adopt(shelf, look, Catalog(Names({}), config.server.default_model))
+        self.roster.adopt(library, look, Catalog(Names({}), config.server.default_model))
         self.pool.preload(
             model
             for model in config.pool.preload
@@ -147,7 +147,7 @@ class Follower:
         """Load it again when the file says something else than when it was loaded last.
 
         What was refused then is not tried again, though the reason may be outside of the file,
-        such as an address in use: to try that, old doors may have to be closed for a moment.
+        such as an address in use: to try that, old listeners may have to be closed for a moment.
         """
         if self._source.file is None:
             return

@@ -30,7 +30,8 @@ from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError, OperatorError
 from llamasup.front.bodies import Bodies
 from llamasup.front.conversation import Desk
-from llamasup.front.server import Doors, Front, bound_address
+from llamasup.front.server import Front
+from llamasup.http.listeners import Listeners, bound_address
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.models.demo import ensure_demo
@@ -82,9 +83,9 @@ async def serve(
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
         own_run_folder(run_base(config, environ)) as (run_folder, left),
-        Doors() as doors,
+        Listeners() as listeners,
     ):
-        doors.move(config.server.listen)
+        listeners.move(config.server.listen)
         notifier = Notifier(environ)
         stop = Stop(config.server.drain_timeout, config.engine.stop_grace, notifier)
         async with trio.open_nursery() as nursery:
@@ -100,7 +101,7 @@ async def serve(
                     Follower(source, terminal.reloads(hangups, stop.begin), notifier),
                     launcher,
                     run_folder,
-                    doors,
+                    listeners,
                     stop,
                     notifier,
                     announce,
@@ -202,7 +203,7 @@ async def _serve(
     follower: Follower,
     launcher: Launcher,
     run_folder: RunFolder,
-    doors: Doors,
+    listeners: Listeners,
     stop: Stop,
     notifier: Notifier,
     announce: Announce,
@@ -225,12 +226,12 @@ async def _serve(
         pool.preload(config.pool.preload)
         bodies = Bodies(config.server.body_memory, cache_folder(config) / "bodies")
         desk = Desk(config.server, config.recovery.max_replays, roster, pool, control, bodies)
-        front = Front(desk, doors)
+        front = Front(desk, listeners)
         running.serve(front, stop, prepare)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)
             notifier.tell("READY=1", f"STATUS={pool.summary()}")
-            announce(config, [bound_address(door) for door in doors.listeners], roster.look)
+            announce(config, [bound_address(sock) for sock in listeners.sockets], roster.look)
             async with trio.open_nursery() as following:
                 following.start_soon(follower.follow, running)
                 await stop.wished.wait()

@@ -30,7 +30,7 @@ ROOMS = (
     "programs",
     "models",
     "memory",
-    "state",
+    "learned",
     "engine",
     "children",
     "pool",
@@ -236,7 +236,7 @@ def test_touching_the_world_is_noticed(source: str, thing: str) -> None:
 BORDERS = {
     "to_thread": {"threads"},
     "open_process": {"programs"},
-    "getaddrinfo": {"front.server"},
+    "getaddrinfo": {"http.listeners"},
 }
 """What few modules may call, each of which makes of its failures what all others expect."""
 

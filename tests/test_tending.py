@@ -15,9 +15,9 @@ from llamasup import tending
 from llamasup.children import child
 from llamasup.children.keeper import Keeper
 from llamasup.front.guests import Guests
-from llamasup.front.keepalive import Comforter
+from llamasup.front.keepalive import Keepalive
 from llamasup.front.server import Front
-from llamasup.http.disconnects import Departures
+from llamasup.http.disconnects import Disconnects
 from llamasup.pool.gate import Gate
 from llamasup.pool.pool import Pool
 from llamasup.pool.residency import Residency
@@ -126,9 +126,9 @@ async def status(llamasup: Llamasup, model: str = "fake") -> int:
 
 BEGIN_AGAIN = {
     "the residency's clock": (Residency, "_unload_idle"),
-    "the lookout for clients": (Departures, "watch"),
+    "the lookout for clients": (Disconnects, "watch"),
     "the end of the idle": (Guests, "resting"),
-    "the comforter": (Comforter, "run"),
+    "the keepalive": (Keepalive, "run"),
     "the watchdog of fake": (child, "watch"),
     "who heeds hangups": (Follower, "_heed"),
     "who watches the file": (Follower, "_watch"),
@@ -159,7 +159,7 @@ async def test_a_log_that_cannot_be_understood_is_read_on(
     assert "'s log fell, and reads on" in caplog.text
 
 
-async def test_a_door_that_falls_costs_the_one_who_came(
+async def test_a_listener_that_falls_costs_the_one_who_came(
     faking: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(faking()) as llamasup:
@@ -167,7 +167,7 @@ async def test_a_door_that_falls_costs_the_one_who_came(
         with pytest.raises(EOFError):
             await status(llamasup)
         assert await status(llamasup) == 200
-    assert "a door fell, and begins again" in caplog.text
+    assert "a listener fell, and begins again" in caplog.text
 
 
 async def test_words_for_systemd_that_cannot_be_found_do_not_keep_it_waiting(
@@ -219,7 +219,7 @@ async def test_a_preload_and_a_look_that_fall_fall_alone(
         assert await status(llamasup, "nobody") == 404
         assert await status(llamasup) == 200
     assert "a preload fell" in caplog.text
-    assert "look at the shelf fell" in caplog.text
+    assert "look at the library fell" in caplog.text
 
 
 async def test_where_no_thread_can_be_started_a_model_is_refused_and_loads_later(

@@ -28,7 +28,7 @@ _KILL_PATIENCE = 30.0
 
 
 @frozen
-class Rehearsal:
+class DryRun:
     """How to start it. It may listen at `address`, where nobody ever calls."""
 
     argv: Sequence[str]
@@ -40,7 +40,7 @@ class Unheard(Exception):
     """It could not be started for want of something, or was silent: no verdict on what it knows."""
 
 
-async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | None:
+async def run_dry(wanted: DryRun, run_folder: RunFolder) -> Amounts | None:
     """What the engine says; None if it cannot be run, or ends without a word of it.
 
     Raises Unheard, also after ten seconds of silence. Cancelled or not, its process is gone when
@@ -48,18 +48,16 @@ async def rehearse(rehearsal: Rehearsal, run_folder: RunFolder) -> Amounts | Non
     """
     lifeline = Lifeline()
     try:
-        return await _rehearsed(rehearsal, run_folder, lifeline)
+        return await _run_dry(wanted, run_folder, lifeline)
     finally:
         lifeline.let_go()
 
 
-async def _rehearsed(
-    rehearsal: Rehearsal, run_folder: RunFolder, lifeline: Lifeline
-) -> Amounts | None:
+async def _run_dry(wanted: DryRun, run_folder: RunFolder, lifeline: Lifeline) -> Amounts | None:
     try:
         process = await programs.start(
-            rehearsal.argv,
-            rehearsal.environment,
+            wanted.argv,
+            wanted.environment,
             stdin=lifeline.made(),
             stderr=subprocess.DEVNULL,
         )
@@ -78,9 +76,9 @@ async def _rehearsed(
     finally:
         await _end(process)
         run_folder.unmark(process.pid)
-        if isinstance(rehearsal.address, UnixAddress):
+        if isinstance(wanted.address, UnixAddress):
             with suppress(OSError):
-                os.unlink(rehearsal.address.path)
+                os.unlink(wanted.address.path)
 
 
 async def _answer(process: trio.Process) -> Amounts | None:

@@ -29,7 +29,7 @@ from llamasup import tending
 from llamasup.children.child import Child
 from llamasup.children.needs import Needed
 from llamasup.children.plan import Plan
-from llamasup.children.position import Footing
+from llamasup.children.position import Position
 from llamasup.children.restarts import (
     Record,
     after_change,
@@ -140,7 +140,7 @@ class Keeper:
         """It did not fit, while others held memory."""
 
         self._pause = trio.CancelScope()
-        self._footing = Footing(plan)
+        self._position = Position(plan)
         self._begun_in: object = None
         self._given_up_in: object = None
         self.dismissed = False
@@ -164,7 +164,7 @@ class Keeper:
     @property
     def rung(self) -> Rung | None:
         """The rung that its child is on, or was last."""
-        return self._footing.rung
+        return self._position.rung
 
     @property
     def outlook(self) -> str:
@@ -214,7 +214,7 @@ class Keeper:
         they prove that it was not its own doing.
         """
         suffered = Cause(Kind.OUT_OF_MEMORY, words, proven=False)
-        if child.state is ChildState.READY and (not self._footing.is_last or self._victims()):
+        if child.state is ChildState.READY and (not self._position.is_last or self._victims()):
             log.warning("%s ran out of memory: %s", child, words)
             child.retire(suffered, child.launch.limits.retirement)
         elif child.cause is not None and child.cause.kind is Kind.OUT_OF_MEMORY:
@@ -223,7 +223,7 @@ class Keeper:
 
     def exhausted(self, words: str) -> OutOfMemory:
         """The error for a request that ran out of memory on the last rung."""
-        tried = self._footing.story(words)
+        tried = self._position.story(words)
         return OutOfMemory(f'model "{self.model}" ran out of memory; tried {tried}')
 
     def restart(self) -> None:
@@ -254,7 +254,7 @@ class Keeper:
         self.plan = plan
         self.dismissed = False
         if alike:
-            self._footing.plan = plan
+            self._position.plan = plan
             return
         self._put_out_of_date("its configuration has changed")
         if plan.preloaded and self._load is None:
@@ -279,7 +279,7 @@ class Keeper:
     def _forget(self) -> None:
         self.record = Record()
         self.last_failure = None
-        self._footing = Footing(self.plan)
+        self._position = Position(self.plan)
         self._crowded_out = False
 
     def room_appeared(self) -> None:
@@ -400,7 +400,7 @@ class Keeper:
     async def _incarnate(self, load: _Load) -> Child | None:
         """One child in a place of its own; None if it was not wanted any more."""
         room = await self._landlord.room(self)
-        rung = await self._footing.take(room)
+        rung = await self._position.take(room)
         self._needed = needed = await self.plan.need(rung, room.free)
         with trio.CancelScope() as self._wish:
             self._lose_interest()  # everybody may have left meanwhile
@@ -448,7 +448,7 @@ class Keeper:
             child.retire(Cause(Kind.FINISHED, "its configuration changed while it was loaded"))
         else:
             place.ready()
-            await self._footing.held()
+            await self._position.held()
 
     async def _mourn(self, child: Child) -> None:
         """It was ready, and is gone: decide with what the next one begins, and when."""
@@ -505,13 +505,13 @@ class Keeper:
         if not victims:
             return False
         log.warning("%s: out of memory: %s goes first", self.model, ", ".join(victims))
-        self._footing.made_way.update(victims)
-        self._footing.stay()
+        self._position.made_way.update(victims)
+        self._position.stay()
         await self._landlord.make_way(victims)
         return True
 
     def _victims(self) -> list[str]:
-        gone = self._footing.made_way
+        gone = self._position.made_way
         return [model for model in self._could_go() if model not in gone][: max(len(gone), 1)]
 
     def _could_go(self) -> Sequence[str]:
@@ -523,7 +523,7 @@ class Keeper:
     def _steps_down(self, cause: Cause) -> bool:
         """Then the context: take the next rung, if there is one."""
         crowded = self._is_crowded()
-        if not self._footing.step_down(cause.words, crowded=crowded, proven=cause.proven):
+        if not self._position.step_down(cause.words, crowded=crowded, proven=cause.proven):
             return False
         log.warning("%s: out of memory (%s): next rung, %s", self.model, cause.words, self.rung)
         return True
@@ -537,7 +537,7 @@ class Keeper:
             return False
         log.warning("%s could not be started and is tried again: %s", self.model, cause.words)
         load.tried_again = True
-        self._footing.stay()
+        self._position.stay()
         await trio.sleep(wait)
         return True
 
@@ -552,7 +552,7 @@ class Keeper:
         """Nothing more to try: whoever waits is told."""
         if cause.kind is Kind.OUT_OF_MEMORY:
             self._crowded_out = self._is_crowded()
-            tried = self._footing.story()
+            tried = self._position.story()
             message = f'model "{self.model}" does not fit into memory; tried {tried}'
             load.failure = OutOfMemory(message)
         else:

@@ -17,7 +17,7 @@ import trio
 
 from llamasup import threads
 from llamasup.children.child import Child, Launch
-from llamasup.children.dry_run import Rehearsal, rehearse
+from llamasup.children.dry_run import DryRun, run_dry
 from llamasup.children.limits import Limits
 from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
@@ -199,8 +199,8 @@ class Launcher:
         words = argv(engine, "", settings, rung, address, cached, engine_args, purpose)
         surroundings = self._environment(engine.program)
         surroundings.pop(CHILD_MODE, None)  # in which it logs as it likes
-        rehearsal = Rehearsal([*words, _ANSWERING], surroundings, address)
-        return await rehearse(rehearsal, self._run_folder)
+        attempt = DryRun([*words, _ANSWERING], surroundings, address)
+        return await run_dry(attempt, self._run_folder)
 
     async def listing(self, settings: ModelSettings) -> Listing | None:
         """How to have the engine list the devices that a child of this model would see; None if it

@@ -57,7 +57,7 @@ async def beginning(
     return Beginning(len(rungs) - 1, passed_over[:-1])
 
 
-class Footing:
+class Position:
     """One model's place on its ladder, from one incarnation to the next."""
 
     def __init__(self, plan: Plan) -> None:

@@ -18,7 +18,7 @@ from llamasup.engine.argv import environment
 from llamasup.engine.locate import Engine, ask, locate
 from llamasup.errors import EngineUnusable
 from llamasup.models.headers import defect_of
-from llamasup.models.library import Look, Shelf
+from llamasup.models.library import Library, Look
 from llamasup.serve import cache_folder
 
 
@@ -36,7 +36,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Print every problem. Returns 0 if there is none, else 2."""
     source = options.source(parsed)
     config, file = source.load(), source.file
-    look = trio.run(Shelf(config).look)
+    look = trio.run(Library(config).look)
     problems = [
         *unusable_files(config, file),
         *missing_models(config, file, look),

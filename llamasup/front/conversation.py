@@ -23,7 +23,7 @@ from llamasup.front.answer import Opening, Seen
 from llamasup.front.bodies import STEP, Bodies, IncomingBody, SmallBody
 from llamasup.front.digests import Digest
 from llamasup.front.guests import Guests
-from llamasup.front.keepalive import Comforted, Comforter
+from llamasup.front.keepalive import Keepalive, KeptAlive
 from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
 from llamasup.front.own_replies import error_reply, preflight_reply
 from llamasup.front.refusals import Refusals
@@ -67,25 +67,25 @@ class Desk:
         self.control = control
         self.bodies = bodies
         self.router = Router(settings.path_prefixes)
-        self.comforter = _comforter(settings)
+        self.keepalive = _keepalive(settings)
         self.refusals = Refusals()
         self.closing = False
         """Every connection ends after the answer that it is at."""
 
     def adopt(self, settings: Server, max_replays: int) -> None:
-        """Go by these from now on. A comforter that keeps other intervals has to be run."""
+        """Go by these from now on. A keepalive that keeps other intervals has to be run."""
         if settings.keepalive_after != self.settings.keepalive_after:
-            if self.comforter is not None:
-                self.comforter.dismiss()
-            self.comforter = _comforter(settings)
+            if self.keepalive is not None:
+                self.keepalive.dismiss()
+            self.keepalive = _keepalive(settings)
         self.settings = settings
         self.max_replays = max_replays
         self.router = Router(settings.path_prefixes)
         self.bodies.adopt(settings.body_memory)
 
 
-def _comforter(settings: Server) -> Comforter | None:
-    return Comforter(settings.keepalive_after) if settings.keepalive_after else None
+def _keepalive(settings: Server) -> Keepalive | None:
+    return Keepalive(settings.keepalive_after) if settings.keepalive_after else None
 
 
 class Conversation:
@@ -344,7 +344,7 @@ class Conversation:
 
     def _lease(
         self, model: str, goal: ToModel, request: Request, opening: Opening, digest: Digest
-    ) -> Lease | Comforted:
+    ) -> Lease | KeptAlive:
         """A lease in this client's name; who waits for it may be told how long it will take."""
         desk = self._desk
         lease = desk.pool.lease(
@@ -354,9 +354,9 @@ class Conversation:
             priority=callers.priority(request),
             digest=digest,
         )
-        if desk.comforter is None or not goal.streams:
+        if desk.keepalive is None or not goal.streams:
             return lease
-        return Comforted(desk.comforter, lease, self._connection, opening)
+        return KeptAlive(desk.keepalive, lease, self._connection, opening)
 
     def _tell(self, request: Request, error: LlamasupError) -> None:
         """In the log, unless this client is refused all the time."""

@@ -20,12 +20,12 @@ from llamasup.pool.pool import Lease
 log = logging.getLogger(__name__)
 
 
-class Comforter:
+class Keepalive:
     """Speaks to each client that waits, `interval` after it came, and again and again."""
 
     def __init__(self, interval: Seconds) -> None:
         self._interval = interval
-        self._due: OrderedDict[Comforted, float] = OrderedDict()
+        self._due: OrderedDict[KeptAlive, float] = OrderedDict()
         """When each of them is spoken to next; the first one first, for all wait equally long."""
 
         self._somebody = trio.lowlevel.ParkingLot()
@@ -59,23 +59,23 @@ class Comforter:
         self._dismissed = True
         self._somebody.unpark_all()
 
-    def begin(self, client: Comforted) -> None:
+    def begin(self, client: KeptAlive) -> None:
         """It waits from now on."""
         self._due[client] = trio.current_time() + self._interval
         self._somebody.unpark()
 
-    def end(self, client: Comforted) -> None:
+    def end(self, client: KeptAlive) -> None:
         """It has what it waited for, or has given up."""
         del self._due[client]
 
 
-class Comforted:
+class KeptAlive:
     """A lease whose client is spoken to while it is being entered. Otherwise it is the lease."""
 
     def __init__(
-        self, comforter: Comforter, lease: Lease, connection: Connection, opening: Opening
+        self, keepalive: Keepalive, lease: Lease, connection: Connection, opening: Opening
     ) -> None:
-        self._comforter = comforter
+        self._keepalive = keepalive
         self._lease = lease
         self._connection = connection
         self._opening = opening
@@ -86,11 +86,11 @@ class Comforted:
             self._connection.send_in_passing(self._opening.comment(self._lease.outlook()))
 
     async def __aenter__(self) -> Lease:
-        self._comforter.begin(self)
+        self._keepalive.begin(self)
         try:
             return await self._lease.__aenter__()
         finally:
-            self._comforter.end(self)
+            self._keepalive.end(self)
 
     async def __aexit__(self, *error: object) -> None:
         await self._lease.__aexit__(*error)

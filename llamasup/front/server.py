@@ -1,34 +1,30 @@
-"""Listens on the public addresses, and gives each connection a task of its own."""
+"""The public server: accepts connections, tends each in its own task, and ends those that idle."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-import os
 import socket
-import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
 import trio
 
 from llamasup import tending
-from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
 from llamasup.config.schema import Server
-from llamasup.errors import LlamasupError, OperatorError, ShuttingDown
+from llamasup.errors import LlamasupError, ShuttingDown
 from llamasup.front import callers
 from llamasup.front.conversation import Conversation, Desk, converse
 from llamasup.front.guests import Guests
 from llamasup.front.own_replies import error_reply
 from llamasup.http.connection import ClientLeft, Connection
-from llamasup.http.disconnects import Departures
+from llamasup.http.disconnects import Disconnects
+from llamasup.http.listeners import Listeners
 from llamasup.shortages import Spare, is_shortage, most_connections
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 4096
 BREATH = 0.5
 """Seconds that nobody is sent away for resting: whoever came just now is about to ask."""
 
@@ -54,165 +50,15 @@ class TooManyConnections(LlamasupError):
     retry_after = 1.0
 
 
-class Doors:
-    """The public addresses that we listen on, until the end of the `with` block."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, list[socket.socket]] = {}
-
-    def __enter__(self) -> Doors:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.move([])
-
-    @property
-    def listeners(self) -> list[socket.socket]:
-        """Every socket that somebody may knock at."""
-        return [listener for listeners in self._open.values() for listener in listeners]
-
-    def move(self, addresses: Sequence[str]) -> None:
-        """Listen on these addresses from now on, and on no others.
-
-        Raises OperatorError if that cannot be; then everything is as it was.
-        """
-        new = [address for address in dict.fromkeys(addresses) if address not in self._open]
-        old = [address for address in self._open if address not in addresses]
-        try:
-            opened = _opened(new)
-        except OperatorError:
-            # An old address may be in the way of a new one, as "127.0.0.1:80" is of ":80".
-            self._close(old)
-            try:
-                opened = _opened(new)
-            except OperatorError:
-                self._reopen(old)
-                raise
-        else:
-            self._close(old)
-        self._open |= opened
-
-    def _reopen(self, addresses: Iterable[str]) -> None:
-        """As many of them as can be: somebody may have taken one in between."""
-        for address in addresses:
-            try:
-                self._open |= _opened([address])
-            except OperatorError as error:
-                log.error("%s", error)
-
-    def _close(self, addresses: Iterable[str]) -> None:
-        for address in addresses:
-            for listener in self._open.pop(address):
-                _close(listener)
-
-
-def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
-    """All of them, or none."""
-    opened: dict[str, list[socket.socket]] = {}
-    try:
-        for text in addresses:
-            address = parse_address(text)
-            try:
-                opened[text] = _bind(address)
-            except (OSError, UnicodeError) as error:  # the latter is of hosts that cannot be
-                why = error.strerror if isinstance(error, OSError) else error
-                raise OperatorError(
-                    f"cannot listen on {address}: {why}; choose another address with"
-                    " --listen or server.listen"
-                ) from error
-    except OperatorError:
-        for listeners in opened.values():
-            for listener in listeners:
-                _close(listener)
-        raise
-    return opened
-
-
-def _bind(address: Address) -> list[socket.socket]:
-    if isinstance(address, UnixAddress):
-        return [_bind_unix(address)]
-    return _bind_tcp(address)
-
-
-def _bind_unix(address: UnixAddress) -> socket.socket:
-    _remove_stale(address.path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(address.path)
-        return _listening(listener)
-    except BaseException:
-        listener.close()
-        raise
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on; one that somebody does, binding will report."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-            trial.connect(path)
-    except FileNotFoundError:
-        return
-    except ConnectionRefusedError:
-        os.unlink(path)
-
-
-def _bind_tcp(address: TcpAddress) -> list[socket.socket]:
-    listeners: list[socket.socket] = []
-    found = socket.getaddrinfo(
-        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    for family, kind, protocol, _, where in dict.fromkeys(found):
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(where)
-            listeners.append(_listening(listener))
-        except OSError as error:
-            listener.close()
-            # A machine without IPv6 still resolves to its addresses.
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(found) == 1:
-                for earlier in listeners:
-                    earlier.close()
-                raise
-    if not listeners:
-        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    return listeners
-
-
-def _listening(listener: socket.socket) -> socket.socket:
-    listener.listen(_BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-def _close(listener: socket.socket) -> None:
-    if listener.fileno() >= 0 and isinstance(address := bound_address(listener), UnixAddress):
-        with suppress(OSError):
-            os.unlink(address.path)
-    listener.close()
-
-
-def bound_address(listener: socket.socket) -> Address:
-    """Where it really listens: port 0 has become a number."""
-    if listener.family == socket.AF_UNIX:
-        return UnixAddress(listener.getsockname())
-    host, port = listener.getsockname()[:2]
-    return TcpAddress(host, port)
-
-
 class Front:
-    """The doors and the conversations behind them."""
+    """The public listeners, and the conversations with all who came."""
 
-    def __init__(self, desk: Desk, doors: Doors) -> None:
+    def __init__(self, desk: Desk, listeners: Listeners) -> None:
         self._desk = desk
-        self._doors = doors
+        self._listeners = listeners
         self._watching = trio.CancelScope()
         self._lookout: trio.Nursery
-        self._departures = Departures()
+        self._disconnects = Disconnects()
         self._guests = Guests[Conversation]()
         self._spare = Spare()
         self._silent_until = -math.inf
@@ -224,28 +70,30 @@ class Front:
         """
         async with trio.open_nursery() as self._lookout:
             lookout = self._lookout
-            lookout.start_soon(tending.again, "the lookout for clients", self._departures.watch)
+            lookout.start_soon(tending.again, "the lookout for clients", self._disconnects.watch)
             lookout.start_soon(
                 tending.again, "the end of the idle", end_idle, self._guests, self._desk
             )
-            if self._desk.comforter is not None:
-                lookout.start_soon(tending.again, "the comforter", self._desk.comforter.run)
+            if self._desk.keepalive is not None:
+                lookout.start_soon(tending.again, "the keepalive", self._desk.keepalive.run)
             async with trio.open_nursery() as conversations:
                 while not self._desk.closing:
-                    await self._watch_doors(conversations)
+                    await self._listen(conversations)
             lookout.cancel_scope.cancel()
 
-    async def _watch_doors(self, conversations: trio.Nursery) -> None:
+    async def _listen(self, conversations: trio.Nursery) -> None:
         with trio.CancelScope() as self._watching:
-            async with trio.open_nursery() as doors:
-                for listener in self._doors.listeners:
-                    doors.start_soon(tending.again, "a door", self._accept, listener, conversations)
+            async with trio.open_nursery() as listening:
+                for sock in self._listeners.sockets:
+                    listening.start_soon(
+                        tending.again, "a listener", self._accept, sock, conversations
+                    )
                 await trio.sleep_forever()
 
     def move(self, addresses: Sequence[str]) -> None:
-        """Listen elsewhere; connections that are open stay. Raises OperatorError as Doors do."""
+        """Listen elsewhere; connections that are open stay. Raises OperatorError if not."""
         self._watching.cancel()
-        self._doors.move(addresses)
+        self._listeners.move(addresses)
 
     def adopt(self, settings: Server, max_replays: int) -> None:
         """Listen and answer by these from now on; while it serves.
@@ -258,10 +106,10 @@ class Front:
             raise ShuttingDown("llamasup is stopping")
         if settings.listen != desk.settings.listen:
             self.move(settings.listen)
-        before = desk.comforter
+        before = desk.keepalive
         desk.adopt(settings, max_replays)
-        if desk.comforter is not None and desk.comforter is not before:
-            self._lookout.start_soon(tending.again, "the comforter", desk.comforter.run)
+        if desk.keepalive is not None and desk.keepalive is not before:
+            self._lookout.start_soon(tending.again, "the keepalive", desk.keepalive.run)
 
     def close(self, last_call: trio.Event) -> None:
         """Accept no more and end the idle conversations; the others end after their answer.
@@ -372,7 +220,7 @@ class Front:
         self, sock: socket.socket, connection: Connection, conversation: Conversation
     ) -> None:
         try:
-            with self._departures.cancelling(sock):
+            with self._disconnects.cancelling(sock):
                 await converse(connection, conversation)
         except Exception:
             # A mistake of ours in one conversation is no reason to end the others.

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 import trio
 
 
-class Departures:
+class Disconnects:
     """Cancels the scope of each client that leaves."""
 
     def __init__(self) -> None:

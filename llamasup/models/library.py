@@ -27,7 +27,7 @@ PATIENCE: Final = 5.0
 
 @frozen
 class Look:
-    """What one look at the shelf found."""
+    """What one look at the library found."""
 
     models: Mapping[str, ModelSettings]
     """Everything that can be asked for, the configured models first."""
@@ -49,7 +49,7 @@ class Look:
 Identity = tuple[int, int]
 
 
-class Shelf:
+class Library:
     """The models of a configuration and of its folders."""
 
     def __init__(self, config: Config) -> None:
@@ -63,12 +63,12 @@ class Shelf:
         self._disks: dict[object, threads.Lane] = defaultdict(threads.Lane)
         """One for each folder, and one for the files of the configured models."""
 
-    def of(self, config: Config) -> Shelf:
+    def of(self, config: Config) -> Library:
         """Another configuration's, which remembers what was found in the folders of both."""
-        shelf = Shelf(config)
-        shelf._found = self._found
-        shelf._disks = self._disks
-        return shelf
+        library = Library(config)
+        library._found = self._found
+        library._disks = self._disks
+        return library
 
     async def look(self) -> Look:
         """Look through the folders, each in a thread of its own, for `PATIENCE` at most.
@@ -122,7 +122,7 @@ class Shelf:
         if self._configured and self._discover.folders:
             paths = [settings.path for settings in self._configured.values()]
             with suppress(OSError):
-                self._own = await self._disks[Shelf].run(_identities, paths, patience=PATIENCE)
+                self._own = await self._disks[Library].run(_identities, paths, patience=PATIENCE)
 
     def _offered(self, discovered: Mapping[str, Discovered]) -> Mapping[str, ModelSettings]:
         """Those whose file no configured model has, whatever it is called there."""

@@ -1,4 +1,4 @@
-"""The models that there are now: what is on the shelf, made known to the pool and the catalog.
+"""The models that there are now: what is on the library, made known to the pool and the catalog.
 
 Nothing watches the folders, so that llamasup sleeps while nobody asks. They are looked through
 when it matters: before the models are listed, before a name is refused, and when the file of a
@@ -17,7 +17,7 @@ from llamasup import tending
 from llamasup.children.plan import Plan
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError
-from llamasup.models.library import Look, Shelf
+from llamasup.models.library import Library, Look
 from llamasup.models.names import Catalog
 from llamasup.pool.pool import Pool
 
@@ -32,11 +32,11 @@ _NOT_YET: Final = Look({}, {}, {})
 
 
 class Roster:
-    """Looks at the shelf, and tells pool and catalog; the names that clients ask for end here."""
+    """Looks at the library, and tells pool and catalog; the names that clients ask for end here."""
 
     def __init__(
         self,
-        shelf: Shelf,
+        library: Library,
         plan: Callable[[str, ModelSettings], Plan],
         pool: Pool,
         catalog: Catalog,
@@ -45,7 +45,7 @@ class Roster:
         self.look = _NOT_YET
         """What the last one found."""
 
-        self._shelf = shelf
+        self._library = library
         self._plan = plan
         self._pool = pool
         self._catalog = catalog
@@ -71,24 +71,24 @@ class Roster:
             if trio.current_time() < self._not_before:
                 return
             self._looked = trio.Event()
-            name = "look at the shelf"
+            name = "look at the library"
             self._nursery.start_soon(tending.alone, name, self._look, self._looked, name=name)
         await self._looked.wait()
 
     async def _look(self, looked: trio.Event) -> None:
-        shelf = self._shelf
+        library = self._library
         try:
-            look = await shelf.look()
-            if shelf is self._shelf:
+            look = await library.look()
+            if library is self._library:
                 self._adopt(look)
         finally:
             self._not_before = trio.current_time() + PAUSE
             self._looked = None
             looked.set()
 
-    def adopt(self, shelf: Shelf, look: Look, catalog: Catalog) -> None:
-        """Another shelf takes the place of this one; every model is planned anew."""
-        self._shelf = shelf
+    def adopt(self, library: Library, look: Look, catalog: Catalog) -> None:
+        """Another library takes the place of this one; every model is planned anew."""
+        self._library = library
         self._catalog = catalog
         self._plans.clear()
         self._adopt(look)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from llamasup.children.dry_run import Rehearsal, Unheard, rehearse
+from llamasup.children.dry_run import DryRun, Unheard, run_dry
 from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import UnixAddress
 from llamasup.errors import ModelUnavailable
@@ -20,7 +20,7 @@ ROW = (
     '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":'
     '[{"kind":"host","name":"Host","self":7}]}}'
 )
-Saying = Callable[[str], Rehearsal]
+Saying = Callable[[str], DryRun]
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def saying(run_folder: RunFolder, tmp_path: Path) -> Saying:
     pid, socket = shlex.quote(str(tmp_path / "pid")), run_folder.next_socket()
     socket.touch()
 
-    def saying(script: str) -> Rehearsal:
+    def saying(script: str) -> DryRun:
         words = ["/bin/sh", "-c", f"echo $$ > {pid}; {script}"]
-        return Rehearsal(words, os.environ, UnixAddress(str(socket)))
+        return DryRun(words, os.environ, UnixAddress(str(socket)))
 
     return saying
 
@@ -44,14 +44,14 @@ def nothing_is_left(run_folder: RunFolder, tmp_path: Path) -> bool:
 async def test_its_answer_is_its_end(saying: Saying, run_folder: RunFolder, tmp_path: Path) -> None:
     script = f"echo loading; printf '%s\\n' {shlex.quote(ROW)}; sleep 600 & wait"
     with trio.fail_after(5):
-        assert await rehearse(saying(script), run_folder) == {"host": 7 << 20}
+        assert await run_dry(saying(script), run_folder) == {"host": 7 << 20}
     assert nothing_is_left(run_folder, tmp_path)
 
 
 async def test_an_engine_that_ends_without_a_word_has_no_answer(
     saying: Saying, run_folder: RunFolder, tmp_path: Path
 ) -> None:
-    assert await rehearse(saying("echo no such model; exit 1"), run_folder) is None
+    assert await run_dry(saying("echo no such model; exit 1"), run_folder) is None
     assert nothing_is_left(run_folder, tmp_path)
 
 
@@ -60,16 +60,16 @@ async def test_an_engine_that_is_silent_is_given_up_for_this_time(
 ) -> None:
     monkeypatch.setattr("llamasup.children.dry_run._PATIENCE", 0.3)
     with pytest.raises(Unheard, match="it said nothing for"):
-        await rehearse(saying("sleep 600"), run_folder)
+        await run_dry(saying("sleep 600"), run_folder)
     assert nothing_is_left(run_folder, tmp_path)
 
 
 async def test_an_engine_that_cannot_be_started_for_want_of_something_is_not_heard(
     saying: Saying, run_folder: RunFolder
 ) -> None:
-    rehearsal = saying("echo words")
+    attempt = saying("echo words")
     with out_of_descriptors(), pytest.raises(Unheard, match="Too many open files"):
-        await rehearse(rehearsal, run_folder)
+        await run_dry(attempt, run_folder)
 
 
 async def test_an_engine_that_cannot_be_marked_is_not_heard_and_leaves_nothing_behind(
@@ -80,20 +80,20 @@ async def test_an_engine_that_cannot_be_marked_is_not_heard_and_leaves_nothing_b
 
     monkeypatch.setattr(run_folder, "mark", is_full)
     with trio.fail_after(5), pytest.raises(Unheard, match="the disk is full"):
-        await rehearse(saying("sleep 600"), run_folder)
+        await run_dry(saying("sleep 600"), run_folder)
     assert list(run_folder.path.iterdir()) == []
 
 
 async def test_a_program_that_is_not_there_has_no_answer(run_folder: RunFolder) -> None:
-    nowhere = Rehearsal(["/nowhere/llama-server"], {}, UnixAddress("/nowhere/x.sock"))
-    assert await rehearse(nowhere, run_folder) is None
+    nowhere = DryRun(["/nowhere/llama-server"], {}, UnixAddress("/nowhere/x.sock"))
+    assert await run_dry(nowhere, run_folder) is None
 
 
 async def test_who_leaves_before_the_answer_leaves_nothing_behind(
     saying: Saying, run_folder: RunFolder, tmp_path: Path
 ) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rehearse, saying("sleep 600"), run_folder)
+        nursery.start_soon(run_dry, saying("sleep 600"), run_folder)
         await eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         nursery.cancel_scope.cancel()
     assert nothing_is_left(run_folder, tmp_path)
@@ -103,7 +103,7 @@ async def test_it_is_marked_while_it_lives_so_that_the_next_llamasup_finds_it(
     saying: Saying, run_folder: RunFolder, tmp_path: Path
 ) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rehearse, saying("sleep 600"), run_folder)
+        nursery.start_soon(run_dry, saying("sleep 600"), run_folder)
         await eventually(lambda: [p for p in run_folder.path.iterdir() if p.suffix != ".sock"])
         nursery.cancel_scope.cancel()
 
@@ -113,5 +113,5 @@ async def test_its_stdin_is_a_pipe_that_ends_with_us(
 ) -> None:
     kind = tmp_path / "kind"
     script = f"stat -L -c %F /proc/self/fd/0 > {shlex.quote(str(kind))}; exit 0"
-    assert await rehearse(saying(script), run_folder) is None
+    assert await run_dry(saying(script), run_folder) is None
     assert kind.read_text() == "fifo\n"

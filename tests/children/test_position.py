@@ -9,7 +9,7 @@ import pytest
 
 from llamasup.children.needs import Needed, Source
 from llamasup.children.plan import Plan
-from llamasup.children.position import Footing
+from llamasup.children.position import Position
 from llamasup.memory.ladder import Learned, Rung
 from llamasup.memory.room import Amounts, Room
 
@@ -41,12 +41,12 @@ class Ladder:
         self.known = learned
 
 
-def footing(plan: Any = None) -> Footing:
-    return Footing(cast(Plan, plan or Ladder()))
+def position(plan: Any = None) -> Position:
+    return Position(cast(Plan, plan or Ladder()))
 
 
 async def test_a_descent_goes_rung_by_rung_and_tells_what_each_said() -> None:
-    steps = footing()
+    steps = position()
     assert steps.rung is None
     assert await steps.take(WIDE) == Rung(3000)
     assert steps.step_down("no weights")
@@ -61,7 +61,7 @@ async def test_a_descent_goes_rung_by_rung_and_tells_what_each_said() -> None:
 
 
 async def test_a_new_load_begins_where_the_last_one_held_and_with_a_clean_story() -> None:
-    steps = footing()
+    steps = position()
     await steps.take(WIDE)
     steps.step_down("no weights")
     await steps.take(WIDE)
@@ -71,7 +71,7 @@ async def test_a_new_load_begins_where_the_last_one_held_and_with_a_clean_story(
 
 
 async def test_a_rung_that_held_only_for_a_while_is_part_of_the_story() -> None:
-    steps = footing()
+    steps = position()
     await steps.take(WIDE)
     await steps.held()
     steps.step_down("full, later")
@@ -82,7 +82,7 @@ async def test_a_rung_that_held_only_for_a_while_is_part_of_the_story() -> None:
 
 async def test_what_one_request_suffered_is_not_remembered() -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     await steps.take(WIDE)
     assert steps.step_down("says a request", proven=False)
     assert await steps.take(WIDE) == Rung(2000)
@@ -93,7 +93,7 @@ async def test_what_one_request_suffered_is_not_remembered() -> None:
 
 async def test_what_a_second_request_suffers_on_the_same_rung_is_remembered() -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     for _ in range(2):
         await steps.take(WIDE)
         steps.step_down("says a request", proven=False)
@@ -105,7 +105,7 @@ async def test_what_a_second_request_suffers_on_the_same_rung_is_remembered() ->
 
 async def test_a_suspicion_fades(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     now = 1e9
     monkeypatch.setattr(time, "time", lambda: now)
     for _ in range(3):
@@ -119,7 +119,7 @@ async def test_a_suspicion_fades(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_one_request_that_no_rung_can_answer_proves_nothing() -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     for _ in range(2):
         await steps.take(WIDE)
         steps.step_down("says a request", proven=False)
@@ -130,7 +130,7 @@ async def test_one_request_that_no_rung_can_answer_proves_nothing() -> None:
 
 async def test_a_load_that_fails_after_a_suspicion_is_proof_of_it() -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     await steps.take(WIDE)
     steps.step_down("says a request", proven=False)
     await steps.take(WIDE)
@@ -143,7 +143,7 @@ async def test_a_load_that_fails_after_a_suspicion_is_proof_of_it() -> None:
 
 async def test_an_accident_keeps_its_rung() -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     await steps.take(WIDE)
     steps.step_down("no weights")
     await steps.take(WIDE)
@@ -194,7 +194,7 @@ def of(free: float, most: float) -> Room:
 async def test_the_first_load_begins_where_there_is_room(
     is_open: bool, room: Room, context: int, story: str
 ) -> None:
-    steps = footing(Ladder(is_open=is_open))
+    steps = position(Ladder(is_open=is_open))
     assert await steps.take(room) == Rung(context)
     assert steps.story("full") == f"{story}context {context}: full"
 
@@ -203,17 +203,17 @@ async def test_the_first_load_begins_where_there_is_room(
 async def test_with_less_memory_than_last_time_there_is_less_context(is_open: bool) -> None:
     plan = Ladder(is_open=is_open)
     plan.known = Learned(Rung(2000), at=time.time(), free=9 * GIB)
-    assert await footing(plan).take(of(1.5, 1.5)) == Rung(1000)
+    assert await position(plan).take(of(1.5, 1.5)) == Rung(1000)
 
 
 async def test_what_ran_out_is_not_begun_with_however_much_is_free() -> None:
     plan = Ladder(is_open=True)
     plan.known = Learned(Rung(2000), at=time.time(), free=8 * GIB)
-    assert await footing(plan).take(WIDE) == Rung(2000)
+    assert await position(plan).take(WIDE) == Rung(2000)
 
 
 async def test_what_was_free_at_the_first_load_does_not_decide_for_good() -> None:
-    steps = footing(Ladder(is_open=True))
+    steps = position(Ladder(is_open=True))
     for free, context in ((1.5, 1000), (2.5, 2000), (9, 3000), (2.5, 2000)):
         assert await steps.take(of(free, 9)) == Rung(context)
         await steps.held()
@@ -223,7 +223,7 @@ async def test_to_be_loaded_often_does_not_keep_a_model_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = Ladder(is_open=True)
-    steps = footing(plan)
+    steps = position(plan)
     now = 1000.0
     monkeypatch.setattr("llamasup.children.position.time.time", lambda: now)
     await steps.take(of(3, 3))
@@ -240,7 +240,7 @@ async def test_to_be_loaded_often_does_not_keep_a_model_down(
 async def test_a_climb_that_fails_is_tried_again_only_after_its_interval() -> None:
     plan = Ladder()
     plan.known = Learned(Rung(2000), at=0, free=GIB)
-    steps = footing(plan)
+    steps = position(plan)
     assert await steps.take(WIDE) == Rung(3000)
     steps.step_down("no cache")
     assert await steps.take(WIDE) == Rung(2000)
@@ -251,7 +251,7 @@ async def test_a_climb_that_fails_is_tried_again_only_after_its_interval() -> No
 
 async def test_what_ran_out_while_others_held_memory_is_tried_as_soon_as_they_are_gone() -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     await steps.take(of(4, 9))
     steps.step_down("no cache", crowded=True)
     await steps.take(of(4, 9))
@@ -266,12 +266,12 @@ async def test_a_need_that_was_only_measured_keeps_no_rung_out_for_good() -> Non
             word = (rung.context or 0) * GIB // 1000
             return Needed({"host": 3 * word}, Source.MEASURED, least={"host": word})
 
-    assert await footing(Measured()).take(of(3, 3)) == Rung(3000)
-    assert await footing(Measured(is_open=True)).take(of(3, 3)) == Rung(1000)
+    assert await position(Measured()).take(of(3, 3)) == Rung(3000)
+    assert await position(Measured(is_open=True)).take(of(3, 3)) == Rung(1000)
 
 
 async def test_what_was_passed_over_is_told_with_what_was_tried() -> None:
-    steps = footing()
+    steps = position()
     await steps.take(of(0, 2))
     steps.step_down("no cache")
     assert await steps.take(of(0, 2)) == Rung(1000)
@@ -283,7 +283,7 @@ async def test_what_was_passed_over_is_told_with_what_was_tried() -> None:
 
 async def test_a_rung_is_remembered_with_what_was_free_before_it_was_taken() -> None:
     plan = Ladder()
-    steps = footing(plan)
+    steps = position(plan)
     await steps.take(of(5, 9))
     steps.step_down("no cache")
     await steps.take(of(4, 9))

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.schema import Seconds
 from llamasup.front.answer import Opening
-from llamasup.front.keepalive import Comforted, Comforter
+from llamasup.front.keepalive import Keepalive, KeptAlive
 from llamasup.http.connection import Connection
 from llamasup.http.requests import Request
 from llamasup.pool.pool import Lease
@@ -51,9 +51,9 @@ def client() -> Iterator[tuple[Connection, socket.socket]]:
         yield Connection(ours, Seconds(60)), theirs
 
 
-def comforted(comforter: Comforter, lessor: Lessor, connection: Connection) -> Comforted:
+def comforted(keepalive: Keepalive, lessor: Lessor, connection: Connection) -> KeptAlive:
     request = Request(b"POST", b"/v1/completions", [], False, True, b"the-id")
-    return Comforted(comforter, cast(Lease, lessor), connection, Opening(request, []))
+    return KeptAlive(keepalive, cast(Lease, lessor), connection, Opening(request, []))
 
 
 def heard(theirs: socket.socket) -> list[str]:
@@ -66,21 +66,21 @@ def heard(theirs: socket.socket) -> list[str]:
 
 
 @asynccontextmanager
-async def speaking() -> AsyncIterator[Comforter]:
-    comforter = Comforter(Seconds(INTERVAL))
+async def speaking() -> AsyncIterator[Keepalive]:
+    keepalive = Keepalive(Seconds(INTERVAL))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(comforter.run)
+        nursery.start_soon(keepalive.run)
         await wait_all_tasks_blocked()
-        yield comforter
+        yield keepalive
         nursery.cancel_scope.cancel()
 
 
 async def test_who_waits_is_spoken_to_after_every_interval(autojump_clock: MockClock) -> None:
-    async with speaking() as comforter, trio.open_nursery() as nursery:
+    async with speaking() as keepalive, trio.open_nursery() as nursery:
         with client() as (connection, theirs):
 
             async def wait() -> None:
-                async with comforted(comforter, Lessor(35), connection):
+                async with comforted(keepalive, Lessor(35), connection):
                     pass
 
             nursery.start_soon(wait)
@@ -94,9 +94,9 @@ async def test_who_waits_is_spoken_to_after_every_interval(autojump_clock: MockC
 
 
 async def test_who_does_not_wait_for_long_hears_nothing(autojump_clock: MockClock) -> None:
-    async with speaking() as comforter:
+    async with speaking() as keepalive:
         with client() as (connection, theirs):
-            async with comforted(comforter, Lessor(INTERVAL - 1), connection) as lease:
+            async with comforted(keepalive, Lessor(INTERVAL - 1), connection) as lease:
                 await trio.sleep(5 * INTERVAL)
             assert cast(Lessor, lease).left
             assert heard(theirs) == []
@@ -107,7 +107,7 @@ async def test_many_who_came_at_different_times_are_spoken_to_in_their_own_time(
 ) -> None:
     heard_at: dict[int, list[float]] = {}
 
-    async def wait(comforter: Comforter, number: int) -> None:
+    async def wait(keepalive: Keepalive, number: int) -> None:
         await trio.sleep(number)
         began = trio.current_time()
         with client() as (connection, theirs):
@@ -121,12 +121,12 @@ async def test_many_who_came_at_different_times_are_spoken_to_in_their_own_time(
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listen)
-                async with comforted(comforter, Lessor(5 + 10 * number), connection):
+                async with comforted(keepalive, Lessor(5 + 10 * number), connection):
                     nursery.cancel_scope.cancel()
 
-    async with speaking() as comforter, trio.open_nursery() as nursery:
+    async with speaking() as keepalive, trio.open_nursery() as nursery:
         for number in range(9):
-            nursery.start_soon(wait, comforter, number)
+            nursery.start_soon(wait, keepalive, number)
     for number, times in heard_at.items():
         expected = [INTERVAL * (turn + 1) for turn in range(number)]
         assert times == pytest.approx(expected, abs=0.1)
@@ -135,11 +135,11 @@ async def test_many_who_came_at_different_times_are_spoken_to_in_their_own_time(
 async def test_who_is_cancelled_while_it_waits_holds_nothing_and_is_forgotten(
     autojump_clock: MockClock,
 ) -> None:
-    async with speaking() as comforter:
+    async with speaking() as keepalive:
         with client() as (connection, theirs):
             lessor = Lessor(1000)
             with trio.move_on_after(1.5 * INTERVAL):
-                async with comforted(comforter, lessor, connection):
+                async with comforted(keepalive, lessor, connection):
                     pytest.fail("it has not come yet")
             assert heard(theirs) == ["outlook 0"]
             await trio.sleep(5 * INTERVAL)
@@ -150,12 +150,12 @@ async def test_who_is_cancelled_while_it_waits_holds_nothing_and_is_forgotten(
 async def test_a_client_that_has_left_does_not_disturb_the_others(
     autojump_clock: MockClock,
 ) -> None:
-    async with speaking() as comforter, trio.open_nursery() as nursery:
+    async with speaking() as keepalive, trio.open_nursery() as nursery:
         with client() as (gone, its_end), client() as (connection, theirs):
             its_end.close()
 
             async def wait(on: Connection) -> None:
-                async with comforted(comforter, Lessor(1000), on):
+                async with comforted(keepalive, Lessor(1000), on):
                     pass
 
             nursery.start_soon(wait, gone)
@@ -165,13 +165,13 @@ async def test_a_client_that_has_left_does_not_disturb_the_others(
             nursery.cancel_scope.cancel()
 
 
-async def test_a_dismissed_comforter_sees_its_clients_through_and_ends(
+async def test_a_dismissed_keepalive_sees_its_clients_through_and_ends(
     autojump_clock: MockClock,
 ) -> None:
-    comforter = Comforter(Seconds(INTERVAL))
+    keepalive = Keepalive(Seconds(INTERVAL))
     with client() as (connection, theirs):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(comforter.run)
-            async with comforted(comforter, Lessor(2.5 * INTERVAL), connection):
-                comforter.dismiss()
+            nursery.start_soon(keepalive.run)
+            async with comforted(keepalive, Lessor(2.5 * INTERVAL), connection):
+                keepalive.dismiss()
                 assert len(heard(theirs)) == 2

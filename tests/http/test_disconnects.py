@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llamasup.http.disconnects import Departures
+from llamasup.http.disconnects import Disconnects
 from tests.harness import PATIENCE
 
 
@@ -38,12 +38,12 @@ LEAVINGS: dict[str, Callable[[socket.socket], None]] = {
 async def test_a_client_that_leaves_cancels_what_is_done_for_it(
     leaving: str, unread: bytes
 ) -> None:
-    departures = Departures()
+    disconnects = Disconnects()
     ours, client = connected()
     with ours, client:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(departures.watch)
-            with trio.fail_after(PATIENCE), departures.cancelling(ours) as scope:
+            nursery.start_soon(disconnects.watch)
+            with trio.fail_after(PATIENCE), disconnects.cancelling(ours) as scope:
                 client.sendall(unread)
                 await wait_all_tasks_blocked()
                 LEAVINGS[leaving](client)
@@ -53,13 +53,13 @@ async def test_a_client_that_leaves_cancels_what_is_done_for_it(
 
 
 async def test_clients_that_stay_are_left_alone_whatever_they_send() -> None:
-    departures = Departures()
+    disconnects = Disconnects()
     stays, leaves = connected(), connected()
     with stays[0], stays[1], leaves[0], leaves[1]:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(departures.watch)
-            with departures.cancelling(stays[0]) as staying:
-                with trio.fail_after(PATIENCE), departures.cancelling(leaves[0]) as leaving:
+            nursery.start_soon(disconnects.watch)
+            with disconnects.cancelling(stays[0]) as staying:
+                with trio.fail_after(PATIENCE), disconnects.cancelling(leaves[0]) as leaving:
                     stays[1].sendall(b"x" * 10_000)
                     leaves[1].close()
                     await trio.sleep_forever()
@@ -70,12 +70,12 @@ async def test_clients_that_stay_are_left_alone_whatever_they_send() -> None:
 
 
 async def test_a_descriptor_that_is_used_again_belongs_to_its_new_client() -> None:
-    departures = Departures()
+    disconnects = Disconnects()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(departures.watch)
+        nursery.start_soon(disconnects.watch)
         for _ in range(3):
             ours, client = connected()
-            with ours, client, trio.fail_after(PATIENCE), departures.cancelling(ours) as scope:
+            with ours, client, trio.fail_after(PATIENCE), disconnects.cancelling(ours) as scope:
                 client.close()
                 await trio.sleep_forever()
             assert scope.cancelled_caught

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llamasup.config.schema import Config, Discover, ModelSettings
-from llamasup.models.library import PATIENCE, Look, Shelf, names_and_aliases
+from llamasup.models.library import PATIENCE, Library, Look, names_and_aliases
 
 
 def look(*folders: Path, **configured: ModelSettings) -> Look:
-    return looked(Shelf(Config(models=configured, discover=Discover(folders))))
+    return looked(Library(Config(models=configured, discover=Discover(folders))))
 
 
-def looked(shelf: Shelf) -> Look:
-    return trio.run(shelf.look)
+def looked(library: Library) -> Look:
+    return trio.run(library.look)
 
 
 def made(folder: Path, *paths: str) -> None:
@@ -92,18 +92,18 @@ def test_a_disk_that_fails_takes_no_model_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(tmp_path, "here/x.gguf")
-    shelf = Shelf(Config(discover=Discover((tmp_path / "here",))))
-    before = looked(shelf)
+    library = Library(Config(discover=Discover((tmp_path / "here",))))
+    before = looked(library)
 
     with monkeypatch.context() as disks:
         disks.setattr("os.scandir", failing(errno.EIO))
-        failed = looked(shelf)
+        failed = looked(library)
     assert failed.models == before.models
     assert failed.unreadable == {tmp_path / "here": os.strerror(errno.EIO)}
 
-    assert looked(shelf) == before
+    assert looked(library) == before
     shutil.rmtree(tmp_path / "here")
-    assert not looked(shelf).models
+    assert not looked(library).models
 
 
 def test_a_disk_that_fails_below_a_folder_takes_no_model_away_either(
@@ -111,14 +111,14 @@ def test_a_disk_that_fails_below_a_folder_takes_no_model_away_either(
 ) -> None:
     made(tmp_path, "here/x.gguf", "here/below/y.gguf")
     config = Config(discover=Discover((tmp_path / "here",)))
-    shelf = Shelf(config)
-    before = looked(shelf)
+    library = Library(config)
+    before = looked(library)
     assert before.models.keys() == {"x", "y"}
     for name in ("scandir", "stat"):
         with monkeypatch.context() as disks:
             disks.setattr(f"os.{name}", failing_below(tmp_path / "here/below", name))
-            assert looked(shelf).models == before.models
-            assert looked(shelf.of(config)).models == before.models
+            assert looked(library).models == before.models
+            assert looked(library.of(config)).models == before.models
 
 
 def failing_below(folder: Path, name: str) -> Callable[..., Any]:
@@ -166,16 +166,16 @@ async def test_a_disk_that_hangs_costs_a_thread_and_its_patience_once(
     made(tmp_path, "hung/x.gguf", "here/y.gguf")
     folders = (tmp_path / "hung", tmp_path / "here")
     mine = ModelSettings(path=tmp_path / "hung/x.gguf")
-    shelf = Shelf(Config(models={"mine": mine}, discover=Discover(folders)))
+    library = Library(Config(models={"mine": mine}, discover=Discover(folders)))
     before = threading.active_count()
     mock_clock.autojump_threshold = 0.1
     for why in (f"no answer within {PATIENCE:g} s", "it has not answered yet"):
-        seen = await shelf.look()
+        seen = await library.look()
         assert seen.models.keys() == {"mine", "y"}
         assert seen.unreadable == {tmp_path / "hung": why}
     began = trio.current_time()
     for _ in range(20):
-        await shelf.of(Config(discover=Discover(folders))).look()
+        await library.of(Config(discover=Discover(folders))).look()
     assert trio.current_time() - began < PATIENCE
     assert threading.active_count() <= before + 3  # one in the folder, one at the file, one idles
 
@@ -184,14 +184,14 @@ async def test_what_a_slow_disk_says_too_late_is_known_to_a_later_look(
     tmp_path: Path, hanging: threading.Event, mock_clock: MockClock
 ) -> None:
     made(tmp_path, "hung/x.gguf")
-    shelf = Shelf(Config(discover=Discover((tmp_path / "hung",))))
+    library = Library(Config(discover=Discover((tmp_path / "hung",))))
     mock_clock.autojump_threshold = 0.1
-    assert not (await shelf.look()).models
+    assert not (await library.look()).models
     hanging.set()
-    while not (seen := await shelf.look()).models:
+    while not (seen := await library.look()).models:
         await trio.sleep(0.01)
     assert seen.models.keys() == {"x"}
-    assert (await shelf.look()).unreadable == {}
+    assert (await library.look()).unreadable == {}
 
 
 def test_folders_that_overlap_offer_nothing_twice(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_every_file_is_offered_once_and_every_name_means_one_model(
     configured: str,
     names: list[str],
 ) -> None:
-    folder = tmp_path_factory.getbasetemp() / "shelf"
+    folder = tmp_path_factory.getbasetemp() / "library"
     shutil.rmtree(folder, ignore_errors=True)
     made(folder, *(f"{path}.gguf" for path in on_disk))
     mine = ModelSettings(path=folder / f"{configured}.gguf", aliases=tuple(names[1:]))
@@ -233,5 +233,5 @@ def test_what_folders_hold_gets_the_context_and_the_slots_that_are_wished_for_al
 ) -> None:
     made(tmp_path, "x.gguf")
     discover = Discover((tmp_path,), context_size=8192, parallel=4)
-    model = looked(Shelf(Config(discover=discover))).models["x"]
+    model = looked(Library(Config(discover=discover))).models["x"]
     assert (model.context_size, model.parallel) == (8192, 4)

@@ -32,7 +32,7 @@ class FakePlan:
 
 
 @define
-class FakeShelf:
+class FakeLibrary:
     """Offers what the test puts there, and can be slow about it."""
 
     models: dict[str, ModelSettings] = field(factory=dict)
@@ -51,7 +51,7 @@ class FakeShelf:
 
 @define
 class Stage:
-    shelf: FakeShelf
+    library: FakeLibrary
     pool: Pool
     roster: Roster
 
@@ -59,14 +59,14 @@ class Stage:
 @asynccontextmanager
 async def staged(*names: str) -> AsyncIterator[Stage]:
     """A roster that has looked once, a while ago."""
-    shelf = FakeShelf()
-    shelf.put(*names)
-    shelf.may_look.set()
+    library = FakeLibrary()
+    library.put(*names)
+    library.may_look.set()
     async with trio.open_nursery() as nursery:
         pool = Pool((), Config(), Gauge(ThisMachine()), nursery)
-        roster = Roster(shelf, FakePlan, pool, Catalog(Names({})), nursery)  # type: ignore[arg-type]
+        roster = Roster(library, FakePlan, pool, Catalog(Names({})), nursery)  # type: ignore[arg-type]
         await roster.refresh()
-        yield Stage(shelf, pool, roster)
+        yield Stage(library, pool, roster)
         nursery.cancel_scope.cancel()
 
 
@@ -74,13 +74,13 @@ async def test_a_name_that_is_known_needs_no_look(mock_clock: MockClock) -> None
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
         assert await stage.roster.choose("X") == "x"
-        assert stage.shelf.looks == 1
+        assert stage.library.looks == 1
 
 
 async def test_a_name_that_is_new_is_looked_for(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
-        stage.shelf.put("x", "y")
+        stage.library.put("x", "y")
         assert await stage.roster.choose("y") == "y"
         assert list(stage.pool.keepers) == ["x", "y"]
         assert stage.roster.look.models.keys() == {"x", "y"}
@@ -89,7 +89,7 @@ async def test_a_name_that_is_new_is_looked_for(mock_clock: MockClock) -> None:
 async def test_without_a_name_the_first_model_to_come_is_meant(mock_clock: MockClock) -> None:
     async with staged() as stage:
         mock_clock.jump(PAUSE)
-        stage.shelf.put("x")
+        stage.library.put("x")
         assert await stage.roster.choose(None) == "x"
 
 
@@ -101,14 +101,14 @@ async def test_wrong_names_are_looked_for_once_a_second_and_refused_at_once_mean
             mock_clock.jump(seconds)
             with pytest.raises(ModelNotFound):
                 await stage.roster.choose("y")
-            assert stage.shelf.looks == looks
+            assert stage.library.looks == looks
 
 
 async def test_those_who_come_during_a_look_share_it(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
-        stage.shelf.may_look = trio.Event()
-        stage.shelf.put("y")
+        stage.library.may_look = trio.Event()
+        stage.library.put("y")
         chosen = []
 
         async def choose() -> None:
@@ -119,30 +119,30 @@ async def test_those_who_come_during_a_look_share_it(mock_clock: MockClock) -> N
                 nursery.start_soon(choose)
             await wait_all_tasks_blocked()
             assert chosen == []
-            stage.shelf.may_look.set()
-        assert (chosen, stage.shelf.looks) == (["y"] * 5, 2)
+            stage.library.may_look.set()
+        assert (chosen, stage.library.looks) == (["y"] * 5, 2)
 
 
 async def test_a_look_whose_client_leaves_counts_for_the_others(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
-        stage.shelf.may_look = trio.Event()
-        stage.shelf.put("y")
+        stage.library.may_look = trio.Event()
+        stage.library.put("y")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.roster.refresh)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        stage.shelf.may_look.set()
+        stage.library.may_look.set()
         await wait_all_tasks_blocked()
         assert list(stage.pool.keepers) == ["y"]
         assert await stage.roster.choose("y") == "y"
-        assert stage.shelf.looks == 2
+        assert stage.library.looks == 2
 
 
 async def test_a_model_that_went_is_not_there_any_more(mock_clock: MockClock) -> None:
     async with staged("x", "y") as stage:
         mock_clock.jump(PAUSE)
-        stage.shelf.put("y")
+        stage.library.put("y")
         await stage.roster.refresh()
         assert list(stage.pool.keepers) == ["y"]
         with pytest.raises(ModelNotFound):
@@ -153,7 +153,7 @@ async def test_only_what_has_changed_is_planned_anew(mock_clock: MockClock) -> N
     async with staged("x", "y") as stage:
         before = dict(stage.pool.keepers)
         mock_clock.jump(PAUSE)
-        stage.shelf.models["y"] = ModelSettings(path=Path("elsewhere.gguf"))
+        stage.library.models["y"] = ModelSettings(path=Path("elsewhere.gguf"))
         await stage.roster.refresh()
         assert stage.pool.keepers["x"] is before["x"]
         assert stage.pool.keepers["y"].plan.settings.path == Path("elsewhere.gguf")
@@ -165,8 +165,8 @@ async def test_news_are_logged_once(
     caplog.set_level("INFO")
     async with staged("x") as stage:
         assert caplog.messages == []
-        stage.shelf.put("y", "z")
-        stage.shelf.unreadable[Path("/models")] = "it is gone"
+        stage.library.put("y", "z")
+        stage.library.unreadable[Path("/models")] = "it is gone"
         for _ in range(2):
             mock_clock.jump(PAUSE)
             await stage.roster.refresh()

@@ -1,0 +1,168 @@
+"""Listens on addresses, and on others when the configuration says so."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
+from llamasup.errors import OperatorError
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 4096
+
+
+class Listeners:
+    """The sockets that listen on our addresses, until the end of the `with` block."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, list[socket.socket]] = {}
+
+    def __enter__(self) -> Listeners:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.move([])
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """All of them."""
+        return [listener for listeners in self._open.values() for listener in listeners]
+
+    def move(self, addresses: Sequence[str]) -> None:
+        """Listen on these addresses from now on, and on no others.
+
+        Raises OperatorError if that cannot be; then everything is as it was.
+        """
+        new = [address for address in dict.fromkeys(addresses) if address not in self._open]
+        old = [address for address in self._open if address not in addresses]
+        try:
+            opened = _opened(new)
+        except OperatorError:
+            # An old address may be in the way of a new one, as "127.0.0.1:80" is of ":80".
+            self._close(old)
+            try:
+                opened = _opened(new)
+            except OperatorError:
+                self._reopen(old)
+                raise
+        else:
+            self._close(old)
+        self._open |= opened
+
+    def _reopen(self, addresses: Iterable[str]) -> None:
+        """As many of them as can be: somebody may have taken one in between."""
+        for address in addresses:
+            try:
+                self._open |= _opened([address])
+            except OperatorError as error:
+                log.error("%s", error)
+
+    def _close(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            for listener in self._open.pop(address):
+                _close(listener)
+
+
+def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
+    """All of them, or none."""
+    opened: dict[str, list[socket.socket]] = {}
+    try:
+        for text in addresses:
+            address = parse_address(text)
+            try:
+                opened[text] = _bind(address)
+            except (OSError, UnicodeError) as error:  # the latter is of hosts that cannot be
+                why = error.strerror if isinstance(error, OSError) else error
+                raise OperatorError(
+                    f"cannot listen on {address}: {why}; choose another address with"
+                    " --listen or server.listen"
+                ) from error
+    except OperatorError:
+        for listeners in opened.values():
+            for listener in listeners:
+                _close(listener)
+        raise
+    return opened
+
+
+def _bind(address: Address) -> list[socket.socket]:
+    if isinstance(address, UnixAddress):
+        return [_bind_unix(address)]
+    return _bind_tcp(address)
+
+
+def _bind_unix(address: UnixAddress) -> socket.socket:
+    _remove_stale(address.path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(address.path)
+        return _listening(listener)
+    except BaseException:
+        listener.close()
+        raise
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on; one that somebody does, binding will report."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+            trial.connect(path)
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        os.unlink(path)
+
+
+def _bind_tcp(address: TcpAddress) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    found = socket.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(where)
+            listeners.append(_listening(listener))
+        except OSError as error:
+            listener.close()
+            # A machine without IPv6 still resolves to its addresses.
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(found) == 1:
+                for earlier in listeners:
+                    earlier.close()
+                raise
+    if not listeners:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return listeners
+
+
+def _listening(listener: socket.socket) -> socket.socket:
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _close(listener: socket.socket) -> None:
+    if listener.fileno() >= 0 and isinstance(address := bound_address(listener), UnixAddress):
+        with suppress(OSError):
+            os.unlink(address.path)
+    listener.close()
+
+
+def bound_address(listener: socket.socket) -> Address:
+    """Where it really listens: port 0 has become a number."""
+    if listener.family == socket.AF_UNIX:
+        return UnixAddress(listener.getsockname())
+    host, port = listener.getsockname()[:2]
+    return TcpAddress(host, port)
