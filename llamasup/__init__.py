@@ -38,16 +38,17 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     files       regular files, opened without waiting
     threads     worker threads: what may block, so that the loop waits for no disk
     ownership   whose a file or folder is, and so whether it is to be believed
+    processes/  start, hear, signal and end a process; programs that are asked something; the run
+                folder, and the marks in it that survive a kill -9
     config/     llamasup.toml, environment and flags become a `Config`
     access/     who may come: web pages, and whoever has the operator's key
     http/       HTTP/1.1 as it is spoken here: heads, bodies, connections, listeners; no models
-    programs    programs that are asked something, and may hang in a driver for ever
     models/     what GGUF files hold, which models folders hold, their names; the demo model
     memory/     the ladder; what a rung needs, by the formula; what memory there is
     learned     what survives llamasup itself: the rungs that held, and what models took on them
     engine/     where the engine is, how it is called, what its words mean
     children/   child, watchdog, keeper, its position on the ladder, restarts, slots,
-                what models need, and the marks that survive a kill -9
+                what models need
     pool/       who may be resident, who waits, leases; the roster of the models there are now;
                 what fits
     front/      what happens to a request: server, conversation, routes, callers, keepalive, relay
@@ -260,8 +261,8 @@ Decisions, and why: children
   A llama-server in child mode does not end by TERM alone.
 - **No PR_SET_PDEATHSIG:** trio forks in a worker thread that ends when it is idle, and the signal
   is bound to that thread. A child that a kill -9 leaves behind ends with its stdin, while it loads
-  by a signal of that pipe (`children.lifeline`), or is swept by the next start
-  (`children.orphans`).
+  by a signal of that pipe (`processes.lifeline`), or is swept by the next start
+  (`processes.orphans`).
 - **Circumstances are noted when a load begins,** not when it failed: a file may be whole by then.
 - **The run folder is looked at once a second,** and made anew: systems remove it at a logout.
 - **Engines inherit what engines know,** and no keys: neither of our environment, nor of clients.

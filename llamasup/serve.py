@@ -20,7 +20,6 @@ import trio
 from llamasup import tending, threads
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
-from llamasup.children.orphans import RunFolder, default_base, own_run_folder, sweep
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Config, ModelSettings, Seconds
 from llamasup.config.source import Source
@@ -38,6 +37,7 @@ from llamasup.models.demo import ensure_demo
 from llamasup.models.library import Look
 from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
+from llamasup.processes.orphans import RunFolder, default_base, own_run_folder, sweep
 from llamasup.reload import Follower, Running
 from llamasup.systemd import Notifier
 from llamasup.terminal import Terminal

@@ -24,10 +24,10 @@ ROOMS = (
     "files",
     "threads",
     "ownership",
+    "processes",
     "config",
     "access",
     "http",
-    "programs",
     "models",
     "memory",
     "learned",
@@ -235,7 +235,7 @@ def test_touching_the_world_is_noticed(source: str, thing: str) -> None:
 
 BORDERS = {
     "to_thread": {"threads"},
-    "open_process": {"programs"},
+    "open_process": {"processes.asking"},
     "getaddrinfo": {"http.listeners"},
 }
 """What few modules may call, each of which makes of its failures what all others expect."""

@@ -18,11 +18,9 @@ from contextlib import suppress
 import trio
 from attrs import frozen
 
-from llamasup import programs, tending
+from llamasup import tending
 from llamasup.children import probe
-from llamasup.children.lifeline import Lifeline
 from llamasup.children.limits import Limits
-from llamasup.children.orphans import RunFolder
 from llamasup.children.slots import Slots
 from llamasup.children.suspects import Accused
 from llamasup.children.watchdog import watch
@@ -40,6 +38,9 @@ from llamasup.engine.loglines import (
 )
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.host import OomKills, forget_peak, most_resident
+from llamasup.processes import asking
+from llamasup.processes.lifeline import Lifeline
+from llamasup.processes.orphans import RunFolder
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState, moved
 
@@ -268,7 +269,7 @@ class Child:
 
     async def _spawn(self) -> trio.Process | None:
         try:
-            process = await programs.start(
+            process = await asking.start(
                 self.launch.argv, self.launch.environment, stdin=self._lifeline.made()
             )
         except OSError as error:
@@ -344,7 +345,7 @@ class Child:
             grace = min(grace, _GRACE_OF_THE_DEAF)
         self._lifeline.loosen()
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_PATIENCE)):
-            programs.signal_group(process, number)
+            asking.signal_group(process, number)
             # In child mode llama-server heeds TERM only if its stdin ends, too: 7 ms, or never.
             self._lifeline.let_go()
             with trio.move_on_after(patience):
@@ -360,7 +361,7 @@ class Child:
         with trio.move_on_after(_PIPE_PATIENCE):
             await self._pipes_empty.wait()
             return
-        programs.signal_group(process, signal.SIGKILL)
+        asking.signal_group(process, signal.SIGKILL)
         for pump in self._pumps:
             pump.cancel()
 

@@ -14,13 +14,13 @@ from contextlib import suppress
 import trio
 from attrs import frozen
 
-from llamasup import programs
-from llamasup.children.lifeline import Lifeline
-from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.engine.breakdown import breakdown
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.room import Amounts
+from llamasup.processes import asking
+from llamasup.processes.lifeline import Lifeline
+from llamasup.processes.orphans import RunFolder
 from llamasup.shortages import is_shortage
 
 _PATIENCE = 10.0
@@ -55,7 +55,7 @@ async def run_dry(wanted: DryRun, run_folder: RunFolder) -> Amounts | None:
 
 async def _run_dry(wanted: DryRun, run_folder: RunFolder, lifeline: Lifeline) -> Amounts | None:
     try:
-        process = await programs.start(
+        process = await asking.start(
             wanted.argv,
             wanted.environment,
             stdin=lifeline.made(),
@@ -94,7 +94,7 @@ async def _answer(process: trio.Process) -> Amounts | None:
 
 async def _end(process: trio.Process) -> None:
     """At once: it has nothing to lose."""
-    programs.signal_group(process, signal.SIGKILL)
+    asking.signal_group(process, signal.SIGKILL)
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_PATIENCE):
         await process.wait()
     assert process.stdout is not None

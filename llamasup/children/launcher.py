@@ -19,7 +19,6 @@ from llamasup import threads
 from llamasup.children.child import Child, Launch
 from llamasup.children.dry_run import DryRun, run_dry
 from llamasup.children.limits import Limits
-from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in
@@ -34,6 +33,7 @@ from llamasup.models.discover import parts_of
 from llamasup.models.glances import seen
 from llamasup.models.headers import stamp
 from llamasup.models.purpose import Purpose
+from llamasup.processes.orphans import RunFolder
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState
 

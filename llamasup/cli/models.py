@@ -19,13 +19,13 @@ from typing import Any
 import trio
 
 from llamasup.children.launcher import Launcher
-from llamasup.children.orphans import own_run_folder, sweep
 from llamasup.cli import options
 from llamasup.config.addresses import Address, UnixAddress, from_here, parse_address
 from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
 from llamasup.engine.locate import locate
 from llamasup.pool.fits import TIME_TO_ASK, survey
+from llamasup.processes.orphans import own_run_folder, sweep
 from llamasup.serve import cache_folder, open_pool, run_base, with_demo
 
 _PATIENCE = TIME_TO_ASK + 15

@@ -14,9 +14,9 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
-from llamasup import programs
 from llamasup.engine.failures import Kind, explain
 from llamasup.errors import EngineUnusable, ModelUnavailable
+from llamasup.processes import asking
 from llamasup.shortages import is_shortage
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
@@ -162,8 +162,8 @@ async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
 
 async def _output(program: Program, flag: str, environment: Mapping[str, str]) -> str:
     try:
-        done = await programs.run([*program.command, flag], environment)
-    except programs.StillRunning as error:
+        done = await asking.run([*program.command, flag], environment)
+    except asking.StillRunning as error:
         raise ModelUnavailable(str(error)) from error
     except OSError as error:
         raise _verdict(error)(f"{program} cannot be run: {error.strerror}") from error

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 import trio
 from attrs import frozen
 
-from llamasup import programs, threads
+from llamasup import threads
 from llamasup.memory.cards import (
     Card,
     number,
@@ -31,6 +31,7 @@ from llamasup.memory.cards import (
     parse_rocm_smi,
     read_nvml,
 )
+from llamasup.processes import asking
 
 HOST: Final = "host"
 """The name of the host's own memory."""
@@ -233,8 +234,8 @@ class ThisMachine:
         if shutil.which(command[0]) is None:
             return ""  # to find that out by starting it would take a hundred times as long
         question = command, environment and frozenset(environment.items())
-        with trio.move_on_after(self._patience), suppress(OSError, programs.StillRunning):
-            ended = await programs.run(command, environment)
+        with trio.move_on_after(self._patience), suppress(OSError, asking.StillRunning):
+            ended = await asking.run(command, environment)
             # llama-server lists its devices in one or the other, by version and mode.
             self._said[question] = (ended.stdout + ended.stderr).decode(errors="replace")
         return self._said.get(question, "")

@@ -11,12 +11,12 @@ import pytest
 
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
-from llamasup.children.orphans import RunFolder, own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
+from llamasup.processes.orphans import RunFolder, own_run_folder
 
 
 @pytest.fixture

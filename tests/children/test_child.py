@@ -21,11 +21,11 @@ import trio
 
 from llamasup.children.child import Child, Launch
 from llamasup.children.limits import Limits
-from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Kind
+from llamasup.processes.orphans import RunFolder
 from llamasup.states import ChildState
 from tests.harness import Journal, eventually, is_alive, out_of_descriptors, running
 

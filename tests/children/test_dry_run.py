@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from llamasup.children.dry_run import DryRun, Unheard, run_dry
-from llamasup.children.orphans import RunFolder
 from llamasup.config.addresses import UnixAddress
 from llamasup.errors import ModelUnavailable
+from llamasup.processes.orphans import RunFolder
 from tests.harness import eventually, is_alive, out_of_descriptors
 
 ROW = (

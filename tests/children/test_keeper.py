@@ -15,7 +15,6 @@ from attrs import evolve
 
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
-from llamasup.children.orphans import RunFolder
 from llamasup.children.plan import Plan
 from llamasup.children.restarts import MOST_FAILED_STARTS
 from llamasup.errors import (
@@ -28,6 +27,7 @@ from llamasup.errors import (
 )
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
+from llamasup.processes.orphans import RunFolder
 from llamasup.states import ChildState, KeeperState
 from tests.children.landlord import NOTHING_KNOWN, House, RoomForAll
 from tests.harness import FAKE, Journal, eventually, is_alive

@@ -17,7 +17,6 @@ from attrs import define, evolve, field
 from llamasup.children.dry_run import Unheard
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs, Source
-from llamasup.children.orphans import RunFolder
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.locate import EMBEDDED
@@ -30,6 +29,7 @@ from llamasup.memory.host import most_resident
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.models.gguf import header_of
+from llamasup.processes.orphans import RunFolder
 from tests.harness import chat, running
 from tests.models.shapes import (
     Shape,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from llamasup.children.launcher import Launcher
-from llamasup.children.orphans import own_run_folder
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST
+from llamasup.processes.orphans import own_run_folder
 from tests.devices.conftest import RpcServers
 from tests.harness import Llamasup, Reply, chat, counted, eventually, running
 

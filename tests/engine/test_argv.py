@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup.children.launcher import Launcher
-from llamasup.children.orphans import own_run_folder
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
@@ -22,6 +21,7 @@ from llamasup.engine.argv import argv, asks_for_keys, environment, files_in
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung, ladder
 from llamasup.models.purpose import Purpose
+from llamasup.processes.orphans import own_run_folder
 from llamasup.states import ChildState
 
 FLAGS = frozenset(

@@ -14,7 +14,7 @@ import trio
 from llamasup.engine.argv import environment
 from llamasup.engine.locate import EMBEDDED, Engine, Program, ask, described, locate
 from llamasup.errors import EngineUnusable, ModelUnavailable
-from llamasup.programs import StillRunning
+from llamasup.processes.asking import StillRunning
 from tests.harness import out_of_descriptors
 
 HELP = (
@@ -222,7 +222,7 @@ async def test_a_program_that_hangs_since_it_was_asked_before_is_no_verdict_eith
     async def hangs(*_: object) -> None:
         raise StillRunning("x --help was given up, and has not ended yet")
 
-    monkeypatch.setattr("llamasup.programs.run", hangs)
+    monkeypatch.setattr("llamasup.processes.asking.run", hangs)
     with pytest.raises(ModelUnavailable, match="has not ended yet") as failure:
         await asked(tmp_path / "x")
     assert not isinstance(failure.value, EngineUnusable)

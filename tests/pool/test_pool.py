@@ -16,7 +16,6 @@ from trio.testing import wait_all_tasks_blocked
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
-from llamasup.children.orphans import own_run_folder
 from llamasup.children.plan import Plan
 from llamasup.config.load import load
 from llamasup.errors import ModelNotFound, ModelNotLoaded, ModelUnavailable, QueueFull
@@ -25,6 +24,7 @@ from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
+from llamasup.processes.orphans import own_run_folder
 from llamasup.states import ChildState
 from tests.harness import PATIENCE, Journal, chat, eventually, running
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from llamasup.children.orphans import Process, default_base, own_run_folder, sweep
 from llamasup.config.addresses import TcpAddress
 from llamasup.errors import OperatorError
+from llamasup.processes.orphans import Process, default_base, own_run_folder, sweep
 from tests.harness import (
     Client,
     Journal,
@@ -456,7 +456,7 @@ def test_a_mark_of_somebody_else_ends_nobody(
 ) -> None:
     if os.geteuid() != 0:
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-        monkeypatch.setattr("llamasup.children.orphans.why_not_private", lambda _: "")
+        monkeypatch.setattr("llamasup.processes.orphans.why_not_private", lambda _: "")
     process = Process.of(sleeper.pid)
     assert process is not None
     folder = marked(base, f"child-{process.pid}-{process.started}")
@@ -481,7 +481,7 @@ def test_two_of_the_same_pid_share_a_base(base: Path) -> None:
 async def test_a_run_folder_that_is_removed_is_made_anew_and_knows_who_lives(
     base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("llamasup.children.orphans._LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("llamasup.processes.orphans._LOOK_AGAIN", 0.01)
     renewed: list[Path] = []
     with own_run_folder(base) as (folder, _):
         folder.mark(os.getpid())
@@ -500,8 +500,8 @@ async def test_a_run_folder_that_is_removed_is_made_anew_and_knows_who_lives(
 async def test_where_there_can_be_no_run_folder_any_more_it_is_among_temporary_files(
     base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("llamasup.children.orphans._LOOK_AGAIN", 0.01)
-    monkeypatch.setattr("llamasup.children.orphans._private_base", lambda: elsewhere)
+    monkeypatch.setattr("llamasup.processes.orphans._LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("llamasup.processes.orphans._private_base", lambda: elsewhere)
     renewed = trio.Event()
     with (
         tempfile.TemporaryDirectory(prefix="llamasup-test-") as temporary,

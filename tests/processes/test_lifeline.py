@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from llamasup.children.lifeline import Lifeline
+from llamasup.processes.lifeline import Lifeline
 from tests.harness import eventually, is_alive, out_of_descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no F_SETSIG")

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from llamasup import programs
+from llamasup.processes import asking
 from tests.harness import eventually, is_alive
 
 
 @pytest.fixture
 def undying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     """A program that no signal reaches, as none reaches one that hangs in a driver."""
-    monkeypatch.setattr(programs, "signal_group", lambda *_: None)
-    monkeypatch.setattr(programs, "_DEATH_PATIENCE", 0.2)
+    monkeypatch.setattr(asking, "signal_group", lambda *_: None)
+    monkeypatch.setattr(asking, "_DEATH_PATIENCE", 0.2)
     yield "/bin/sh", "-c", f"echo $$ > {tmp_path / 'pid'}; exec sleep 600"
     os.kill(pid_in(tmp_path), signal.SIGKILL)
 
@@ -30,20 +30,20 @@ def pid_in(folder: Path) -> int:
 async def give_up(command: tuple[str, ...], pid_file: Path) -> None:
     """Run it, and lose patience when it runs."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(programs.run, command)
+        nursery.start_soon(asking.run, command)
         await eventually(lambda: pid_file.exists() and pid_file.read_text())
         nursery.cancel_scope.cancel()
 
 
 async def test_all_that_it_says_is_heard_and_how_it_ends() -> None:
     script = 'echo "$WORDS"; echo worse >&2; exit 6'
-    outcome = await programs.run(["/bin/sh", "-c", script], {"WORDS": "words"})
-    assert outcome == programs.Outcome(6, b"words\n", b"worse\n")
+    outcome = await asking.run(["/bin/sh", "-c", script], {"WORDS": "words"})
+    assert outcome == asking.Outcome(6, b"words\n", b"worse\n")
 
 
 async def test_a_program_that_is_not_there_is_an_os_error() -> None:
     with pytest.raises(FileNotFoundError):
-        await programs.run(["/nowhere/tool"])
+        await asking.run(["/nowhere/tool"])
 
 
 async def test_one_that_is_given_up_is_gone_with_its_children(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ async def test_one_that_does_not_die_holds_nobody_up_and_is_not_started_again(
         assert is_alive(first)
         assert "does not die, and is left as it is" in caplog.text
         for _ in range(3):
-            with pytest.raises(programs.StillRunning):
-                await programs.run(undying)
+            with pytest.raises(asking.StillRunning):
+                await asking.run(undying)
     assert pid_in(tmp_path) == first
 
 
@@ -75,7 +75,7 @@ async def test_one_that_ends_after_all_is_reaped_and_may_be_started_again(
     os.kill(first, signal.SIGKILL)
 
     async def is_reaped() -> bool:
-        await programs.run(["true"])
+        await asking.run(["true"])
         return not Path(f"/proc/{first}").exists()
 
     await eventually(is_reaped)
@@ -93,6 +93,6 @@ async def test_a_group_that_may_not_be_signalled_any_more_is_no_error(
     process = await trio.lowlevel.open_process(["true"], start_new_session=True)
     with monkeypatch.context() as macos:
         macos.setattr(os, "killpg", of_zombies)
-        programs.signal_group(process, signal.SIGTERM)
+        asking.signal_group(process, signal.SIGTERM)
     await process.wait()
-    programs.signal_group(process, signal.SIGTERM)
+    asking.signal_group(process, signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""Processes: how they are started, heard, ended and found again. This room knows no models."""
