@@ -37,7 +37,8 @@ from llamasup.models.demo import ensure_demo
 from llamasup.models.library import Look
 from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
-from llamasup.processes.orphans import RunFolder, default_base, own_run_folder, sweep
+from llamasup.processes.orphans import sweep
+from llamasup.processes.run_folder import RunFolder, default_base, own_run_folder
 from llamasup.reload import Follower, Running
 from llamasup.systemd import Notifier
 from llamasup.terminal import Terminal

@@ -40,7 +40,7 @@ from llamasup.errors import ModelUnavailable
 from llamasup.memory.host import OomKills, forget_peak, most_resident
 from llamasup.processes import asking
 from llamasup.processes.lifeline import Lifeline
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState, moved
 

@@ -20,7 +20,7 @@ from llamasup.errors import ModelUnavailable
 from llamasup.memory.room import Amounts
 from llamasup.processes import asking
 from llamasup.processes.lifeline import Lifeline
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from llamasup.shortages import is_shortage
 
 _PATIENCE = 10.0

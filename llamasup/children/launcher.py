@@ -33,7 +33,7 @@ from llamasup.models.discover import parts_of
 from llamasup.models.glances import seen
 from llamasup.models.headers import stamp
 from llamasup.models.purpose import Purpose
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState
 

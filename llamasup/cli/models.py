@@ -25,7 +25,8 @@ from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
 from llamasup.engine.locate import locate
 from llamasup.pool.fits import TIME_TO_ASK, survey
-from llamasup.processes.orphans import own_run_folder, sweep
+from llamasup.processes.orphans import sweep
+from llamasup.processes.run_folder import own_run_folder
 from llamasup.serve import cache_folder, open_pool, run_base, with_demo
 
 _PATIENCE = TIME_TO_ASK + 15

@@ -16,7 +16,7 @@ from llamasup.config.load import load
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
-from llamasup.processes.orphans import RunFolder, own_run_folder
+from llamasup.processes.run_folder import RunFolder, own_run_folder
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from llamasup.children.plan import Plan
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Kind
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from llamasup.states import ChildState
 from tests.harness import Journal, eventually, is_alive, out_of_descriptors, running
 

@@ -13,7 +13,7 @@ import trio
 from llamasup.children.dry_run import DryRun, Unheard, run_dry
 from llamasup.config.addresses import UnixAddress
 from llamasup.errors import ModelUnavailable
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from tests.harness import eventually, is_alive, out_of_descriptors
 
 ROW = (

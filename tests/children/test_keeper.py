@@ -27,7 +27,7 @@ from llamasup.errors import (
 )
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from llamasup.states import ChildState, KeeperState
 from tests.children.landlord import NOTHING_KNOWN, House, RoomForAll
 from tests.harness import FAKE, Journal, eventually, is_alive

@@ -22,7 +22,7 @@ from llamasup.memory.hardware import HOST, Device, Kind, ThisMachine
 from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import parse_list_devices
 from llamasup.models.glances import one_glance
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from llamasup.states import ChildState
 from tests.harness import FAKE, Journal, out_of_descriptors, running
 from tests.memory.recorded import recorded

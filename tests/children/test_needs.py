@@ -29,7 +29,7 @@ from llamasup.memory.host import most_resident
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Amounts
 from llamasup.models.gguf import header_of
-from llamasup.processes.orphans import RunFolder
+from llamasup.processes.run_folder import RunFolder
 from tests.harness import chat, running
 from tests.models.shapes import (
     Shape,

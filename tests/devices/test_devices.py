@@ -12,7 +12,7 @@ from llamasup.children.launcher import Launcher
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import HOST
-from llamasup.processes.orphans import own_run_folder
+from llamasup.processes.run_folder import own_run_folder
 from tests.devices.conftest import RpcServers
 from tests.harness import Llamasup, Reply, chat, counted, eventually, running
 

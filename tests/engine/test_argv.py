@@ -21,7 +21,7 @@ from llamasup.engine.argv import argv, asks_for_keys, environment, files_in
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung, ladder
 from llamasup.models.purpose import Purpose
-from llamasup.processes.orphans import own_run_folder
+from llamasup.processes.run_folder import own_run_folder
 from llamasup.states import ChildState
 
 FLAGS = frozenset(

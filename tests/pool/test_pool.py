@@ -24,7 +24,7 @@ from llamasup.memory.gauge import Gauge
 from llamasup.memory.hardware import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
-from llamasup.processes.orphans import own_run_folder
+from llamasup.processes.run_folder import own_run_folder
 from llamasup.states import ChildState
 from tests.harness import PATIENCE, Journal, chat, eventually, running
 
