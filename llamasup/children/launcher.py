@@ -25,9 +25,9 @@ from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, f
 from llamasup.engine.locate import Engine, Program, ask, locate
 from llamasup.engine.memory_args import FIT, RPC, cache_ram, servers_of, word_after
 from llamasup.errors import ModelUnavailable
-from llamasup.memory.hardware import Machine, ThisMachine, host
 from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import Listing
+from llamasup.memory.machine import Machine, ThisMachine, host
 from llamasup.memory.room import Amounts
 from llamasup.models.discover import parts_of
 from llamasup.models.glances import seen

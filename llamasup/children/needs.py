@@ -29,8 +29,8 @@ from llamasup.engine import memory_args
 from llamasup.learned import Footprint, SourceName, State
 from llamasup.memory.estimate import Need, estimate
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.ladder import Rung
+from llamasup.memory.machine import HOST, Device
 from llamasup.memory.measured import counted, is_fresh
 from llamasup.memory.room import Amounts, limit, union
 from llamasup.models.gguf import BadModelFile, Header

@@ -18,8 +18,8 @@ import trio
 from attrs import define, field
 
 from llamasup.memory.cards import Card
-from llamasup.memory.hardware import Device, Machine, cards, host, physical_memory
 from llamasup.memory.listing import Listing, is_remote, parse_list_devices, refined
+from llamasup.memory.machine import Device, Machine, cards, host, physical_memory
 
 log = logging.getLogger(__name__)
 

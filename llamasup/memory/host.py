@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from llamasup.memory.hardware import (
+from llamasup.memory.machine import (
     MEMINFO,
     OWN_CGROUPS,
     cgroup_folders,

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from llamasup.memory.hardware import HOST
+from llamasup.memory.machine import HOST
 
 Amounts: TypeAlias = Mapping[str, int]
 """Bytes by the name of the device that has them, or the union of devices."""

@@ -18,9 +18,9 @@ from llamasup.children.needs import Needed
 from llamasup.config.schema import Config
 from llamasup.errors import NoRoom, NotAdmitted
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import HOST, Device
 from llamasup.memory.host import anonymous_memory
 from llamasup.memory.listing import server_of
+from llamasup.memory.machine import HOST, Device
 from llamasup.memory.room import Amounts, Room, limit, members, spread, with_unions
 from llamasup.pool.admission import (
     Claim,

@@ -20,8 +20,8 @@ from llamasup.children.plan import Plan
 from llamasup.config.addresses import UnixAddress
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import HOST, Device, Kind
 from llamasup.memory.ladder import Rung
+from llamasup.memory.machine import HOST, Device, Kind
 from llamasup.pool import residency
 from llamasup.pool.pool import Pool
 from llamasup.pool.residency import Residency

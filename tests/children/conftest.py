@@ -15,7 +15,7 @@ from llamasup.children.plan import Plan
 from llamasup.config.load import load
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import ThisMachine
+from llamasup.memory.machine import ThisMachine
 from llamasup.processes.run_folder import RunFolder, own_run_folder
 
 

@@ -18,9 +18,9 @@ from llamasup.config.load import load
 from llamasup.engine.locate import Program, locate
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.memory.cards import Card
-from llamasup.memory.hardware import HOST, Device, Kind, ThisMachine
 from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import parse_list_devices
+from llamasup.memory.machine import HOST, Device, Kind, ThisMachine
 from llamasup.models.glances import one_glance
 from llamasup.processes.run_folder import RunFolder
 from llamasup.states import ChildState

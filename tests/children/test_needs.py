@@ -24,9 +24,9 @@ from llamasup.learned import State
 from llamasup.memory.cards import Card
 from llamasup.memory.estimate import estimate
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import HOST, MEMINFO, Machine, ThisMachine
 from llamasup.memory.host import most_resident
 from llamasup.memory.ladder import Rung
+from llamasup.memory.machine import HOST, MEMINFO, Machine, ThisMachine
 from llamasup.memory.room import Amounts
 from llamasup.models.gguf import header_of
 from llamasup.processes.run_folder import RunFolder

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llamasup.memory.hardware import ThisMachine, host
 from llamasup.memory.host import (
     OomKills,
     _kill_counters,
@@ -21,6 +20,7 @@ from llamasup.memory.host import (
     most_resident,
     oom_kills,
 )
+from llamasup.memory.machine import ThisMachine, host
 from tests.harness import oddly_named
 
 NOBODY = 2**22 + 1  # above the highest pid that Linux gives

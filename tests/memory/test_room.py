@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.memory.hardware import HOST
+from llamasup.memory.machine import HOST
 from llamasup.memory.room import (
     Amounts,
     in_words,

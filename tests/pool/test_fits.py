@@ -18,8 +18,8 @@ from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed, Source
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import HOST, Device, Kind
 from llamasup.memory.ladder import Learned, Rung
+from llamasup.memory.machine import HOST, Device, Kind
 from llamasup.memory.room import Amounts
 from llamasup.models.glances import seen
 from llamasup.pool.admission import Drain, Evict, Load, Refuse

@@ -21,7 +21,7 @@ from llamasup.config.load import load
 from llamasup.errors import ModelNotFound, ModelNotLoaded, ModelUnavailable, QueueFull
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import ThisMachine
+from llamasup.memory.machine import ThisMachine
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 from llamasup.processes.run_folder import own_run_folder

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import ModelNotFound
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.hardware import ThisMachine
+from llamasup.memory.machine import ThisMachine
 from llamasup.models.library import Look
 from llamasup.models.names import Catalog, Names
 from llamasup.pool.pool import Pool

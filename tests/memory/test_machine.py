@@ -19,7 +19,7 @@ from llamasup.memory.cards import (
     Card,
     Maker,
 )
-from llamasup.memory.hardware import (
+from llamasup.memory.machine import (
     HOST,
     Device,
     Kind,
