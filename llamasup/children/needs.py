@@ -30,8 +30,8 @@ from llamasup.learned import Footprint, SourceName, State
 from llamasup.memory.estimate import Need, estimate
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.ladder import Rung
-from llamasup.memory.machine import HOST, Device
 from llamasup.memory.measured import counted, is_fresh
+from llamasup.memory.readings import HOST, Device
 from llamasup.memory.room import Amounts, limit, union
 from llamasup.models.gguf import BadModelFile, Header
 from llamasup.models.headers import Headers

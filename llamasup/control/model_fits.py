@@ -10,7 +10,7 @@ from typing import Any
 from llamasup import __version__
 from llamasup.config.units import rounded_size
 from llamasup.memory.ladder import Rung
-from llamasup.memory.machine import HOST
+from llamasup.memory.readings import HOST
 from llamasup.memory.room import Amounts
 from llamasup.pool.admission import Drain, Evict, Refuse, Wait
 from llamasup.pool.fits import Fit, Prospect, Survey

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from llamasup.memory.machine import HOST
+from llamasup.memory.readings import HOST
 from llamasup.memory.room import Amounts
 
 _MIB: Final = 1 << 20

@@ -19,7 +19,8 @@ from attrs import define, field
 
 from llamasup.memory.cards import Card
 from llamasup.memory.listing import Listing, is_remote, parse_list_devices, refined
-from llamasup.memory.machine import Device, Machine, cards, host, physical_memory
+from llamasup.memory.machine import Machine, cards, host, physical_memory
+from llamasup.memory.readings import Device
 
 log = logging.getLogger(__name__)
 

@@ -1,40 +1,25 @@
-"""What the host says about memory: how much is free, and whether the kernel killed for it."""
+"""What the host says of processes: what they hold, and whether the kernel killed for memory."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from contextlib import suppress
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from llamasup.memory.machine import (
-    MEMINFO,
+from llamasup.memory.readings import (
     OWN_CGROUPS,
-    cgroup_folders,
-    limit_files,
-    parse_meminfo,
-    read_files,
+    anonymous_in,
+    kill_counters,
+    kills_in,
+    most_resident_in,
 )
 
-_COUNTERS = ("memory.events", "memory.oom_control")
 _JUST_NOW = 10.0
 _VMSTAT = Path("/proc/vmstat")
 _FORGET_THE_PEAK = "5"
-_KB = 1024
 _MOST_RELATIVES = 32
-
-
-def free_memory() -> int:
-    """Bytes that can be had now: the machine's, or what is left of the container's limit.
-
-    0 where the host does not say so in files; a `Gauge` also asks those that have to be run.
-    """
-    files = read_files((MEMINFO, OWN_CGROUPS))
-    limits = read_files(limit_files(files.get(OWN_CGROUPS, "")))
-    return sum(device.free for device in parse_meminfo(files.get(MEMINFO, ""), limits))
 
 
 class OomKills:
@@ -65,19 +50,10 @@ class OomKills:
 def oom_kills() -> int:
     """How often the kernel has killed a process of our cgroup for memory; where that is not said,
     how often on this machine."""
-    own_cgroups = _text(Path(OWN_CGROUPS))
-    for counter in _kill_counters(own_cgroups):
-        if (count := _number_said(Path(counter), "oom_kill ")) is not None:
+    for counter in kill_counters(_text(OWN_CGROUPS)):
+        if (count := kills_in(_text(counter))) is not None:
             return count
-    return _number_after(_VMSTAT, "oom_kill ")
-
-
-@lru_cache(maxsize=1)
-def _kill_counters(own_cgroups: str) -> tuple[str, ...]:
-    """The files that count them (v2 and v1), the nearest first. In a container the path may be
-    the host's, and only the top of it is there, which then is ours."""
-    folders = cgroup_folders(own_cgroups)
-    return tuple(f"{folder}/{name}" for folder in folders for name in _COUNTERS)
+    return kills_in(_text(_VMSTAT)) or 0
 
 
 def family(pid: int) -> list[int]:
@@ -95,25 +71,13 @@ def family(pid: int) -> list[int]:
 def anonymous_memory(pid: int) -> int:
     """Bytes that only this process and its descendants hold, in memory or swapped out; 0 if it is
     gone."""
-    return sum(map(_anonymous, family(pid)))
-
-
-def _anonymous(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status")
-    return (_number_after(status, "RssAnon:") + _number_after(status, "VmSwap:")) * _KB
+    return sum(anonymous_in(_status(relative)) for relative in family(pid))
 
 
 def most_resident(pid: int) -> int:
     """The most bytes that this process and its descendants have held at once, pages of files among
     them: since its start, or since `forget_peak`. 0 if it is gone, or the host does not say."""
-    return sum(map(_most_resident, family(pid)))
-
-
-def _most_resident(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status")
-    held = sum(_number_after(status, f"{kind}:") for kind in ("RssAnon", "RssShmem", "RssFile"))
-    swapped = _number_after(status, "VmSwap:")
-    return max(held + swapped, _number_after(status, "VmHWM:")) * _KB
+    return sum(most_resident_in(_status(relative)) for relative in family(pid))
 
 
 def forget_peak(pid: int) -> None:
@@ -123,13 +87,8 @@ def forget_peak(pid: int) -> None:
             Path(f"/proc/{relative}/clear_refs").write_text(_FORGET_THE_PEAK)
 
 
-def _number_after(file: Path, label: str) -> int:
-    return _number_said(file, label) or 0
-
-
-def _number_said(file: Path, label: str) -> int | None:
-    found = re.search(rf"^{re.escape(label)}\s*(\d+)", _text(file), re.MULTILINE)
-    return int(found[1]) if found else None
+def _status(pid: int) -> str:
+    return _text(f"/proc/{pid}/status")
 
 
 def _text(file: Path | str) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from llamasup.memory.cards import Card, Maker
-from llamasup.memory.machine import Device, Kind
+from llamasup.memory.readings import Device, Kind
 
 _MIB: Final = 1 << 20
 _HEADING: Final = "Available devices:"

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from llamasup.memory.machine import HOST
+from llamasup.memory.readings import HOST
 
 Amounts: TypeAlias = Mapping[str, int]
 """Bytes by the name of the device that has them, or the union of devices."""
@@ -30,11 +30,6 @@ class Room:
 
     most: Amounts
     """If all went that may go."""
-
-
-def less(amounts: Amounts, reserve: int) -> Amounts:
-    """What is left if the reserve stays untouched on every device."""
-    return {device: max(amount - reserve, 0) for device, amount in amounts.items()}
 
 
 def union(devices: Iterable[str]) -> str:

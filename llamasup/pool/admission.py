@@ -30,7 +30,7 @@ from typing import Final, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from llamasup.memory.machine import HOST
+from llamasup.memory.readings import HOST
 from llamasup.memory.room import Amounts, members
 
 MODELS: Final = "models"

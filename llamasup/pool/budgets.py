@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from llamasup.memory.machine import HOST, Device, Kind
+from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.memory.room import Amounts
 
 _LARGEST_RESERVE = 1 << 30

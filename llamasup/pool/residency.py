@@ -20,7 +20,7 @@ from llamasup.errors import NoRoom, NotAdmitted
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.host import anonymous_memory
 from llamasup.memory.listing import server_of
-from llamasup.memory.machine import HOST, Device
+from llamasup.memory.readings import HOST, Device
 from llamasup.memory.room import Amounts, Room, limit, members, spread, with_unions
 from llamasup.pool.admission import (
     Claim,

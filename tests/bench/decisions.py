@@ -21,7 +21,7 @@ from llamasup.config.addresses import UnixAddress
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.ladder import Rung
-from llamasup.memory.machine import HOST, Device, Kind
+from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.pool import residency
 from llamasup.pool.pool import Pool
 from llamasup.pool.residency import Residency

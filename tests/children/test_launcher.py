@@ -20,7 +20,8 @@ from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.memory.cards import Card
 from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import parse_list_devices
-from llamasup.memory.machine import HOST, Device, Kind, ThisMachine
+from llamasup.memory.machine import ThisMachine
+from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.models.glances import one_glance
 from llamasup.processes.run_folder import RunFolder
 from llamasup.states import ChildState

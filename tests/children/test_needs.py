@@ -26,7 +26,8 @@ from llamasup.memory.estimate import estimate
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.host import most_resident
 from llamasup.memory.ladder import Rung
-from llamasup.memory.machine import HOST, MEMINFO, Machine, ThisMachine
+from llamasup.memory.machine import Machine, ThisMachine
+from llamasup.memory.readings import HOST, MEMINFO
 from llamasup.memory.room import Amounts
 from llamasup.models.gguf import header_of
 from llamasup.processes.run_folder import RunFolder

@@ -11,7 +11,7 @@ from typing import Any
 from llamasup.children.launcher import Launcher
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.machine import HOST
+from llamasup.memory.readings import HOST
 from llamasup.processes.run_folder import own_run_folder
 from tests.devices.conftest import RpcServers
 from tests.harness import Llamasup, Reply, chat, counted, eventually, running

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 from llamasup.memory.cards import Card, Maker
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.listing import Listing
-from llamasup.memory.machine import HOST, ThisMachine
+from llamasup.memory.machine import ThisMachine
+from llamasup.memory.readings import HOST
 
 KIB, MIB = 1 << 10, 1 << 20
 LISTING = Listing("1", ("llama-server", "--list-devices"), ())

@@ -7,34 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from llamasup.memory.host import (
     OomKills,
-    _kill_counters,
     anonymous_memory,
     family,
     forget_peak,
-    free_memory,
     most_resident,
     oom_kills,
 )
-from llamasup.memory.machine import ThisMachine, host
+from llamasup.memory.readings import kill_counters
 from tests.harness import oddly_named
 
 NOBODY = 2**22 + 1  # above the highest pid that Linux gives
-
-
-def test_free_memory_is_no_more_than_the_machine_has() -> None:
-    assert 0 < free_memory() <= psutil.virtual_memory().total
-
-
-async def test_free_memory_is_what_a_gauge_says() -> None:
-    before = free_memory()
-    [gauged] = await host(ThisMachine())
-    # Others take and give back meanwhile.
-    assert abs(gauged.free - before) < 1 << 30
 
 
 def test_the_most_that_a_process_held_is_known_until_it_is_to_be_forgotten() -> None:
@@ -135,11 +121,11 @@ def test_the_nearest_counter_is_asked(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     folders = [str(tmp_path / "own"), str(tmp_path)]
-    monkeypatch.setattr("llamasup.memory.host.cgroup_folders", lambda _: folders)
+    monkeypatch.setattr("llamasup.memory.readings.cgroup_folders", lambda _: folders)
     (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 70\n")
     monkeypatch.setattr("llamasup.memory.host._VMSTAT", tmp_path / "vmstat")
-    _kill_counters.cache_clear()
+    kill_counters.cache_clear()
     try:
         assert oom_kills() == expected
     finally:
-        _kill_counters.cache_clear()
+        kill_counters.cache_clear()

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from llamasup.memory.cards import Card, Maker, parse_nvidia_smi
 from llamasup.memory.listing import Listing, parse_list_devices, refined
-from llamasup.memory.machine import HOST, Device, Kind
+from llamasup.memory.readings import HOST, Device, Kind
 from tests.memory.recorded import recorded
 
 MIB, GIB = 2**20, 2**30

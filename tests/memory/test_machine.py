@@ -1,4 +1,4 @@
-"""What memory there is: the tools' recorded answers, read alone and on whole machines."""
+"""A machine is asked for its memory: recorded ones, and the one that we run on."""
 
 from __future__ import annotations
 
@@ -19,19 +19,11 @@ from llamasup.memory.cards import (
     Card,
     Maker,
 )
-from llamasup.memory.machine import (
+from llamasup.memory.machine import ThisMachine, cards, host, physical_memory
+from llamasup.memory.readings import (
     HOST,
     Device,
     Kind,
-    ThisMachine,
-    cards,
-    cgroup_folders,
-    has_vulkan,
-    host,
-    parse_meminfo,
-    parse_sysctl,
-    parse_vm_stat,
-    physical_memory,
 )
 from tests.harness import eventually, out_of_descriptors
 from tests.memory.recorded import NVMLError, nvml, recorded
@@ -62,6 +54,14 @@ class Recorded:
         return self.library
 
 
+TOP = "/sys/fs/cgroup"
+LIMIT_V2 = {f"{TOP}/memory.max": f"{8 * GIB}\n", f"{TOP}/memory.current": f"{3 * GIB}\n"}
+LIMIT_V1 = {
+    f"{TOP}/memory/memory.limit_in_bytes": f"{8 * GIB}\n",
+    f"{TOP}/memory/memory.usage_in_bytes": f"{3 * GIB}\n",
+}
+
+
 def linux(**files: str) -> dict[str, str]:
     return {"/proc/meminfo": recorded("meminfo"), "/proc/self/cgroup": "0::/\n", **files}
 
@@ -70,117 +70,6 @@ RX6800 = {
     "/sys/class/drm/card1/device/mem_info_vram_total": "17163091968\n",
     "/sys/class/drm/card1/device/mem_info_vram_used": "692142080\n",
 }
-
-
-# Macs
-
-
-@pytest.mark.parametrize(
-    ("sysctl", "vm_stat", "kind", "total", "pages"),
-    [
-        ({}, "vm_stat_m1", Kind.APPLE, 16 * GIB * 2 // 3, 129780 + 273368 + 7622),
-        ({"iogpu.wired_limit_mb": 14336}, "vm_stat_m1", Kind.APPLE, 14 * GIB, 410770),
-        ({"hw.memsize": 48 * GIB}, "vm_stat_large", Kind.APPLE, 36 * GIB, 101836 + 1075975 + 9442),
-        ({"hw.optional.arm64": 0}, "vm_stat_m1", Kind.HOST, 16 * GIB, 410770),
-    ],
-)
-def test_on_apple_silicon_all_share_one_memory_of_which_the_gpu_has_a_part(
-    sysctl: dict[str, int], vm_stat: str, kind: Kind, total: int, pages: int
-) -> None:
-    numbers = {**parse_sysctl(recorded("sysctl_m1")), **sysctl}
-    assert parse_vm_stat(recorded(vm_stat), numbers) == [
-        Device(HOST, kind, total, min(pages * 16384, total))
-    ]
-
-
-def test_names_that_a_mac_does_not_know_are_no_numbers() -> None:
-    assert parse_sysctl(recorded("sysctl_intel")) == {"hw.memsize": 16 * GIB}
-    assert parse_sysctl("") == {}
-
-
-# Linux and its containers
-
-TOP = "/sys/fs/cgroup"
-V2 = {"memory.max": f"{8 * GIB}\n", "memory.current": f"{3 * GIB}\n"}
-V1 = {"memory.limit_in_bytes": f"{8 * GIB}\n", "memory.usage_in_bytes": f"{3 * GIB}\n"}
-
-
-def limits(folder: str, files: dict[str, str]) -> dict[str, str]:
-    return {f"{folder}/{name}": text for name, text in files.items()}
-
-
-@pytest.mark.parametrize(
-    ("files", "total", "free"),
-    [
-        ({}, MEMINFO_TOTAL, MEMINFO_AVAILABLE),
-        (limits(TOP, V2), 8 * GIB, 5 * GIB),
-        (limits(TOP, {**V2, "memory.max": "max\n"}), MEMINFO_TOTAL, MEMINFO_AVAILABLE),
-        (limits(TOP, {**V2, "memory.max": f"{64 * GIB}\n"}), MEMINFO_TOTAL, MEMINFO_AVAILABLE),
-        (limits(TOP, {**V2, "memory.current": f"{9 * GIB}\n"}), 8 * GIB, 0),
-        (
-            limits(TOP, {**V2, "memory.stat": f"file 9\nactive_file 7\ninactive_file {GIB}\n"}),
-            8 * GIB,
-            6 * GIB + 7,
-        ),
-        (limits(f"{TOP}/memory", V1), 8 * GIB, 5 * GIB),
-        (
-            limits(f"{TOP}/memory", {**V1, "memory.limit_in_bytes": "9223372036854771712\n"}),
-            MEMINFO_TOTAL,
-            MEMINFO_AVAILABLE,
-        ),
-        (
-            limits(
-                f"{TOP}/memory",
-                {
-                    **V1,
-                    "memory.stat": "active_file 3\ninactive_file 5\n"
-                    f"total_active_file 0\ntotal_inactive_file {GIB}\n",
-                },
-            ),
-            8 * GIB,
-            6 * GIB,
-        ),
-        (
-            {**limits(f"{TOP}/a", {**V2, "memory.max": "max\n"}), **limits(f"{TOP}/a/b", V2)},
-            8 * GIB,
-            5 * GIB,
-        ),
-    ],
-)
-def test_the_host_has_what_the_machine_has_or_the_tightest_limit_leaves(
-    files: dict[str, str], total: int, free: int
-) -> None:
-    assert parse_meminfo(recorded("meminfo"), files) == [Device(HOST, Kind.HOST, total, free)]
-
-
-def test_a_system_that_does_not_tell_has_no_host_memory_to_plan_with() -> None:
-    assert parse_meminfo("", {}) == []
-
-
-@pytest.mark.parametrize(
-    ("recording", "folders"),
-    [
-        ("cgroup_v2_container", [TOP]),
-        (
-            "cgroup_v2_service",
-            [f"{TOP}/system.slice/llamasup.service", f"{TOP}/system.slice", TOP],
-        ),
-        (
-            "cgroup_v1_container",
-            [f"{TOP}/memory/docker/0a1b2c", f"{TOP}/memory/docker", f"{TOP}/memory", TOP],
-        ),
-    ],
-)
-def test_limits_are_looked_for_on_every_level(recording: str, folders: list[str]) -> None:
-    assert cgroup_folders(recorded(recording)) == folders
-
-
-# Vulkan
-
-
-async def test_a_vulkan_loader_is_seen() -> None:
-    assert await has_vulkan(Recorded({"ldconfig": "ldconfig_vulkan"}))
-    assert not await has_vulkan(Recorded())
 
 
 # Whole machines
@@ -218,7 +107,7 @@ async def test_nvidias_library_is_believed_before_its_tool() -> None:
 
 
 async def test_a_container_has_no_more_than_its_limit() -> None:
-    files = linux(**limits(f"{TOP}/memory", V1))
+    files = linux(**LIMIT_V1)
     files["/proc/self/cgroup"] = recorded("cgroup_v1_container")
     assert await host(Recorded({}, files)) == [Device(HOST, Kind.HOST, 8 * GIB, 5 * GIB)]
 
@@ -359,7 +248,7 @@ async def test_a_silent_tool_is_taken_at_its_last_word_in_the_same_environment_a
 
 
 async def test_all_that_the_host_has_is_known_within_limits_too() -> None:
-    machine = Recorded({}, linux(**limits(TOP, V2)))
+    machine = Recorded({}, linux(**LIMIT_V2))
     assert await physical_memory(machine) == MEMINFO_TOTAL
     assert await physical_memory(Recorded()) == 0
 

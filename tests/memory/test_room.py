@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.memory.machine import HOST
+from llamasup.memory.readings import HOST
 from llamasup.memory.room import (
     Amounts,
     in_words,
-    less,
     limit,
     shortage,
     spread,
@@ -46,13 +45,6 @@ def test_what_is_short_is_short_and_the_rest_is_not(need: Amounts, limits: Amoun
         assert need[device] > limits[device]
     else:
         assert all(size <= limits[name] for name, size in need.items() if name in limits)
-
-
-@given(limits=amounts, reserve=st.integers(0, 1 << 40))
-def test_the_reserve_is_left_on_every_device(limits: Amounts, reserve: int) -> None:
-    left = less(limits, reserve)
-    assert left.keys() == limits.keys()
-    assert all(left[name] == max(0, limits[name] - reserve) for name in limits)
 
 
 def test_a_shortage_is_told_in_gibibytes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.memory.machine import HOST, Device, Kind
+from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.pool.budgets import budgets, host_is_measured, reserve_of, taken_by_others
 
 GIB = 1 << 30

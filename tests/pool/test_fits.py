@@ -19,7 +19,7 @@ from llamasup.children.needs import Needed, Source
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.ladder import Learned, Rung
-from llamasup.memory.machine import HOST, Device, Kind
+from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.memory.room import Amounts
 from llamasup.models.glances import seen
 from llamasup.pool.admission import Drain, Evict, Load, Refuse

@@ -18,7 +18,7 @@ from llamasup.children.needs import Needed, Source
 from llamasup.config.load import load
 from llamasup.errors import ModelUnavailable, NoRoom
 from llamasup.memory.gauge import Gauge
-from llamasup.memory.machine import HOST, Device, Kind
+from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.pool.gate import Gate
 from llamasup.pool.residency import Residency
 from llamasup.states import ChildState

@@ -1,0 +1,176 @@
+"""How what a host's files and tools say of memory becomes devices. Pure.
+
+A reader takes whatever the tool prints, complaints included: what it cannot read is left out. Who
+asks is `memory.machine`; what vendors' tools say of GPUs is read in `memory.cards`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Final
+
+from attrs import frozen
+
+from llamasup.memory.cards import number
+
+HOST: Final = "host"
+"""The name of the host's own memory."""
+
+MEMINFO: Final = "/proc/meminfo"
+OWN_CGROUPS: Final = "/proc/self/cgroup"
+
+_MIB: Final = 1 << 20
+_KIB: Final = 1 << 10
+_LIMITS: Final = (
+    *("memory.max", "memory.current", "memory.stat"),
+    *("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+_KILL_COUNTERS: Final = ("memory.events", "memory.oom_control")
+
+
+class Kind(Enum):
+    """Whose memory it is."""
+
+    HOST = "host"
+    NVIDIA = "nvidia"
+    AMD = "amd"
+    APPLE = "apple"
+    OTHER = "other"
+
+
+@frozen
+class Device:
+    """Memory in bytes that models can be placed in."""
+
+    name: str
+    """The engine's name for it."""
+
+    kind: Kind
+    total: int
+    free: int
+    label: str = ""
+    """What people call it."""
+
+    unified: bool = False
+    """It has no memory of its own: what is placed here is in the host's."""
+
+    place: str = ""
+    """What tells it from others, where its name does not: an RPC server's address."""
+
+    @property
+    def budget(self) -> str:
+        """The name of the budget from which is taken what is placed here."""
+        return HOST if self.unified else self.place or self.name
+
+
+@lru_cache(maxsize=1)  # to find them out takes longer than to read them, and they stay the same
+def limit_files(own_cgroups: str) -> tuple[str, ...]:
+    """From /proc/self/cgroup: the files that may limit our memory, whether they exist or not."""
+    return tuple(f"{folder}/{name}" for folder in cgroup_folders(own_cgroups) for name in _LIMITS)
+
+
+def cgroup_folders(text: str) -> list[str]:
+    """From /proc/self/cgroup: where limits of our memory may be found, on every level.
+
+    In a container the path is often the host's, and only the top of it is there to be read.
+    """
+    folders = []
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = PurePosixPath("/sys/fs/cgroup", controllers)
+            own = top / path.lstrip("/")
+            folders += [str(f) for f in (own, *own.parents) if f.is_relative_to(top)]
+    return folders
+
+
+def parse_meminfo(text: str, limits: Mapping[str, str]) -> list[Device]:
+    """The host's memory from /proc/meminfo, or what is left of the tightest limit on us.
+
+    `limits` are files of cgroups (v1 or v2) by path. A cache of files counts as free, as it does
+    in MemAvailable: the kernel gives it up before it refuses memory.
+    """
+    sizes = {
+        name: int(size) * _KIB for name, size in re.findall(r"(?m)^(Mem\w+):\s+(\d+) kB", text)
+    }
+    if "MemTotal" not in sizes:
+        return []
+    total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes.get("MemFree", 0))
+    for folder in {str(PurePosixPath(path).parent) for path in limits}:
+        limit = number(limits, f"{folder}/memory.max", f"{folder}/memory.limit_in_bytes")
+        if limit is not None:
+            used = number(limits, f"{folder}/memory.current", f"{folder}/memory.usage_in_bytes")
+            cached = _file_cache(limits.get(f"{folder}/memory.stat", ""))
+            total = min(total, limit)
+            free = min(free, limit - (used or 0) + cached)
+    return [Device(HOST, Kind.HOST, total, max(free, 0))]
+
+
+def _file_cache(stat: str) -> int:
+    # v1 has all numbers twice: the later ones, `total_…`, include the cgroups below.
+    pages = dict(re.findall(r"(?m)^(?:total_)?(active_file|inactive_file) (\d+)", stat))
+    return sum(map(int, pages.values()))
+
+
+def parse_sysctl(text: str) -> dict[str, int]:
+    """The numbers that `sysctl name…` prints. Names that a system does not know are left out."""
+    return {name: int(value) for name, value in re.findall(r"(?m)^([\w.]+): (\d+)$", text)}
+
+
+def parse_vm_stat(text: str, sysctl: Mapping[str, int]) -> list[Device]:
+    """The memory of a Mac. On Apple silicon that is one for all, of which GPUs may have a part.
+
+    macOS decides how much that is, unless the operator did (`iogpu.wired_limit_mb`): three
+    quarters, and of 36 GiB or less two thirds. More cannot be promised to any model.
+    """
+    total = sysctl["hw.memsize"]
+    kind = Kind.HOST
+    if sysctl.get("hw.optional.arm64"):
+        kind = Kind.APPLE
+        by_default = total * 3 // 4 if total > 36 << 30 else total * 2 // 3
+        total = sysctl.get("iogpu.wired_limit_mb", 0) * _MIB or by_default
+    size = re.search(r"page size of (\d+) bytes", text)
+    pages = re.findall(r"(?m)^Pages (?:free|inactive|speculative): +(\d+)\.", text)
+    free = sum(map(int, pages)) * int(size[1]) if size else 0
+    return [Device(HOST, kind, total, min(free, total))]
+
+
+# Processes
+
+
+@lru_cache(maxsize=1)
+def kill_counters(own_cgroups: str) -> tuple[str, ...]:
+    """From /proc/self/cgroup: the files that count how often the kernel killed for memory (v2 and
+    v1), the nearest first. In a container the path may be the host's, and only the top of it is
+    there, which then is ours."""
+    folders = cgroup_folders(own_cgroups)
+    return tuple(f"{folder}/{name}" for folder in folders for name in _KILL_COUNTERS)
+
+
+def kills_in(counter: str) -> int | None:
+    """From such a file, or from /proc/vmstat: how often; None if it does not say."""
+    return _number_after(counter, "oom_kill ")
+
+
+def anonymous_in(status: str) -> int:
+    """From /proc/…/status: bytes that only this process holds, in memory or swapped out."""
+    return _kibibytes(status, "RssAnon", "VmSwap")
+
+
+def most_resident_in(status: str) -> int:
+    """From /proc/…/status: the most bytes that this process has held at once, files included."""
+    held = _kibibytes(status, "RssAnon", "RssShmem", "RssFile", "VmSwap")
+    return max(held, _kibibytes(status, "VmHWM"))
+
+
+def _kibibytes(status: str, *labels: str) -> int:
+    return sum(_number_after(status, f"{label}:") or 0 for label in labels) * _KIB
+
+
+def _number_after(text: str, label: str) -> int | None:
+    found = re.search(rf"^{re.escape(label)}\s*(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else None
