@@ -51,7 +51,8 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
                 what models need
     pool/       who may be resident, who waits, leases; the roster of the models there are now;
                 what fits
-    front/      what happens to a request: server, conversation, routes, callers, keepalive, relay
+    front/      what happens to a request: server, conversation, routes, callers, keepalive, relay,
+                rendering
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
     terminal    whether the one that we were started from is closed

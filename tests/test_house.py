@@ -75,6 +75,7 @@ PURE = (
     "front.answer",
     "front.own_replies",
     "front.refusals",
+    "front.rendering",
     "front.routes",
     "front.shares",
     "front.wishes",

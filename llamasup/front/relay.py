@@ -20,12 +20,13 @@ from llamasup.config.addresses import Address
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.engine.failures import Verdict
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
-from llamasup.front.answer import Opening, Seen
+from llamasup.front.answer import Opening
 from llamasup.front.error_events import named
-from llamasup.front.events import Edges, Overture
+from llamasup.front.events import Overture
+from llamasup.front.rendering import Rendering, Source, StreamRendering
 from llamasup.http import sockets
 from llamasup.http.connection import Connection
-from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, FramingError, UntilClose, chunk
+from llamasup.http.framing import Chunked, FramingError, UntilClose
 from llamasup.http.heads import END_OF_HEAD
 from llamasup.http.reply_heads import LONGEST_HEAD, ReplyHead, read_head
 from llamasup.http.requests import Request, Stored
@@ -45,8 +46,8 @@ class ReplyCut(Exception):
     """The upstream broke off after the client had seen the beginning of the answer."""
 
 
-class Upstream(Protocol):
-    """Whoever can answer a request: a leased child, or control."""
+class Upstream(Source, Protocol):
+    """What can answer a request: a leased child, or control."""
 
     def __str__(self) -> str:
         """What a message calls it."""
@@ -62,17 +63,8 @@ class Upstream(Protocol):
     async def survived(self) -> bool:
         """Is it still well, now that it has closed a connection without a word?"""
 
-    def progressed(self) -> None:
-        """Something of its answer came."""
-
     def held_up(self) -> AbstractContextManager[None]:
         """For as long as the client takes nothing more: that it stands still is not its fault."""
-
-    def verdict(self, status: int, message: str, size: int) -> Verdict:
-        """What an error of its with this message means, for a request's body of `size` bytes."""
-
-    def out_of_memory(self, words: str) -> bool:
-        """It says so. True if it makes room for one that needs less."""
 
 
 async def relay(
@@ -98,14 +90,12 @@ async def relay(
             head, data = await _read_verdict(sock, upstream, head, request, data)
         if not opening.suits(head):
             raise _refusal(head, request, data)
-        answer = _answer(head, request, upstream)
-        if isinstance(answer, _Stream):
-            first = await _first_word(
-                connection, request, upstream, sock, head, data, answer, opening
-            )
+        rendering = _rendering(head, request, opening, upstream)
+        if isinstance(rendering, StreamRendering):
+            first = await _first_word(connection, upstream, sock, rendering, data)
         else:
-            first = _checked(answer, data)
-        await _pass_on(connection, upstream, sock, head, first, answer, opening)
+            first = _content_of(data, rendering)
+        await _pass_on(connection, upstream, sock, rendering, first)
     finally:
         sock.close()
 
@@ -188,27 +178,23 @@ async def _read_verdict(
     except OSError as error:
         raise ChildLost(f"the engine broke off: {error.strerror}") from error
     content = _content(head, request, data)
-    _judge(upstream, request, head.status, message_of_reply(content))
+    _judge(upstream, len(request.body), head.status, message_of_reply(content))
     path = request.target.partition(b"?")[0]
     if body.done and (reworded := named(path, head.status, content)):
         return evolve(head, length=len(reworded), chunked=False), reworded
     return head, data
 
 
-def _judge(upstream: Upstream, request: Request, status: int, message: str) -> None:
+def _judge(upstream: Upstream, request_size: int, status: int, message: str) -> None:
     """Raise what an error with this message means, if that is more than the client's business."""
-    match upstream.verdict(status, message, len(request.body)):
+    match upstream.verdict(status, message, request_size):
         case Verdict.OUT_OF_MEMORY:
             raise RanOutOfMemory(message)
         case Verdict.TOO_LARGE:
-            raise _too_large(request)
-
-
-def _too_large(request: Request) -> TooLargeForEngine:
-    return TooLargeForEngine(
-        f"the engine has no memory for a body of {len(request.body) >> 20} MiB:"
-        " send less at once, or in parts"
-    )
+            raise TooLargeForEngine(
+                f"the engine has no memory for a body of {request_size >> 20} MiB:"
+                " send less at once, or in parts"
+            )
 
 
 def _content(head: ReplyHead, request: Request, data: bytes) -> bytes:
@@ -232,123 +218,18 @@ def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
     return ClientError(words) if head.status < 500 else EngineFailed(words)
 
 
-class _Answer:
-    """An answer on its way: taken out of the framing it came in, and put into the client's."""
-
-    def __init__(self, head: ReplyHead, request: Request) -> None:
-        self.body = head.framing(request)
-        self.framing_line: bytes | None = None
-        self._payload = bytearray()
-        self._in_chunks = False
-        if isinstance(self.body, Chunked):
-            self.body.payload = self._payload
-        if isinstance(self.body, Counted):
-            if head.length is not None and head.status != 204:
-                self.framing_line = b"Content-Length: %d" % head.length
-        elif not request.http_1_0:
-            # HTTP/1.0 knows no chunks: the content alone, until the connection ends.
-            self._send_in_chunks()
-
-    def _send_in_chunks(self) -> None:
-        self.framing_line = b"Transfer-Encoding: chunked"
-        self._in_chunks = True
-
-    @property
-    def seen(self) -> Seen:
-        """What the client has, once the beginning was passed on."""
-        return Seen.A_PART
-
-    def content(self, data: bytes) -> bytes:
-        """What can be passed on, now that `data` has come. Raises FramingError."""
-        taken = self.body.feed(data)
-        if taken < len(data):
-            log.warning("an engine sent %d bytes after its reply's end", len(data) - taken)
-        if not isinstance(self.body, Chunked):
-            return data[:taken]
-        content = bytes(self._payload)
-        self._payload.clear()
-        return content
-
-    def passed(self, data: bytes) -> bytes:
-        """What is sent to the client, now that `data` has come. Raises FramingError."""
-        content = self.heeded(self.content(data))
-        return self.framed(content) if content or self.body.done else b""
-
-    def heeded(self, content: bytes) -> bytes:
-        """`content`, after a look at what it says about its engine."""
-        return content
-
-    def framed(self, content: bytes) -> bytes:
-        """As it is sent to the client, and with the end if that has come."""
-        framed = chunk(content) if self._in_chunks else content
-        return framed + self.ending() if self.body.done else framed
-
-    def ending(self) -> bytes:
-        """What comes after everything else."""
-        return LAST_CHUNK if self._in_chunks else b""
-
-
-class _Stream(_Answer):
-    """Server-sent events: passed on whole, so that an error event may follow any."""
-
-    def __init__(self, head: ReplyHead, request: Request, upstream: Upstream) -> None:
-        super().__init__(head, request)
-        self._upstream = upstream
-        self._size = len(request.body)
-        self._edges = Edges()
-        if request.http_1_0:
-            self.framing_line = None
-        else:
-            self._send_in_chunks()
-        self._chunks = self.body if self._in_chunks and isinstance(self.body, Chunked) else None
-
-    @property
-    def seen(self) -> Seen:
-        return Seen.A_PART if self._edges.within else Seen.EVENTS
-
-    def content(self, data: bytes) -> bytes:
-        content = super().content(data)
-        # A comment, llama-server's ping, is no progress.
-        if b"data:" in content or self._edges.within:
-            self._upstream.progressed()
-        events = self._edges.feed(content)
-        return events + self._edges.rest() if self.body.done else events
-
-    def passed(self, data: bytes) -> bytes:
-        # llama-server writes each event as one chunk: most need nothing but a look.
-        if (
-            data.endswith(b"\n\n\r\n")
-            and self._chunks
-            and self._chunks.is_next(data)
-            and self._edges.nothing_held
-        ):
-            if b"data:" in data:
-                self._upstream.progressed()
-            return self.heeded(data)
-        return super().passed(data)
-
-    def heeded(self, content: bytes) -> bytes:
-        if b"error" in content and not self._edges.within:
-            for message in messages_in_events(content):
-                if self._upstream.verdict(500, message, self._size) is Verdict.OUT_OF_MEMORY:
-                    self._upstream.out_of_memory(message)
-        return content
-
-    def ending(self) -> bytes:
-        rest = self._edges.rest()
-        return (chunk(rest) if self._in_chunks else rest) + super().ending()
-
-
-def _answer(head: ReplyHead, request: Request, upstream: Upstream) -> _Answer:
+def _rendering(
+    head: ReplyHead, request: Request, opening: Opening, upstream: Upstream
+) -> Rendering:
     if head.is_event_stream and head.status < 400 and not head.framing(request).done:
-        return _Stream(head, request, upstream)
-    return _Answer(head, request)
+        return StreamRendering(head, request, opening, upstream)
+    return Rendering(head, request, opening)
 
 
-def _checked(answer: _Answer, data: bytes) -> bytes:
+def _content_of(data: bytes, rendering: Rendering) -> bytes:
     """The content in `data`, while nothing has been passed on."""
     try:
-        return answer.content(data)
+        return rendering.content(data)
     except FramingError as error:
         raise _badly_framed(error) from error
 
@@ -359,13 +240,10 @@ def _badly_framed(error: FramingError) -> EngineFailed:
 
 async def _first_word(
     connection: Connection,
-    request: Request,
     upstream: Upstream,
     sock: socket.socket,
-    head: ReplyHead,
+    stream: StreamRendering,
     data: bytes,
-    stream: _Stream,
-    opening: Opening,
 ) -> bytes:
     """The events with which the answer begins; the client gets what only passes the time till then.
 
@@ -374,17 +252,14 @@ async def _first_word(
     """
     overture = Overture()
     while True:
-        comfort = overture.feed(_checked(stream, data))
-        if overture.first is not None or stream.body.done or stream.seen is Seen.A_PART:
+        comfort = overture.feed(_content_of(data, stream))
+        if overture.first is not None or stream.body.done or stream.is_within_event:
             for message in messages_in_events(overture.first or b""):
-                _judge(upstream, request, 500, message)
+                _judge(upstream, stream.request_size, 500, message)
             return comfort + overture.kept
-        if comfort:
-            beginning = opening.head(head, stream.framing_line)
-            opening.seen = Seen.EVENTS
-            if rest := connection.send_now(beginning + stream.framed(comfort)):
-                with upstream.held_up():
-                    await connection.send_slowly(rest)
+        if comfort and (rest := connection.send_now(stream.comforted(comfort))):
+            with upstream.held_up():
+                await connection.send_slowly(rest)
         data = await _receive(sock)
 
 
@@ -392,29 +267,28 @@ async def _pass_on(
     connection: Connection,
     upstream: Upstream,
     sock: socket.socket,
-    head: ReplyHead,
+    rendering: Rendering,
     first: bytes,
-    answer: _Answer,
-    opening: Opening,
 ) -> None:
-    beginning = opening.head(head, answer.framing_line)
     try:
-        await connection.send(beginning + answer.framed(answer.heeded(first)))
-        await _pass_body(connection, upstream, sock, answer)
+        await connection.send(rendering.begun(first))
+        await _pass_body(connection, upstream, sock, rendering)
     finally:
-        opening.seen = answer.seen
+        rendering.note_seen()
+        if rendering.surplus:
+            log.warning("an engine sent %d bytes after its reply's end", rendering.surplus)
 
 
 async def _pass_body(
-    connection: Connection, upstream: Upstream, sock: socket.socket, answer: _Answer
+    connection: Connection, upstream: Upstream, sock: socket.socket, rendering: Rendering
 ) -> None:
-    body = answer.body
+    body = rendering.body
     try:
         while not body.done:
             data = await sockets.receive(sock)
             if not data:
                 break
-            part = answer.passed(data)
+            part = rendering.passed(data)
             if part and (rest := connection.send_now(part)):
                 with upstream.held_up():
                     await connection.send_slowly(rest)
@@ -424,4 +298,4 @@ async def _pass_body(
         return
     if not (isinstance(body, UntilClose) and await upstream.survived()):
         raise ReplyCut("the engine closed the connection within its answer")
-    await connection.send(answer.ending())
+    await connection.send(rendering.ending())

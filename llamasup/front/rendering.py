@@ -1,0 +1,165 @@
+"""An answer as its client reads it: out of the framing it came in, into one the client knows. Pure.
+
+The content stays as it is. A stream of events is passed on in whole events, so that an error event
+may follow any of them, and on its way it is read for what it says about the engine.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llamasup.engine.error_messages import messages_in_events
+from llamasup.engine.failures import Verdict
+from llamasup.front.answer import Opening, Seen
+from llamasup.front.events import Edges
+from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, chunk
+from llamasup.http.reply_heads import ReplyHead
+from llamasup.http.requests import Request
+
+
+class Source(Protocol):
+    """Where an answer comes from, and what it is told while a stream of its passes."""
+
+    def progressed(self) -> None:
+        """Something of its answer came."""
+
+    def verdict(self, status: int, message: str, size: int) -> Verdict:
+        """What an error of its with this message means, for a request's body of `size` bytes."""
+
+    def out_of_memory(self, words: str) -> bool:
+        """It says so. True if it makes room for one that needs less."""
+
+
+class Rendering:
+    """Turns what comes of one answer into what is sent to the client."""
+
+    def __init__(self, head: ReplyHead, request: Request, opening: Opening) -> None:
+        self.body = head.framing(request)
+        """How the answer comes, and whether all of it has come."""
+
+        self.surplus = 0
+        """Bytes that came after the answer's end; they are not passed on."""
+
+        self._head = head
+        self._opening = opening
+        self._framing_line: bytes | None = None
+        self._payload = bytearray()
+        self._in_chunks = False
+        if isinstance(self.body, Chunked):
+            self.body.payload = self._payload
+        if isinstance(self.body, Counted):
+            if head.length is not None and head.status != 204:
+                self._framing_line = b"Content-Length: %d" % head.length
+        elif not request.http_1_0:
+            # HTTP/1.0 knows no chunks: the content alone, until the connection ends.
+            self._send_in_chunks()
+
+    def _send_in_chunks(self) -> None:
+        self._framing_line = b"Transfer-Encoding: chunked"
+        self._in_chunks = True
+
+    def content(self, data: bytes) -> bytes:
+        """What can be passed on, now that `data` has come. Raises FramingError."""
+        taken = self.body.feed(data)
+        self.surplus += len(data) - taken
+        if not isinstance(self.body, Chunked):
+            return data[:taken]
+        content = bytes(self._payload)
+        self._payload.clear()
+        return content
+
+    def begun(self, content: bytes) -> bytes:
+        """What is sent first: the head, unless the client has one, and the first content."""
+        return self._opening.head(self._head, self._framing_line) + self._framed(
+            self._heeded(content)
+        )
+
+    def passed(self, data: bytes) -> bytes:
+        """What is sent after that, now that `data` has come. Raises FramingError."""
+        content = self._heeded(self.content(data))
+        return self._framed(content) if content or self.body.done else b""
+
+    def ending(self) -> bytes:
+        """What is sent last, where the answer ends with its connection."""
+        return LAST_CHUNK if self._in_chunks else b""
+
+    def note_seen(self) -> None:
+        """The client may have all that was passed on so far: `Opening.seen` says so from now on."""
+        self._opening.seen = Seen.A_PART
+
+    def _heeded(self, content: bytes) -> bytes:
+        """`content`, after a look at what it says about its engine."""
+        return content
+
+    def _framed(self, content: bytes) -> bytes:
+        """As it is sent to the client, and with the end if that has come."""
+        framed = chunk(content) if self._in_chunks else content
+        return framed + self.ending() if self.body.done else framed
+
+
+class StreamRendering(Rendering):
+    """The same for server-sent events: none is passed on in parts, unless it is very long."""
+
+    def __init__(self, head: ReplyHead, request: Request, opening: Opening, source: Source) -> None:
+        super().__init__(head, request, opening)
+        self.request_size = len(request.body)
+        """Bytes of the body that this answers."""
+
+        self._source = source
+        self._edges = Edges()
+        if request.http_1_0:
+            self._framing_line = None
+        else:
+            self._send_in_chunks()
+        self._chunks = self.body if self._in_chunks and isinstance(self.body, Chunked) else None
+
+    @property
+    def is_within_event(self) -> bool:
+        """What was passed on last ends within an event, which only its own rest can follow."""
+        return self._edges.within
+
+    def content(self, data: bytes) -> bytes:
+        """See `Rendering.content`."""
+        content = super().content(data)
+        # A comment, llama-server's ping, is no progress.
+        if b"data:" in content or self._edges.within:
+            self._source.progressed()
+        events = self._edges.feed(content)
+        return events + self._edges.rest() if self.body.done else events
+
+    def comforted(self, events: bytes) -> bytes:
+        """Events that only pass the time, as they are sent before the answer has begun."""
+        head = self._opening.head(self._head, self._framing_line)
+        self._opening.seen = Seen.EVENTS
+        return head + self._framed(events)
+
+    def passed(self, data: bytes) -> bytes:
+        """See `Rendering.passed`."""
+        # llama-server writes each event as one chunk: most need nothing but a look.
+        if (
+            data.endswith(b"\n\n\r\n")
+            and self._chunks
+            and self._chunks.is_next(data)
+            and self._edges.nothing_held
+        ):
+            if b"data:" in data:
+                self._source.progressed()
+            return self._heeded(data)
+        return super().passed(data)
+
+    def ending(self) -> bytes:
+        """See `Rendering.ending`."""
+        rest = self._edges.rest()
+        return (chunk(rest) if self._in_chunks else rest) + super().ending()
+
+    def note_seen(self) -> None:
+        """See `Rendering.note_seen`."""
+        self._opening.seen = Seen.A_PART if self._edges.within else Seen.EVENTS
+
+    def _heeded(self, content: bytes) -> bytes:
+        if b"error" in content and not self._edges.within:
+            for message in messages_in_events(content):
+                verdict = self._source.verdict(500, message, self.request_size)
+                if verdict is Verdict.OUT_OF_MEMORY:
+                    self._source.out_of_memory(message)
+        return content
