@@ -9,12 +9,14 @@ noted loudly, and the rest happens.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -30,6 +32,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _HOG = "b'x' * (1 << 30)"
 _ROOM_OF_A_STRANGER = 64 << 20
 _DISK = 64 << 20
+_DISSOLVED_WITHIN = 10.0
 
 Trouble = Callable[[Subject, Random], Awaitable[None]]
 
@@ -175,10 +178,22 @@ def _cgroup(controller: str) -> Iterator[Path | None]:
         usable = any((group / name).exists() for name in (f"{controller}.max", _V1_MEMORY))
         yield group if usable else None
     finally:
+        _dissolve(group, base)
+
+
+def _dissolve(group: Path, base: Path) -> None:
+    """Those that are ending stay in it until the kernel has forgotten them."""
+    deadline = time.monotonic() + _DISSOLVED_WITHIN
+    while True:
         for pid in (group / "cgroup.procs").read_text().split():
             with suppress(OSError):
                 (base / "cgroup.procs").write_text(pid)
-        group.rmdir()
+        try:
+            return group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 _V1_MEMORY = "memory.limit_in_bytes"
