@@ -28,7 +28,7 @@ from llamasup.control.server import ControlServer
 from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError, OperatorError
 from llamasup.front.bodies import Bodies
-from llamasup.front.conversation import Desk
+from llamasup.front.desk import Desk
 from llamasup.front.server import Front
 from llamasup.http.listeners import Listeners, bound_address
 from llamasup.learned import State

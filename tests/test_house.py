@@ -127,6 +127,7 @@ WITHOUT_TESTS = {
     "cli.models": "end_to_end/test_models.py runs it as operators do",
     "cli.options": "end_to_end/test_command_line.py uses every option",
     "cli.serve": "end_to_end/test_command_line.py runs it as operators do",
+    "front.desk": "holds what others are asked for; test_reload.py sees what it adopts",
     "pool.work": "two words, and nothing that could be wrong with them",
 }
 TESTS_OF_THE_WHOLE = {

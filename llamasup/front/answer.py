@@ -41,8 +41,10 @@ class Opening:
         self.seen = Seen.NOTHING
         """What the client has of it."""
 
+        self.extra = extra
+        """Header lines of ours."""
+
         self._request = request
-        self._extra = extra
 
     def suits(self, head: ReplyHead) -> bool:
         """Can this reply be the client's answer, after what it has seen?"""
@@ -53,7 +55,7 @@ class Opening:
         """What the client is still to see of a reply's head."""
         if self.seen is Seen.EVENTS:
             return b""
-        return rewritten(head, self._request, framing_line, self._extra)
+        return rewritten(head, self._request, framing_line, self.extra)
 
     def comment(self, words: str) -> bytes:
         """A comment, which clients of streams pass over; the first one opens the answer."""
@@ -67,7 +69,7 @@ class Opening:
     def failure(self, error: LlamasupError) -> bytes:
         """The whole answer, or the end of a stream: what went wrong. Not after a part."""
         if self.seen is Seen.NOTHING:
-            return error_reply(error, self._request, self._extra)
+            return error_reply(error, self._request, self.extra)
         event = self._framed(apology(self._request.target.partition(b"?")[0], error))
         return event if self._request.http_1_0 else event + LAST_CHUNK
 

@@ -1,4 +1,8 @@
-"""What is said on one connection: requests are read one after another, and each is answered."""
+"""One client's connection: requests are read from it, one after another, and each is answered.
+
+Reading is done here, under limits of time and size. What then happens to a request is an
+`exchange`.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,23 @@ import logging
 from collections.abc import Callable, Iterable
 
 import trio
-from attrs import evolve
 
-from llamasup.access import pages
-from llamasup.config.schema import Server
 from llamasup.errors import (
-    ChildLost,
-    ControlTimeout,
     LlamasupError,
-    MalformedRequest,
-    ModelFileMissing,
     RequestTimeout,
 )
 from llamasup.front import callers
-from llamasup.front.answer import Opening, Seen
-from llamasup.front.bodies import STEP, Bodies, IncomingBody, SmallBody
-from llamasup.front.digests import Digest
+from llamasup.front.bodies import STEP, IncomingBody, SmallBody
+from llamasup.front.desk import Desk
+from llamasup.front.exchange import Exchange
 from llamasup.front.guests import Guests
-from llamasup.front.keepalive import Keepalive, KeptAlive
 from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
-from llamasup.front.own_replies import error_reply, preflight_reply
-from llamasup.front.refusals import Refusals
-from llamasup.front.relay import RanOutOfMemory, ReplyCut, Upstream, relay
-from llamasup.front.routes import Router, ToControl, ToModel
+from llamasup.front.own_replies import error_reply
+from llamasup.front.relay import ReplyCut
 from llamasup.front.wishes import Reader, Wishes, reader_for
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.framing import Chunked, Counted
-from llamasup.http.requests import CLIENT, Request, parse_head, take_head
-from llamasup.logs import cut
-from llamasup.pool.pool import Lease, Pool
-from llamasup.pool.roster import Roster
+from llamasup.http.requests import Request, parse_head, take_head
 
 log = logging.getLogger(__name__)
 
@@ -46,46 +37,6 @@ _MOST_LOSSES = 8
 
 _TOO_SLOW = "the request took too long to arrive"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Desk:
-    """What all conversations share: the settings, and whom to ask."""
-
-    def __init__(
-        self,
-        settings: Server,
-        max_replays: int,
-        roster: Roster,
-        pool: Pool,
-        control: Upstream,
-        bodies: Bodies,
-    ) -> None:
-        self.settings = settings
-        self.max_replays = max_replays
-        self.roster = roster
-        self.pool = pool
-        self.control = control
-        self.bodies = bodies
-        self.router = Router(settings.path_prefixes)
-        self.keepalive = _keepalive(settings)
-        self.refusals = Refusals()
-        self.closing = False
-        """Every connection ends after the answer that it is at."""
-
-    def adopt(self, settings: Server, max_replays: int) -> None:
-        """Go by these from now on. A keepalive that keeps other intervals has to be run."""
-        if settings.keepalive_after != self.settings.keepalive_after:
-            if self.keepalive is not None:
-                self.keepalive.dismiss()
-            self.keepalive = _keepalive(settings)
-        self.settings = settings
-        self.max_replays = max_replays
-        self.router = Router(settings.path_prefixes)
-        self.bodies.adopt(settings.body_memory)
-
-
-def _keepalive(settings: Server) -> Keepalive | None:
-    return Keepalive(settings.keepalive_after) if settings.keepalive_after else None
 
 
 class Conversation:
@@ -103,9 +54,6 @@ class Conversation:
         self._guests = Guests[Conversation]() if guests is None else guests
         """Among whom it rests while it is idle."""
 
-        self.answering = False
-        """An answer may have begun, and has not ended."""
-
         self._connection = connection
         self._desk = desk
         self._body: IncomingBody | SmallBody | None = None
@@ -113,8 +61,8 @@ class Conversation:
         """What the body asks for, where it was looked through as it came."""
 
         self._course = trio.CancelScope()
-        self._opening: Opening | None = None
-        """Of the answer that it is at, or was last."""
+        self._exchange: Exchange | None = None
+        """The one that it is at."""
 
         self._broken_off: LlamasupError | None = None
 
@@ -122,6 +70,11 @@ class Conversation:
     def silent(self) -> bool:
         """It is idle, and nothing has come that was not read yet."""
         return self.idle and not self._connection.has_arrived
+
+    @property
+    def answering(self) -> bool:
+        """An answer may have begun, and has not ended."""
+        return self._exchange is not None
 
     def end_if_silent(self) -> bool:
         """End now, without a word, if it is silent; also before it runs. Does it?"""
@@ -143,13 +96,13 @@ class Conversation:
         Raises ClientLeft or ReplyCut where the connection is not to be ended politely.
         """
         with self._course:
-            while await self._exchange():
+            while await self._talk():
                 if self._desk.closing:
                     return
         if self._course.cancelled_caught and self._broken_off and not self.idle:
             await self._end(self._broken_off)
 
-    async def _exchange(self) -> bool:
+    async def _talk(self) -> bool:
         """Read and answer one request. False if the connection shall end."""
         try:
             return await self._read_and_answer()
@@ -166,9 +119,9 @@ class Conversation:
             return False
         if self._desk.closing:
             request.keep_alive = False
-        self.answering = True
-        await self._answer(request)
-        self.answering = False
+        self._exchange = Exchange(request, self._wishes, self._connection, self._desk)
+        await self._exchange.run()
+        self._exchange = None
         if self._connection.inbox:
             # Who sends a thousand requests at once shall not hold up the others.
             await trio.lowlevel.checkpoint()
@@ -264,138 +217,19 @@ class Conversation:
         limits = Limits(settings.max_body, "server.max_body", settings.body_timeout, now)
         return limits, lambda: reader_for(content_type)
 
-    async def _answer(self, request: Request) -> None:
-        opening = self._opening = Opening(request, [])
-        try:
-            if origin := request.header(b"origin"):
-                settings = self._desk.settings
-                pages.refuse_foreign_pages(request.headers, settings)
-                extra = pages.cors_lines(settings.cors_origins, origin)
-                if request.method == b"OPTIONS":
-                    await self._connection.send(preflight_reply(request, extra))
-                    return
-                opening = self._opening = Opening(request, extra)
-            await self._forward(request, opening)
-        except LlamasupError as error:
-            self._tell(request, error)
-            if isinstance(error, MalformedRequest):
-                request.keep_alive = False
-            await self._connection.send(opening.failure(error))
-        except ReplyCut as cut:
-            if opening.seen is not Seen.EVENTS:
-                raise
-            log.warning("a stream was cut, and ended with an error event: %s", cut)
-            await self._connection.send(opening.failure(ChildLost(str(cut))))
-
-    async def _forward(self, request: Request, opening: Opening) -> None:
-        goal = self._desk.router.route(request, self._wishes)
-        if isinstance(goal, ToControl):
-            await self._ask_control(request, goal, opening)
-            return
-        try:
-            await self._ask_model(request, goal, opening)
-        except ModelFileMissing:
-            await self._desk.roster.refresh()  # the next one to ask for it shall know
-            raise
-
-    async def _ask_control(self, request: Request, goal: ToControl, opening: Opening) -> None:
-        """Have control answer, within a limit of time that no answer of its needs."""
-        others = (header for header in request.headers if header[0] != CLIENT)
-        headers = [*others, (CLIENT, self._connection.peer.encode())]
-        # One that is no POST would not be read, and Hypercorn hangs in its reply then.
-        body = request.body if request.method == b"POST" else b""
-        request = evolve(request, headers=headers, body=body)
-        with trio.move_on_after(_PATIENCE_WITH_CONTROL):
-            await relay(self._connection, request, self._desk.control, goal.target, opening)
-            return
-        if opening.seen is not Seen.NOTHING:
-            raise ReplyCut("control took too long to answer")
-        raise ControlTimeout("llamasup took too long to answer this itself")
-
-    async def _ask_model(self, request: Request, goal: ToModel, opening: Opening) -> None:
-        """Have a child answer; if it fails before the client has seen a byte, the next one."""
-        desk = self._desk
-        losses: list[Callable[[], bool]] = []
-        digest = Digest(request)
-        while True:
-            model = await desk.roster.choose(goal.model)
-            lost: ChildLost | None = None
-            async with self._lease(model, goal, request, opening, digest) as lease:
-                try:
-                    await relay(self._connection, request, lease, goal.target, opening)
-                    return
-                except RanOutOfMemory as error:
-                    # Sent again or not: whoever comes next shall find a child that needs less.
-                    steps_down = lease.out_of_memory(str(error))
-                    if not steps_down or _counted(losses) >= desk.max_replays:
-                        raise lease.exhausted(str(error)) from error
-                    losses.append(lambda: False)
-                except ChildLost as error:
-                    lease.broke_off()
-                    lost = error
-                except ReplyCut:
-                    lease.broke_off()
-                    raise
-            if lost is not None:
-                losses.append(await lease.outcome())
-                if _counted(losses) > desk.max_replays or len(losses) > _MOST_LOSSES:
-                    raise lost
-            log.info("%s %s is sent again", *_said(request))
-
-    def _lease(
-        self, model: str, goal: ToModel, request: Request, opening: Opening, digest: Digest
-    ) -> Lease | KeptAlive:
-        """A lease in this client's name; who waits for it may be told how long it will take."""
-        desk = self._desk
-        lease = desk.pool.lease(
-            model,
-            goal.work,
-            client=lambda: callers.client(request, self._connection.peer),
-            priority=callers.priority(request),
-            digest=digest,
-        )
-        if desk.keepalive is None or not goal.streams:
-            return lease
-        return KeptAlive(desk.keepalive, lease, self._connection, opening)
-
-    def _tell(self, request: Request, error: LlamasupError) -> None:
-        """In the log, unless this client is refused all the time."""
-        try:
-            peer = self._connection.peer
-        except ClientLeft:
-            return  # and will not see it either
-        now, refusals = trio.current_time(), self._desk.refusals
-        if refusals.told(peer, now):
-            log.info("%s %s: %d %s", *_said(request), error.status, error)
-            for client, number in refusals.untold(peer, now):
-                log.info("%d more requests from %s were refused", number, client)
-
     async def _end(self, why: LlamasupError) -> None:
         """End what was begun. Raises ReplyCut where nothing more can be said in an answer."""
-        if not self.answering or self._opening is None:
+        if self._exchange is None:
             await self._refuse(why)
             return
-        if self._opening.seen is Seen.A_PART:
-            raise ReplyCut(str(why))
-        await self._connection.send(self._opening.last_words(why))
-        self.answering = False
+        await self._exchange.break_off(why)
+        self._exchange = None
         await self._connection.finish()
 
     async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
         """Answer what was no request, and end: what follows it cannot be told apart."""
         await self._connection.send(error_reply(error, None, list(extra)))
         await self._connection.finish()
-
-
-def _counted(losses: Iterable[Callable[[], bool]]) -> int:
-    """A loss does not count that was the doing of another request."""
-    return sum(not is_anothers() for is_anothers in losses)
-
-
-def _said(request: Request) -> tuple[str, str]:
-    """For the log. Not with the query: some clients put their key there."""
-    path = request.target.partition(b"?")[0].decode("latin-1")
-    return cut(request.method.decode("latin-1"), 20), cut(path, _LONGEST_PATH)
 
 
 async def converse(connection: Connection, conversation: Conversation) -> None:

@@ -15,7 +15,8 @@ from llamasup import tending
 from llamasup.config.schema import Server
 from llamasup.errors import LlamasupError, ShuttingDown
 from llamasup.front import callers
-from llamasup.front.conversation import Conversation, Desk, converse
+from llamasup.front.conversation import Conversation, converse
+from llamasup.front.desk import Desk
 from llamasup.front.guests import Guests
 from llamasup.front.own_replies import error_reply
 from llamasup.http.connection import ClientLeft, Connection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,14 +13,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.config.schema import Bytes, Seconds, Server
 from llamasup.errors import RouteNotFound
 from llamasup.front.bodies import Bodies
-from llamasup.front.conversation import Conversation, Desk
+from llamasup.front.conversation import Conversation
+from llamasup.front.desk import Desk
 from llamasup.front.guests import Guests
 from llamasup.front.server import end_idle
 from llamasup.http.connection import Connection
 from tests.harness import (
     Client,
     Journal,
-    Llamasup,
     Reply,
     chat,
     eventually,
@@ -156,20 +155,6 @@ async def test_an_error_keeps_the_connection_where_the_request_was_whole(faking:
             assert "connection" not in reply.headers
         await client.send(request("POST", "/tokenize", {"model": "two"}))
         assert (await client.reply()).status == 200
-
-
-async def test_a_body_that_is_not_json_loads_no_model(faking: Faking, journal: Journal) -> None:
-    async with running(faking()) as llamasup:
-        for body in (b"{", b"no", b"[" * 100_000, gzip.compress(b"{}")):
-            assert (await llamasup.ask("POST", "/v1/chat/completions", body)).status == 400
-        assert not journal.entries()
-
-
-async def test_several_models_and_none_named_is_an_error_that_lists_them(faking: Faking) -> None:
-    async with running({**faking(name="one"), **faking(name="two")}) as llamasup:
-        reply = await llamasup.ask("POST", "/v1/chat/completions", chat(1))
-        assert reply.status == 400
-        assert '"one", "two"' in reply.error["message"]
 
 
 async def test_connection_close_is_honoured(faking: Faking) -> None:
@@ -455,110 +440,6 @@ async def test_a_client_that_half_closes_never_sees_its_answer_end_cleanly(
             with pytest.raises(trio.BrokenResourceError):
                 await drained(client)
         await journal.first("client closed")
-
-
-# --- what is passed on ---
-
-
-async def test_a_request_id_is_the_same_for_client_and_engine(faking: Faking) -> None:
-    async with running(faking("--fake-echo")) as llamasup:
-        kept = await llamasup.ask("POST", "/tokenize", {}, {"X-Request-ID": "mine-1"})
-        assert kept.headers["x-request-id"] == echoed(kept)["x-request-id"] == "mine-1"
-        for unfit in ({}, {"X-Request-ID": "not a sane one"}):
-            made = await llamasup.ask("POST", "/tokenize", {}, unfit)
-            assert len(made.headers["x-request-id"]) == 16
-            assert made.headers["x-request-id"] == echoed(made)["x-request-id"]
-        failed = await llamasup.ask("GET", "/nope", headers={"X-Request-ID": "mine-2"})
-        assert failed.headers["x-request-id"] == "mine-2"
-
-
-async def test_what_is_for_us_alone_does_not_reach_the_engine(faking: Faking) -> None:
-    ours = {
-        "Connection": "X-Named",
-        "X-Named": "1",
-        "Keep-Alive": "timeout=5",
-        "TE": "trailers",
-        "Upgrade": "websocket",
-        "X-Conversation-Id": "1",
-    }
-    async with running(faking("--fake-echo")) as llamasup:
-        seen = echoed(await llamasup.ask("POST", "/tokenize", {}, {**ours, "X-Kept": "yes"}))
-        assert seen["x-kept"] == "yes"
-        assert seen["connection"] == "close"
-        assert not {name.lower() for name in ours if name != "Connection"} & seen.keys()
-
-
-async def test_a_path_prefix_is_stripped_before_the_engine_sees_it(faking: Faking) -> None:
-    prefixed = {**faking("--fake-echo"), "server.path_prefixes": ["/olla/llamacpp"]}
-    async with running(prefixed) as llamasup:
-        reply = await llamasup.ask("POST", "/olla/llamacpp/tokenize?a=b", {})
-        assert reply.json()["target"] == "/tokenize?a=b"
-        assert (await llamasup.ask("GET", "/olla/llamacpp/health")).status == 200
-        assert (await llamasup.ask("GET", "/olla/health")).status == 404
-
-
-# --- CORS ---
-
-PAGE = {"Origin": "https://page.example"}
-ALLOWED = "access-control-allow-origin"
-
-
-async def preflight(llamasup: Llamasup) -> Reply:
-    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-mine"}
-    return await llamasup.ask("OPTIONS", "/v1/chat/completions", headers={**PAGE, **asks})
-
-
-async def test_every_page_may_ask_where_any_origin_is_allowed(
-    faking: Faking, journal: Journal
-) -> None:
-    async with running({**faking("--fake-echo"), "server.cors_origins": ["*"]}) as llamasup:
-        reply = await preflight(llamasup)
-        assert reply.status == 204
-        assert reply.headers[ALLOWED] == "*"
-        assert reply.headers["access-control-allow-headers"] == "x-mine"
-        assert "POST" in reply.headers["access-control-allow-methods"]
-        assert not journal.entries()
-        for path in ("/health", "/nope"):
-            assert (await llamasup.ask("GET", path, headers=PAGE)).headers[ALLOWED] == "*"
-        assert ALLOWED not in (await llamasup.ask("GET", "/health")).headers
-
-
-async def test_a_page_that_is_listed_may_ask(faking: Faking) -> None:
-    listed = {**faking(), "server.cors_origins": ["https://page.example"]}
-    async with running(listed) as llamasup:
-        for reply in (
-            await preflight(llamasup),
-            await llamasup.ask("GET", "/health", headers=PAGE),
-        ):
-            assert reply.headers[ALLOWED] == PAGE["Origin"]
-
-
-async def test_a_page_of_strangers_is_refused_before_anything_is_done(
-    faking: Faking, journal: Journal
-) -> None:
-    """A POST of text/plain needs no preflight: what it asked for was done, and only hidden."""
-    async with running(faking("--fake-echo")) as llamasup:
-        text = {**PAGE, "Content-Type": "text/plain"}
-        for reply in (
-            await preflight(llamasup),
-            await llamasup.ask("GET", "/health", headers=PAGE),
-            await llamasup.ask("POST", "/v1/chat/completions", {"messages": []}, text),
-        ):
-            assert (reply.status, reply.error["code"]) == (403, "forbidden")
-            assert "server.cors_origins" in reply.error["message"]
-            assert ALLOWED not in reply.headers
-        assert not journal.entries()
-
-
-async def test_an_engine_hears_no_keys_of_clients_unless_it_asks_for_them(faking: Faking) -> None:
-    secrets = {"Authorization": "Bearer mine", "X-Api-Key": "mine", "Cookie": "me=1", "X-Its": "1"}
-    for script, heard in (
-        ([], {"x-its"}),
-        (["--api-key", "k"], {name.lower() for name in secrets}),
-    ):
-        async with running(faking("--fake-echo", *script)) as llamasup:
-            said = (await llamasup.ask("POST", "/tokenize", {}, secrets)).json()["headers"]
-            assert {name.lower() for name, _ in said} & {n.lower() for n in secrets} == heard
 
 
 async def test_a_conversation_leaves_no_trace_when_its_client_has_gone(faking: Faking) -> None:

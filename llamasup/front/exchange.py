@@ -1,0 +1,214 @@
+"""One request and its answer: all that happens to it, step by step.
+
+The steps stand in `_steps`, in order, so that whoever looks for one finds it: may a page ask this →
+where does it go → (a model:) which one is meant → a lease → relay it, and again if the engine is
+lost before the client has seen a word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+from attrs import evolve
+
+from llamasup.access import pages
+from llamasup.errors import (
+    ChildLost,
+    ControlTimeout,
+    LlamasupError,
+    MalformedRequest,
+    ModelFileMissing,
+)
+from llamasup.front import callers
+from llamasup.front.answer import Opening, Seen
+from llamasup.front.desk import Desk
+from llamasup.front.digests import Digest
+from llamasup.front.keepalive import KeptAlive
+from llamasup.front.own_replies import preflight_reply
+from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
+from llamasup.front.routes import ToControl, ToModel
+from llamasup.front.wishes import Wishes
+from llamasup.http.connection import ClientLeft, Connection
+from llamasup.http.requests import CLIENT, Request
+from llamasup.logs import cut
+from llamasup.pool.pool import Lease
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PATH = 200
+_PATIENCE_WITH_CONTROL = 60.0
+_MOST_LOSSES = 8
+"""Engines that one request may lose, those included that other requests have ended."""
+
+
+class Exchange:
+    """From the moment when a request was read to the last byte of its answer."""
+
+    def __init__(
+        self, request: Request, wishes: Wishes | None, connection: Connection, desk: Desk
+    ) -> None:
+        """Of a large body it is known already what it asks for (`wishes`)."""
+        self._request = request
+        self._wishes = wishes
+        self._connection = connection
+        self._desk = desk
+        self._opening = Opening(request, [])
+
+    async def run(self) -> None:
+        """Answer the request, be it with an error.
+
+        Raises ClientLeft, and ReplyCut where an answer ended in the middle. Cancelled, it leaves
+        the answer as it is; see `break_off`.
+        """
+        try:
+            await self._steps()
+        except LlamasupError as error:
+            self._log(error)
+            if isinstance(error, MalformedRequest):
+                self._request.keep_alive = False
+            await self._connection.send(self._opening.failure(error))
+        except ReplyCut as cut:
+            if self._opening.seen is not Seen.EVENTS:
+                raise
+            log.warning("a stream was cut, and ended with an error event: %s", cut)
+            await self._connection.send(self._opening.failure(ChildLost(str(cut))))
+
+    async def break_off(self, why: LlamasupError) -> None:
+        """End the answer, after `run` was cancelled; the connection ends with it.
+
+        Raises ReplyCut where nothing more can be said in it.
+        """
+        if self._opening.seen is Seen.A_PART:
+            raise ReplyCut(str(why))
+        await self._connection.send(self._opening.last_words(why))
+
+    async def _steps(self) -> None:
+        if origin := self._request.header(b"origin"):
+            self._let_page_in(origin)
+            if self._request.method == b"OPTIONS":
+                await self._connection.send(preflight_reply(self._request, self._opening.extra))
+                return
+        goal = self._desk.router.route(self._request, self._wishes)
+        if isinstance(goal, ToControl):
+            await self._ask_control(goal)
+        else:
+            await self._ask_model(goal)
+
+    def _let_page_in(self, origin: bytes) -> None:
+        """Raises Forbidden for a page that may not use us; the answer to another one says so."""
+        settings = self._desk.settings
+        pages.refuse_foreign_pages(self._request.headers, settings)
+        self._opening = Opening(self._request, pages.cors_lines(settings.cors_origins, origin))
+
+    async def _ask_control(self, goal: ToControl) -> None:
+        """Have control answer, within a limit of time that no answer of its needs."""
+        request = self._request
+        others = (header for header in request.headers if header[0] != CLIENT)
+        headers = [*others, (CLIENT, self._connection.peer.encode())]
+        # One that is no POST would not be read, and Hypercorn hangs in its reply then.
+        body = request.body if request.method == b"POST" else b""
+        request = evolve(request, headers=headers, body=body)
+        with trio.move_on_after(_PATIENCE_WITH_CONTROL):
+            await relay(self._connection, request, self._desk.control, goal.target, self._opening)
+            return
+        if self._opening.seen is not Seen.NOTHING:
+            raise ReplyCut("control took too long to answer")
+        raise ControlTimeout("llamasup took too long to answer this itself")
+
+    async def _ask_model(self, goal: ToModel) -> None:
+        """Have a child answer; if it fails before the client has seen a byte, the next one."""
+        roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
+        digest = Digest(self._request)
+        try:
+            while True:
+                model = await roster.choose(goal.model)
+                if await self._relay(self._lease(model, goal, digest), goal, losses):
+                    return
+                log.info("%s %s is sent again", *self._named)
+        except ModelFileMissing:
+            await roster.refresh()  # the next one to ask for it shall know
+            raise
+
+    async def _relay(self, coming: Lease | KeptAlive, goal: ToModel, losses: _Losses) -> bool:
+        """Wait for the lease, and relay. False if the request is to be sent again."""
+        async with coming as lease:
+            try:
+                await relay(self._connection, self._request, lease, goal.target, self._opening)
+                return True
+            except RanOutOfMemory as error:
+                # Sent again or not: the next request shall find a child that needs less.
+                if not lease.out_of_memory(str(error)) or not losses.may_grow:
+                    raise lease.exhausted(str(error)) from error
+                losses.add(lambda: False)
+                return False
+            except ChildLost as error:
+                lease.broke_off()
+                lost = error
+            except ReplyCut:
+                lease.broke_off()
+                raise
+        losses.add(await lease.outcome())
+        if losses.are_too_many:
+            raise lost
+        return False
+
+    def _lease(self, model: str, goal: ToModel, digest: Digest) -> Lease | KeptAlive:
+        """A lease in this client's name; a client that waits for it may be told for how long."""
+        desk, request = self._desk, self._request
+        lease = desk.pool.lease(
+            model,
+            goal.work,
+            client=lambda: callers.client(request, self._connection.peer),
+            priority=callers.priority(request),
+            digest=digest,
+        )
+        if desk.keepalive is None or not goal.streams:
+            return lease
+        return KeptAlive(desk.keepalive, lease, self._connection, self._opening)
+
+    def _log(self, error: LlamasupError) -> None:
+        """Unless this client is refused all the time."""
+        try:
+            peer = self._connection.peer
+        except ClientLeft:
+            return  # and will not see it either
+        now, refusals = trio.current_time(), self._desk.refusals
+        if refusals.told(peer, now):
+            log.info("%s %s: %d %s", *self._named, error.status, error)
+            for client, number in refusals.untold(peer, now):
+                log.info("%d more requests from %s were refused", number, client)
+
+    @property
+    def _named(self) -> tuple[str, str]:
+        """For the log. Not with the query: some clients put their key there."""
+        path = self._request.target.partition(b"?")[0].decode("latin-1")
+        return cut(self._request.method.decode("latin-1"), 20), cut(path, _LONGEST_PATH)
+
+
+class _Losses:
+    """The engines that were lost over one request, each with the question whether another request
+    is to blame for it, which may be answered late."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._are_anothers: list[Callable[[], bool]] = []
+
+    def add(self, is_anothers: Callable[[], bool]) -> None:
+        """One more."""
+        self._are_anothers.append(is_anothers)
+
+    @property
+    def may_grow(self) -> bool:
+        """May the request be sent once more?"""
+        return self._own < self._most
+
+    @property
+    def are_too_many(self) -> bool:
+        """Are they more than it may be sent again for?"""
+        return self._own > self._most or len(self._are_anothers) > _MOST_LOSSES
+
+    @property
+    def _own(self) -> int:
+        return sum(not is_anothers() for is_anothers in self._are_anothers)
