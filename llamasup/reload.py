@@ -18,6 +18,7 @@ from llamasup import tending, threads
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.plan import Plan
+from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config, ModelSettings, Seconds
 from llamasup.config.source import Source
 from llamasup.errors import LlamasupError
@@ -52,21 +53,21 @@ class Running:
 
     def __init__(
         self,
-        config: Config,
+        in_effect: InEffect,
         launcher: Launcher,
         state: State,
         needs: Needs,
         pool: Pool,
         nursery: trio.Nursery,
     ) -> None:
-        self.config = config
+        self._in_effect = in_effect
         self.pool = pool
-        self._library = Library(config)
+        self._library = Library(in_effect.config)
         self.roster = Roster(
             self._library,
             self._planned,
             pool,
-            Catalog(Names({}), config.server.default_model),
+            Catalog(Names({}), in_effect.config.server.default_model),
             nursery,
         )
         self._launcher = launcher
@@ -77,6 +78,11 @@ class Running:
         self._front: Front
         self._drain: Drain
         self._prepare: Callable[[Config], Config]
+
+    @property
+    def config(self) -> Config:
+        """The configuration in effect."""
+        return self._in_effect.config
 
     def serve(self, front: Front, drain: Drain, prepare: Callable[[Config], Config]) -> None:
         """From now on it is served, and can change."""
@@ -101,8 +107,8 @@ class Running:
         before = self.config
         if config.folders != before.folders:
             log.warning("[folders] has changed, which takes effect when llamasup is restarted")
-        self.config = config = attrs.evolve(config, folders=before.folders)
-        self._launcher.adopt(config)
+        config = attrs.evolve(config, folders=before.folders)
+        self._in_effect.replace(config)
         self._library = library
         self._drain.drain_timeout = config.server.drain_timeout
         self._drain.grace = config.engine.stop_grace

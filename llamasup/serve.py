@@ -21,6 +21,7 @@ from llamasup import tending, threads
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.config.addresses import Address
+from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config, ModelSettings, Seconds
 from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
@@ -79,6 +80,7 @@ async def serve(
         return with_demo(config, cache)
 
     config = prepare(config)
+    in_effect = InEffect(config)
     terminal = Terminal()
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
@@ -95,9 +97,9 @@ async def serve(
                 nursery.start_soon(tending.again, "who reaps orphans", reap_orphans)
             with stop.hurry:
                 await sweep(left, config.recovery.leftover_patience)
-                launcher = Launcher(config, environ, cache, run_folder)
+                launcher = Launcher(in_effect, environ, cache, run_folder)
                 await _serve(
-                    config,
+                    in_effect,
                     prepare,
                     Follower(source, terminal.reloads(hangups, stop.begin), notifier),
                     launcher,
@@ -199,7 +201,7 @@ def with_demo(config: Config, cache: Path) -> Config:
 
 
 async def _serve(
-    config: Config,
+    in_effect: InEffect,
     prepare: Callable[[Config], Config],
     follower: Follower,
     launcher: Launcher,
@@ -209,8 +211,9 @@ async def _serve(
     notifier: Notifier,
     announce: Announce,
 ) -> None:
+    config = in_effect.config
     async with trio.open_nursery() as children:
-        running = await open_pool(config, launcher, children)
+        running = await open_pool(in_effect, launcher, children)
         pool, roster = running.pool, running.roster
         app = ControlApp(running, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket)
@@ -241,12 +244,14 @@ async def _serve(
         children.cancel_scope.cancel()
 
 
-async def open_pool(config: Config, launcher: Launcher, nursery: trio.Nursery) -> Running:
+async def open_pool(in_effect: InEffect, launcher: Launcher, nursery: trio.Nursery) -> Running:
     """The pool of the models that there are now, and who knows them; nothing is loaded."""
     gauge = Gauge(launcher.machine)
-    state = await _state(state_file(config))
+    state = await _state(state_file(in_effect.config))
     needs = Needs(launcher, state, gauge)
-    running = Running(config, launcher, state, needs, Pool((), config, gauge, nursery), nursery)
+    running = Running(
+        in_effect, launcher, state, needs, Pool((), in_effect.config, gauge, nursery), nursery
+    )
     await running.roster.refresh()
     return running
 

@@ -20,11 +20,12 @@ from attrs import frozen
 
 from llamasup import tending
 from llamasup.children import probe
-from llamasup.children.limits import Limits
 from llamasup.children.slots import Slots
 from llamasup.children.suspects import Accused
 from llamasup.children.watchdog import watch
 from llamasup.config.addresses import Address, UnixAddress
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Heard, Kind, explain, explain_death
 from llamasup.engine.loglines import (
     Event,
@@ -70,7 +71,7 @@ class Launch:
     environment: Mapping[str, str]
     address: Address
     slots: int
-    limits: Limits
+    in_effect: InEffect
     asks_for_keys: bool = False
     """The operator has it check clients' keys itself."""
 
@@ -176,7 +177,7 @@ class Child:
             forget_peak(process.pid)
             self.settled.set()
             incarnation.start_soon(self._retire_when_told)
-            await tending.again(f"the watchdog of {self}", watch, self, self.launch.limits)
+            await tending.again(f"the watchdog of {self}", watch, self, self.launch.in_effect)
 
     def stop(self, cause: Cause | None = None) -> None:
         """Begin to end it, for a cause or because it is wished: nobody new is let in."""
@@ -185,6 +186,11 @@ class Child:
             self.cause = cause
             self._take_stock()
         self._life.cancel()
+
+    @property
+    def retirement(self) -> Seconds:
+        """How long its answers may go on once something is wrong with it."""
+        return self.launch.in_effect.config.recovery.retirement
 
     def retire(self, cause: Cause, patience: float = math.inf) -> None:
         """Admit nobody any more, let the others finish for `patience` seconds, then stop.
@@ -258,7 +264,7 @@ class Child:
         if os.path.exists(self.address.path):
             return False
         words = "its socket was removed"
-        self.retire(Cause(Kind.FINISHED, words), self.launch.limits.retirement)
+        self.retire(Cause(Kind.FINISHED, words), self.retirement)
         return True
 
     async def _retire_when_told(self) -> None:
@@ -340,7 +346,7 @@ class Child:
             self.resident = most_resident(process.pid)
 
     async def _end(self, process: trio.Process) -> None:
-        grace: float = self.launch.limits.stop_grace
+        grace: float = self.launch.in_effect.config.engine.stop_grace
         if self.cause is not None and self.cause.kind is Kind.HANG:
             grace = min(grace, _GRACE_OF_THE_DEAF)
         self._lifeline.loosen()
@@ -394,7 +400,8 @@ class Child:
             if healthy and self.state is ChildState.STARTING:
                 return True
             silence = trio.current_time() - self.last_progress
-            if silence > self.launch.limits.load_timeout and healthy is False:
+            patience = self.launch.in_effect.config.engine.load_timeout
+            if silence > patience and healthy is False:
                 words = f"nothing was heard of it for {silence:.0f} s of loading"
                 self.cause = Cause(Kind.HANG, words)
                 return False

@@ -216,7 +216,7 @@ class Keeper:
         suffered = Cause(Kind.OUT_OF_MEMORY, words, proven=False)
         if child.state is ChildState.READY and (not self._position.is_last or self._victims()):
             log.warning("%s ran out of memory: %s", child, words)
-            child.retire(suffered, child.launch.limits.retirement)
+            child.retire(suffered, child.retirement)
         elif child.cause is not None and child.cause.kind is Kind.OUT_OF_MEMORY:
             child.cause = evolve(child.cause, proven=True)
         return child.state is not ChildState.READY
@@ -231,7 +231,7 @@ class Keeper:
         self.record = Record()
         if self.child is not None:
             cause = Cause(Kind.FINISHED, "the operator wants a new one")
-            self.child.retire(cause, self.child.launch.limits.retirement)
+            self.child.retire(cause, self.child.retirement)
         elif self.plan.preloaded and self._load is None:
             self._begin()
 

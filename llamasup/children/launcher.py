@@ -18,9 +18,9 @@ import trio
 from llamasup import threads
 from llamasup.children.child import Child, Launch
 from llamasup.children.dry_run import DryRun, run_dry
-from llamasup.children.limits import Limits
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
-from llamasup.config.schema import Config, ModelSettings
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import EngineSettings, ModelSettings
 from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in
 from llamasup.engine.locate import Engine, Program, ask, locate
 from llamasup.engine.memory_args import FIT, RPC, cache_ram, servers_of, word_after
@@ -55,14 +55,13 @@ class Launcher:
 
     def __init__(
         self,
-        config: Config,
+        in_effect: InEffect,
         environ: Mapping[str, str],
         cache: Path,
         run_folder: RunFolder,
         machine: Machine | None = None,
     ) -> None:
-        self.config = config
-        self._limits = Limits.of(config)
+        self.in_effect = in_effect
         self.machine = machine or ThisMachine()
         self._environ = environ
         self._cache = cache
@@ -75,10 +74,10 @@ class Launcher:
         self._digested: tuple[object, str] | None = None
         self._children: WeakSet[Child] = WeakSet()
 
-    def adopt(self, config: Config) -> None:
-        """Launch by this configuration from now on; its limits hold for children that run, too."""
-        self.config = config
-        self._limits.adopt(Limits.of(config))
+    @property
+    def engine_settings(self) -> EngineSettings:
+        """What is configured for every engine."""
+        return self.in_effect.config.engine
 
     @property
     def known_engine(self) -> Engine | None:
@@ -96,7 +95,7 @@ class Launcher:
             return self._known[1]
 
     def _located(self) -> tuple[Program, object]:
-        program = locate(self.config.engine.command, self._environ, self._cache)
+        program = locate(self.engine_settings.command, self._environ, self._cache)
         return program, _identity(program)
 
     async def child(
@@ -109,7 +108,7 @@ class Launcher:
         """The next incarnation of `model`, on `rung`, not started. Raises ModelUnavailable."""
         engine = await self.engine()
         address = self._address(engine)
-        engine_args = self.config.engine.args
+        engine_args = self.engine_settings.args
         launch = Launch(
             model=model,
             argv=argv(
@@ -125,9 +124,9 @@ class Launcher:
             environment=self._environment(engine.program),
             address=address,
             slots=settings.parallel,
-            limits=self._limits,
+            in_effect=self.in_effect,
             asks_for_keys=asks_for_keys(
-                [*self.config.engine.args, *settings.extra_args], self.config.engine.env
+                [*self.engine_settings.args, *settings.extra_args], self.engine_settings.env
             ),
         )
         child = Child(launch, self._run_folder)
@@ -159,8 +158,8 @@ class Launcher:
 
         It asks disks, in whichever thread it is called.
         """
-        program = locate(self.config.engine.command, self._environ, self._cache)
-        args = [*self.config.engine.args, *settings.extra_args]
+        program = locate(self.engine_settings.command, self._environ, self._cache)
+        args = [*self.engine_settings.args, *settings.extra_args]
         files = [settings.path, Path(settings.mmproj), *files_in(args)]
         return _identity(program), stamp(part for file in files for part in parts_of(file))
 
@@ -176,7 +175,7 @@ class Launcher:
             str(engine.program),
             engine.version,
             settings.parallel,
-            *self.config.engine.args,
+            *self.engine_settings.args,
             *settings.extra_args,
             self._devices_by_environment(engine.program),
         ]
@@ -190,12 +189,12 @@ class Launcher:
         None if it cannot be asked, or has no answer. Raises Unheard, and EngineUnusable.
         """
         engine = await self.engine()
-        args = [*self.config.engine.args, *settings.extra_args]
+        args = [*self.engine_settings.args, *settings.extra_args]
         # Without the fit it would load the model first.
         if _ANSWERING not in engine.flags or word_after(args, FIT) == "off":
             return None
         address = self._private_address(engine)
-        engine_args, cached = self.config.engine.args, await self._cache_ram()
+        engine_args, cached = self.engine_settings.args, await self._cache_ram()
         words = argv(engine, "", settings, rung, address, cached, engine_args, purpose)
         surroundings = self._environment(engine.program)
         surroundings.pop(CHILD_MODE, None)  # in which it logs as it likes
@@ -208,7 +207,7 @@ class Launcher:
         engine = await self.engine()
         if _LISTING not in engine.flags:
             return None
-        servers = word_after([*self.config.engine.args, *settings.extra_args], RPC)
+        servers = word_after([*self.engine_settings.args, *settings.extra_args], RPC)
         # They come first, or it does not hear of them.
         remote = (RPC[0], servers) if servers else ()
         surroundings = self._environment(engine.program)
@@ -222,15 +221,15 @@ class Launcher:
 
     def most_cache_ram(self, settings: ModelSettings) -> int:
         """Bytes of the host's memory that a child's prompt cache may take at most."""
-        wanted = self.config.engine.cache_ram
-        args = [*self.config.engine.args, *settings.extra_args]
+        wanted = self.engine_settings.cache_ram
+        args = [*self.engine_settings.args, *settings.extra_args]
         return cache_ram(args, _MOST_CACHE_RAM if wanted == "auto" else wanted)
 
     async def _cache_ram(self) -> int:
         """How much host memory a child's prompt cache may take; its own default is 8 GiB.
 
         A system that does not say what is free gives no reason to be more careful than that."""
-        wanted = self.config.engine.cache_ram
+        wanted = self.engine_settings.cache_ram
         if wanted != "auto":
             return wanted
         shares = [device.free // 8 for device in await host(self.machine)]
@@ -239,22 +238,22 @@ class Launcher:
     def _devices_by_environment(self, program: Program) -> str:
         """Changes with what the environment says to the engine and its drivers. It may hold keys,
         so it is a digest. It is asked for with every question about any model."""
-        circumstances = (self.config.engine, program)
+        circumstances = (self.engine_settings, program)
         if self._digested is None or self._digested[0] != circumstances:
             self._digested = circumstances, self._digest_of_environment(program)
         return self._digested[1]
 
     def _digest_of_environment(self, program: Program) -> str:
         said = {k: v for k, v in self._environment(program).items() if _SAYS_DEVICES.match(k)}
-        whole = json.dumps([sorted(said.items()), sorted(self.config.engine.env.items())])
+        whole = json.dumps([sorted(said.items()), sorted(self.engine_settings.env.items())])
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def _environment(self, program: Program) -> dict[str, str]:
-        return environment(program, self._environ, self.config.engine.env, sys.platform)
+        return environment(program, self._environ, self.engine_settings.env, sys.platform)
 
     def _address(self, engine: Engine) -> Address:
         """A private Unix socket; a port where the engine has none, or the operator wants one."""
-        first = self.config.engine.port_range_start
+        first = self.engine_settings.port_range_start
         if first:
             given = self._ports_given()
             candidates = (port for port in range(first, _HIGHEST_PORT + 1) if port not in given)

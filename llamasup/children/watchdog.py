@@ -14,9 +14,10 @@ from typing import Protocol
 import trio
 
 from llamasup.children import effort, probe
-from llamasup.children.limits import Limits
 from llamasup.children.signs import Signs
 from llamasup.config.addresses import Address
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Bytes
 from llamasup.engine.failures import Cause, Kind
 from llamasup.memory.host import anonymous_memory
 
@@ -46,33 +47,34 @@ class Watched(Protocol):
         """Admit nobody any more, then end it."""
 
 
-async def watch(child: Watched, limits: Limits) -> None:
+async def watch(child: Watched, in_effect: InEffect) -> None:
     """Watch until cancelled, or until it has told the child to stop; retire one that leaks."""
     deaf = 0
     while True:
         if child.users:
-            if cause := await _until_stalled(child, limits):
+            if cause := await _until_stalled(child, in_effect):
                 log.warning("%s is stopped: %s", child, cause.words)
                 child.stop(cause)
                 return
             continue
-        await limits.pause(limits.health_interval)
+        await in_effect.pause(in_effect.config.recovery.health_interval)
         if child.users:
             continue
         with suppress(probe.NotAsked):
-            answer = await _answer(child, "/health", limits.health_interval)
+            patience = in_effect.config.recovery.health_interval
+            answer = await _answer(child, "/health", patience)
             deaf = deaf + 1 if answer is None else 0
         if deaf >= _DEAF:
             child.stop(Cause(Kind.HANG, "it does not answer any more"))
             return
-        _check_memory(child, limits)
+        _check_memory(child, in_effect.config.engine.max_child_memory)
 
 
-async def _until_stalled(child: Watched, limits: Limits) -> Cause | None:
+async def _until_stalled(child: Watched, in_effect: InEffect) -> Cause | None:
     """None when nobody uses it any more; or why it has to be ended while somebody does."""
     signs = Signs.since(trio.current_time())
     while child.users:
-        patience = limits.stall_timeout
+        patience = in_effect.config.recovery.stall_timeout
         try:
             words = await _look(child, signs, patience)
         except probe.NotAsked:
@@ -84,7 +86,7 @@ async def _until_stalled(child: Watched, limits: Limits) -> Cause | None:
         if child.held_up == child.users:
             signs = Signs.since(trio.current_time())
         left = patience - (trio.current_time() - signs.moved)
-        await limits.pause(max(left, patience / 4) if left > 0 else patience / 2)
+        await in_effect.pause(max(left, patience / 4) if left > 0 else patience / 2)
     return None
 
 
@@ -109,12 +111,12 @@ async def _answer(child: Watched, target: str, patience: float) -> tuple[int, by
     return None
 
 
-def _check_memory(child: Watched, limits: Limits) -> None:
-    """Retire a child that leaks, while nobody uses it."""
-    if limits.max_memory is None or child.users or child.pid is None:
+def _check_memory(child: Watched, most: Bytes) -> None:
+    """Retire a child that holds more, while nobody uses it. 0 is no limit."""
+    if not most or child.users or child.pid is None:
         return
     used = anonymous_memory(child.pid)
-    if used > limits.max_memory:
-        words = f"it holds {used >> 20} MiB, and may hold {limits.max_memory >> 20}"
+    if used > most:
+        words = f"it holds {used >> 20} MiB, and may hold {most >> 20}"
         log.warning("%s is retired: %s", child, words)
         child.retire(Cause(Kind.FINISHED, words))

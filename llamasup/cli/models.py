@@ -21,6 +21,7 @@ import trio
 from llamasup.children.launcher import Launcher
 from llamasup.cli import options
 from llamasup.config.addresses import Address, UnixAddress, from_here, parse_address
+from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
 from llamasup.engine.locate import locate
@@ -104,7 +105,7 @@ async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
     """
     cache = cache_folder(config)
     locate(config.engine.command, environ, cache)
-    config = with_demo(config, cache)
+    in_effect = InEffect(with_demo(config, cache))
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         own_run_folder(run_base(config, environ)) as (run_folder, left),
@@ -113,8 +114,8 @@ async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_give_up, signals, nursery.cancel_scope)
             await sweep(left)
-            launcher = Launcher(config, environ, cache, run_folder)
-            running = await open_pool(config, launcher, nursery)
+            launcher = Launcher(in_effect, environ, cache, run_folder)
+            running = await open_pool(in_effect, launcher, nursery)
             fits = document(await survey(running.pool))
             nursery.cancel_scope.cancel()
     return fits

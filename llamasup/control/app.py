@@ -59,7 +59,9 @@ _NOT_WRITTEN: Final = (
 class Configured(Protocol):
     """What the operator configures."""
 
-    config: Config
+    @property
+    def config(self) -> Config:
+        """The one in effect."""
 
     async def adopt(self, made: Callable[[Config], Config]) -> None:
         """Put into effect what is `made` of the one that is. Raises OperatorError, EngineUnusable

@@ -77,7 +77,7 @@ class InstantPlan:
         pass
 
     async def child(self, rung: Rung) -> Child:
-        nothing: dict[str, Any] = {"argv": [], "environment": {}, "limits": None}
+        nothing: dict[str, Any] = {"argv": [], "environment": {}, "in_effect": None}
         address = UnixAddress("/nowhere.sock")
         launch = Launch(self.model, **nothing, address=address, slots=1)
         return InstantChild(launch, cast(Any, None))

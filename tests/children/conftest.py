@@ -12,6 +12,7 @@ import pytest
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.plan import Plan
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
@@ -35,7 +36,7 @@ def planning(run_folder: RunFolder, tmp_path: Path) -> Callable[[Mapping[str, ob
 
     def planning(config: Mapping[str, object]) -> Plan:
         whole = load(None, {}, config)
-        launcher = Launcher(whole, os.environ, run_folder.path, run_folder)
+        launcher = Launcher(InEffect(whole), os.environ, run_folder.path, run_folder)
         [(model, settings)] = whole.models.items()
         state = State(tmp_path / "state.json")
         needs = Needs(launcher, state, Gauge(ThisMachine()))

@@ -20,10 +20,10 @@ import pytest
 import trio
 
 from llamasup.children.child import Child, Launch
-from llamasup.children.limits import Limits
 from llamasup.children.plan import Plan
 from llamasup.config.addresses import TcpAddress, UnixAddress
-from llamasup.config.schema import Seconds
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Config, EngineSettings, Recovery, Seconds
 from llamasup.engine.failures import Cause, Kind
 from llamasup.processes.run_folder import RunFolder
 from llamasup.states import ChildState
@@ -61,13 +61,13 @@ def program(
             environment=os.environ,
             address=address or UnixAddress(str(run_folder.next_socket())),
             slots=1,
-            limits=Limits(
-                load_timeout=Seconds(load_timeout),
-                stop_grace=Seconds(10),
-                stall_timeout=Seconds(60),
-                health_interval=Seconds(60),
-                max_memory=None,
-                retirement=Seconds(60),
+            in_effect=InEffect(
+                Config(
+                    engine=EngineSettings(
+                        load_timeout=Seconds(load_timeout), stop_grace=Seconds(10)
+                    ),
+                    recovery=Recovery(stall_timeout=Seconds(60), health_interval=Seconds(60)),
+                )
             ),
         ),
         run_folder,

@@ -14,6 +14,7 @@ import trio
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.config.addresses import TcpAddress, UnixAddress
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.engine.locate import Program, locate
 from llamasup.errors import EngineUnusable, ModelUnavailable
@@ -35,7 +36,7 @@ Launching = Callable[[Mapping[str, object]], Launcher]
 @pytest.fixture
 def launching(run_folder: RunFolder) -> Launching:
     def launching(config: Mapping[str, object]) -> Launcher:
-        return Launcher(load(None, {}, config), os.environ, run_folder.path, run_folder)
+        return Launcher(InEffect(load(None, {}, config)), os.environ, run_folder.path, run_folder)
 
     return launching
 
@@ -58,7 +59,7 @@ def script(path: Path, *lines: str) -> str:
 
 
 def child_of(launcher: Launcher, model: str) -> Awaitable[Child]:
-    return launcher.child(model, launcher.config.models[model], Rung())
+    return launcher.child(model, launcher.in_effect.config.models[model], Rung())
 
 
 async def lives(child: Child) -> bool:
@@ -202,7 +203,7 @@ async def test_the_engine_is_asked_for_its_devices_out_of_child_mode(
 ) -> None:
     """In which llama-server tells them where nobody listens."""
     launcher = launching({"engine.command": engine, "models.m.path": "m.gguf"})
-    if listing := await launcher.listing(launcher.config.models["m"]):
+    if listing := await launcher.listing(launcher.in_effect.config.models["m"]):
         answer = await ThisMachine().run(*listing.command, environment=listing.environment)
         assert parse_list_devices(answer) is not None
 
@@ -253,7 +254,7 @@ class Mac:
 
 async def test_on_a_mac_prompts_are_cached_too(run_folder: RunFolder, faking: Fake) -> None:
     config = load(None, {}, faking())
-    launcher = Launcher(config, os.environ, run_folder.path, run_folder, Mac())
+    launcher = Launcher(InEffect(config), os.environ, run_folder.path, run_folder, Mac())
     words = (await child_of(launcher, "fake")).launch.argv
     assert int(words[words.index("--cache-ram") + 1]) > 500
 
@@ -270,7 +271,7 @@ async def test_within_a_glance_the_engine_is_located_once(
     launcher = launching(faking())
     await launcher.engine()
     monkeypatch.setattr("llamasup.children.launcher.locate", locating)
-    settings = launcher.config.models["fake"]
+    settings = launcher.in_effect.config.models["fake"]
     with one_glance():
         keys = {await launcher.key(settings) for _ in range(100)}
     assert (len(keys), len(located)) == (1, 1)

@@ -17,6 +17,7 @@ from attrs import define, evolve, field
 from llamasup.children.dry_run import Unheard
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs, Source
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.locate import EMBEDDED
@@ -112,7 +113,7 @@ class House:
         plain = {"models.m.path": str(self.model), "engine.cache_ram": self.cache_ram}
         config = load(None, {}, {**plain, **flags})
         self.settings: ModelSettings = config.models["m"]
-        launcher = Launcher(config, os.environ, self.folder, self.run_folder)
+        launcher = Launcher(InEffect(config), os.environ, self.folder, self.run_folder)
         return Needs(launcher, State(self.folder / "state.json"), Gauge(machine or WithGpus()))
 
     @property
@@ -577,7 +578,7 @@ async def test_a_real_engine_confirms_the_formula_or_has_no_answer(
 ) -> None:
     path = qwen3().write(tmp_path)
     config = load(None, {}, {"engine.command": engine, "models.m.path": str(path)})
-    launcher = Launcher(config, os.environ, tmp_path, run_folder)
+    launcher = Launcher(InEffect(config), os.environ, tmp_path, run_folder)
     needs = Needs(launcher, State(tmp_path / "state.json"), Gauge(ThisMachine()))
     for parallel in (1, 4):
         settings = evolve(config.models["m"], parallel=parallel)

@@ -13,15 +13,14 @@ from textwrap import dedent
 
 import pytest
 import trio
-from attrs import evolve
 from trio.testing import MockClock
 
 from llamasup.children import effort, probe
-from llamasup.children.limits import Limits
 from llamasup.children.plan import Plan
 from llamasup.children.watchdog import watch
 from llamasup.config.addresses import Address, UnixAddress
-from llamasup.config.schema import Bytes, Seconds
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Bytes, Config, EngineSettings, Recovery, Seconds
 from llamasup.engine.failures import Cause, Kind
 from llamasup.states import ChildState
 from tests.harness import FAKE_PROGRAM, Journal, chat, counted, eventually, running
@@ -29,14 +28,7 @@ from tests.harness import FAKE_PROGRAM, Journal, chat, counted, eventually, runn
 Fake = Callable[..., Mapping[str, object]]
 
 CHAT = "/v1/chat/completions"
-LIMITS = Limits(
-    load_timeout=Seconds(180),
-    stop_grace=Seconds(5),
-    stall_timeout=Seconds(100),
-    health_interval=Seconds(30),
-    max_memory=None,
-    retirement=Seconds(60),
-)
+RECOVERY = Recovery(stall_timeout=Seconds(100), health_interval=Seconds(30))
 HOUR = 3600
 
 
@@ -88,11 +80,12 @@ class StubChild:
         self.retired = cause
         self._life.cancel()
 
-    async def watched(self, limits: Limits = LIMITS, seconds: float = HOUR) -> float:
+    async def watched(self, most_memory: int = 0, seconds: float = HOUR) -> float:
         """Be watched for so long, or until something is done; after how many seconds it was."""
+        engine = EngineSettings(max_child_memory=Bytes(most_memory))
         began = trio.current_time()
         with trio.move_on_after(seconds), self._life:
-            await watch(self, limits)
+            await watch(self, InEffect(Config(engine=engine, recovery=RECOVERY)))
         return trio.current_time() - began
 
 
@@ -165,7 +158,7 @@ async def test_a_child_that_makes_progress_is_left_in_peace(
 
     async def work() -> None:
         while True:
-            await trio.sleep(LIMITS.stall_timeout - 1)
+            await trio.sleep(RECOVERY.stall_timeout - 1)
             child.last_progress = trio.current_time()
 
     async with trio.open_nursery() as nursery:
@@ -212,7 +205,7 @@ async def test_slots_that_look_as_they_did_before_some_progress_are_no_hang(
     child.users = 1
 
     async def move_once() -> None:
-        await trio.sleep(LIMITS.stall_timeout + 10)
+        await trio.sleep(RECOVERY.stall_timeout + 10)
         child.last_progress = trio.current_time()
 
     async with trio.open_nursery() as nursery:
@@ -227,7 +220,7 @@ async def test_a_child_that_is_idle_again_is_not_blamed_for_its_silence(
     child.users = 1
 
     async def finish() -> None:
-        await trio.sleep(LIMITS.stall_timeout + 10)
+        await trio.sleep(RECOVERY.stall_timeout + 10)
         child.users = 0
 
     async with trio.open_nursery() as nursery:
@@ -263,7 +256,7 @@ async def test_a_child_that_may_not_tell_of_its_slots_is_judged_by_what_it_compu
     child.users = 1
     child.statuses = repeat(status)
     child.computed = count(0.0, 10.0)
-    assert await child.watched(seconds=5 * LIMITS.stall_timeout) == 500
+    assert await child.watched(seconds=5 * RECOVERY.stall_timeout) == 500
     assert child.stopped is None
 
 
@@ -273,7 +266,7 @@ async def test_a_child_that_computes_one_batch_for_long_and_does_not_answer_live
     child.users = 1
     child.answers = repeat(None)
     child.computed = count(0.0, 10.0)
-    await child.watched(seconds=5 * LIMITS.stall_timeout)
+    await child.watched(seconds=5 * RECOVERY.stall_timeout)
     assert child.stopped is None
 
 
@@ -305,7 +298,7 @@ def leak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llamasup.children.watchdog.anonymous_memory", lambda pid: 3 << 30)
 
 
-MODEST = evolve(LIMITS, max_memory=Bytes(2 << 30))
+MODEST = 2 << 30
 
 
 @pytest.mark.usefixtures("leak")
@@ -335,11 +328,11 @@ async def test_a_child_that_holds_too_much_memory_is_not_retired_while_it_is_use
 
 
 @pytest.mark.usefixtures("leak")
-@pytest.mark.parametrize("limit", [None, Bytes(3 << 30)])
+@pytest.mark.parametrize("limit", [0, 3 << 30])
 async def test_memory_within_the_limit_or_without_one_is_no_concern(
-    autojump_clock: MockClock, child: StubChild, limit: Bytes | None
+    autojump_clock: MockClock, child: StubChild, limit: int
 ) -> None:
-    await child.watched(evolve(LIMITS, max_memory=limit))
+    await child.watched(limit)
     assert child.retired is None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llamasup.children.launcher import Launcher
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.readings import HOST
@@ -147,7 +148,7 @@ async def devices(
     config = load(None, {}, {**whole, **model})
     settings = config.models["m"]
     with own_run_folder(folder) as (run_folder, _):
-        launcher = Launcher(config, os.environ, folder, run_folder)
+        launcher = Launcher(InEffect(config), os.environ, folder, run_folder)
         listing = await launcher.listing(settings)
         assert listing is not None
         listed = await Gauge(launcher.machine).listed(listing)

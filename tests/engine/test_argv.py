@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llamasup.children.launcher import Launcher
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.argv import argv, asks_for_keys, environment, files_in
@@ -186,9 +187,10 @@ async def test_real_engines_know_every_flag_and_start_with_all_of_them(
         tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
         own_run_folder(Path(base)) as (folder, _),
     ):
-        launcher = Launcher(load(None, {}, config), os.environ, Path(base), folder)
+        whole = load(None, {}, config)
+        launcher = Launcher(InEffect(whole), os.environ, Path(base), folder)
         engine = await launcher.engine()
-        child = await launcher.child("count", launcher.config.models["count"], Rung(2048, "f16", 0))
+        child = await launcher.child("count", whole.models["count"], Rung(2048, "f16", 0))
         used = {word for word in child.launch.argv if word.startswith("--")}
         assert used == FLAGS - {"--port"}
         assert used <= engine.flags

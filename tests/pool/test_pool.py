@@ -17,6 +17,7 @@ from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
 from llamasup.children.plan import Plan
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.errors import ModelNotFound, ModelNotLoaded, ModelUnavailable, QueueFull
 from llamasup.learned import State
@@ -40,7 +41,7 @@ async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
         own_run_folder(Path(base)) as (folder, _),
     ):
         whole = load(None, {}, config)
-        launcher = Launcher(whole, os.environ, Path(base), folder)
+        launcher = Launcher(InEffect(whole), os.environ, Path(base), folder)
         state = State(Path(base) / "state.json")
         needs = Needs(launcher, state, Gauge(ThisMachine()))
         plans = [
