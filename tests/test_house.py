@@ -62,6 +62,7 @@ PURE = (
     "control.model_fits",
     "engine.argv",
     "engine.breakdown",
+    "engine.devices",
     "engine.error_messages",
     "engine.failures",
     "engine.loglines",

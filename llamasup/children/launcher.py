@@ -21,9 +21,11 @@ from llamasup.children.dry_run import DryRun, run_dry
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import EngineSettings, ModelSettings
-from llamasup.engine.argv import CHILD_MODE, argv, asks_for_keys, environment, files_in
+from llamasup.engine.argv import argv, asks_for_keys, environment, files_in, for_questions
+from llamasup.engine.breakdown import can_be_asked, question
+from llamasup.engine.devices import listing
 from llamasup.engine.locate import Engine, Program, ask, locate
-from llamasup.engine.memory_args import FIT, RPC, cache_ram, servers_of, word_after
+from llamasup.engine.memory_args import RPC, cache_ram, word_after
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import Listing
@@ -44,8 +46,6 @@ _HIGHEST_PORT = 65535
 _ANY_PORT = 0
 _DISK_PATIENCE = 5.0
 _MOST_THREADS = 4
-_ANSWERING = "--log-jsonl"
-_LISTING = "--list-devices"
 _MOST_CACHE_RAM = 2 << 30
 _SAYS_DEVICES = re.compile(r"LLAMA_ARG_|GGML_|CUDA_|HIP_|ROCR_|HSA_|ZE_|ONEAPI_|\w*VISIBLE_DEVICES")
 
@@ -190,34 +190,22 @@ class Launcher:
         """
         engine = await self.engine()
         args = [*self.engine_settings.args, *settings.extra_args]
-        # Without the fit it would load the model first.
-        if _ANSWERING not in engine.flags or word_after(args, FIT) == "off":
+        if not can_be_asked(engine.flags, args):
             return None
         address = self._private_address(engine)
         engine_args, cached = self.engine_settings.args, await self._cache_ram()
         words = argv(engine, "", settings, rung, address, cached, engine_args, purpose)
-        surroundings = self._environment(engine.program)
-        surroundings.pop(CHILD_MODE, None)  # in which it logs as it likes
-        attempt = DryRun([*words, _ANSWERING], surroundings, address)
+        surroundings = for_questions(self._environment(engine.program))
+        attempt = DryRun(question(words), surroundings, address)
         return await run_dry(attempt, self._run_folder)
 
     async def listing(self, settings: ModelSettings) -> Listing | None:
         """How to have the engine list the devices that a child of this model would see; None if it
         cannot. Raises EngineUnusable."""
         engine = await self.engine()
-        if _LISTING not in engine.flags:
-            return None
         servers = word_after([*self.engine_settings.args, *settings.extra_args], RPC)
-        # They come first, or it does not hear of them.
-        remote = (RPC[0], servers) if servers else ()
         surroundings = self._environment(engine.program)
-        surroundings.pop(CHILD_MODE, None)  # in which it tells where nobody listens
-        return Listing(
-            engine=f"{engine.version} {_identity(engine.program)}",
-            command=(*engine.program.command, *remote, _LISTING),
-            surroundings=tuple(sorted(surroundings.items())),
-            servers=servers_of(servers, surroundings),
-        )
+        return listing(engine, _identity(engine.program), servers, surroundings)
 
     def most_cache_ram(self, settings: ModelSettings) -> int:
         """Bytes of the host's memory that a child's prompt cache may take at most."""

@@ -15,7 +15,7 @@ from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung
 from llamasup.models.purpose import Purpose
 
-CHILD_MODE = "LLAMA_SERVER_ROUTER_PORT"
+_CHILD_MODE = "LLAMA_SERVER_ROUTER_PORT"
 """In "child mode" llama-server reports its loading, and ends when its stdin closes."""
 
 ALL_LAYERS = "999"
@@ -123,7 +123,7 @@ def environment(
     """
     result = {
         **{name: value for name, value in base.items() if _FOR_ENGINES.fullmatch(name)},
-        CHILD_MODE: "1",
+        _CHILD_MODE: "1",
         # A failed assertion would start gdb, and keep the dying child's memory meanwhile.
         "GGML_NO_BACKTRACE": "1",
     }
@@ -132,6 +132,12 @@ def environment(
         folders = [str(program.folder), base.get(library_path, "")]
         result[library_path] = os.pathsep.join(folder for folder in folders if folder)
     return result | dict(extra)
+
+
+def for_questions(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same for an engine that is only asked something: out of child mode, in which it logs as
+    it likes, and lists its devices where nobody reads them."""
+    return {name: value for name, value in environment.items() if name != _CHILD_MODE}
 
 
 # By what they are for: a process, its libraries, drivers, backends, threads, Python. Never a key.

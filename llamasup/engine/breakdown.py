@@ -7,12 +7,25 @@ Amounts are in MiB, rounded down.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
+from llamasup.engine.memory_args import FIT, word_after
 from llamasup.memory.readings import HOST
 from llamasup.memory.room import Amounts
 
+_FLAG: Final = "--log-jsonl"
 _MIB: Final = 1 << 20
+
+
+def can_be_asked(flags: Collection[str], args: Sequence[str]) -> bool:
+    """Does an engine with these flags say it before it loads the model, if it is called so?"""
+    return _FLAG in flags and word_after(args, FIT) != "off"
+
+
+def question(argv: Sequence[str]) -> Sequence[str]:
+    """The command line that asks what a child with this one would take."""
+    return [*argv, _FLAG]
 
 
 def breakdown(line: str) -> Amounts | None:

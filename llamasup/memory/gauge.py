@@ -18,7 +18,7 @@ import trio
 from attrs import define, field
 
 from llamasup.memory.cards import Card
-from llamasup.memory.listing import Listing, is_remote, parse_list_devices, refined
+from llamasup.memory.listing import Listing, is_remote, refined
 from llamasup.memory.machine import Machine, cards, host, physical_memory
 from llamasup.memory.readings import Device
 
@@ -117,7 +117,7 @@ class Gauge:
         answer.since = trio.current_time()
         took = answer.since - begun
         answer.rests_until = answer.since + max(_OUT_OF_DATE, _PAUSE_PER_QUESTION * took)
-        devices = parse_list_devices(said)
+        devices = listing.devices_in(said)
         if devices is not None:
             answer.devices = devices
         else:

@@ -1,16 +1,15 @@
-"""The devices as the engine lists them, and which of the vendors' cards they are. Pure.
+"""The devices that an engine lists, and which of the vendors' cards they are. Pure.
 
 The engine's devices are the devices: its names, their order and their totals. Environment variables
 renumber them, arguments add some, and backends show the same card under names of their own; all
-that is in its answer already. A vendor's tool is only the cheaper one to ask how much is free now,
-and only of what is without doubt the same card; of all others the engine itself is asked again.
+that is in its answer already (`engine.devices` reads it). A vendor's tool is only a cheaper way to
+learn how much is free now, and only of what is without doubt the same card; for all other devices
+the engine itself is asked again.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import evolve, frozen
@@ -19,9 +18,6 @@ from llamasup.memory.cards import Card, Maker
 from llamasup.memory.readings import Device, Kind
 
 _MIB: Final = 1 << 20
-_HEADING: Final = "Available devices:"
-_BACKENDS: Final = {"CUDA": Kind.NVIDIA, "ROCm": Kind.AMD, "Metal": Kind.APPLE, "MTL": Kind.APPLE}
-_REMOTE: Final = "RPC"
 _ANOTHER: Final = " #"
 
 _SHOWN_BY_CARD: Final = 0.94
@@ -45,6 +41,9 @@ class Listing:
     surroundings: tuple[tuple[str, str], ...]
     """The environment."""
 
+    devices_in: Callable[[str], list[Device] | None]
+    """Reads the answer; None if it is none."""
+
     servers: tuple[str, ...] = ()
     """RPC servers that the engine connects to. Each serves one engine at a time, and leaves all
     others hanging."""
@@ -59,33 +58,9 @@ class Listing:
         return (self.engine, self.surroundings) == (other.engine, other.surroundings)
 
 
-def parse_list_devices(text: str) -> list[Device] | None:
-    """Of `llama-server --list-devices`, whatever its backends are. None if that is no answer.
-
-    An RPC server's device is called by its place in a list of arguments; what tells it from others
-    is its address, and its number there.
-    """
-    if _HEADING not in text:
-        return None
-    rows = re.findall(r"(?m)^  (\D+)(\d*): (.+) \((\d+) MiB, (\d+) MiB free\)\r?$", text)
-    seen: Counter[str] = Counter()
-    devices = []
-    for backend, index, label, total, free in rows:
-        place = ""
-        if backend == _REMOTE:
-            seen[label] += 1
-            place = label if seen[label] == 1 else f"{label}{_ANOTHER}{seen[label]}"
-        devices.append(
-            Device(
-                f"{backend}{index}",
-                _BACKENDS.get(backend, Kind.OTHER),
-                int(total) * _MIB,
-                int(free) * _MIB,
-                label,
-                place=place,
-            )
-        )
-    return devices
+def place_of(address: str, number: int) -> str:
+    """What tells the devices of one RPC server from all others, by its address and their order."""
+    return address if number == 1 else f"{address}{_ANOTHER}{number}"
 
 
 def server_of(budget: str) -> str:

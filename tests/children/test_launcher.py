@@ -20,7 +20,6 @@ from llamasup.engine.locate import Program, locate
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.memory.cards import Card
 from llamasup.memory.ladder import Rung
-from llamasup.memory.listing import parse_list_devices
 from llamasup.memory.machine import ThisMachine
 from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.models.glances import one_glance
@@ -205,7 +204,7 @@ async def test_the_engine_is_asked_for_its_devices_out_of_child_mode(
     launcher = launching({"engine.command": engine, "models.m.path": "m.gguf"})
     if listing := await launcher.listing(launcher.in_effect.config.models["m"]):
         answer = await ThisMachine().run(*listing.command, environment=listing.environment)
-        assert parse_list_devices(answer) is not None
+        assert listing.devices_in(answer) is not None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import trio
 from attrs import define, evolve, field
 from trio.testing import MockClock
 
+from llamasup.engine.devices import devices_in
 from llamasup.memory.cards import Card, Maker
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.listing import Listing
@@ -19,7 +20,7 @@ from llamasup.memory.machine import ThisMachine
 from llamasup.memory.readings import HOST
 
 KIB, MIB = 1 << 10, 1 << 20
-LISTING = Listing("1", ("llama-server", "--list-devices"), ())
+LISTING = Listing("1", ("llama-server", "--list-devices"), (), devices_in)
 CARD = Card(Maker.NVIDIA, 0, 8 * MIB, 5 * MIB, "A")
 NOTHING = "Available devices:\n  (none)\n"
 
