@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-
 import h11
 
 from llamasup.config.addresses import Address
-from llamasup.http import sockets
+from llamasup.http.wire import Wire, dial
 from llamasup.shortages import is_shortage
 
 _LONGEST_ANSWER = 4 << 20
@@ -31,22 +29,22 @@ async def ask(address: Address, target: str) -> tuple[int, bytes]:
         method="GET", target=target, headers=[("Host", "llamasup"), ("Connection", "close")]
     )
     try:
-        with await sockets.dial(address) as sock:
-            await sockets.send(sock, client.send(request) or b"")
-            return await _answer(sock, client)
+        with await dial(address) as wire:
+            await wire.send(client.send(request) or b"")
+            return await _answer(wire, client)
     except h11.ProtocolError as error:
         raise NoAnswer(str(error)) from error
     except OSError as error:
         raise (NotAsked if is_shortage(error) else NoAnswer)(str(error)) from error
 
 
-async def _answer(sock: socket.socket, client: h11.Connection) -> tuple[int, bytes]:
+async def _answer(wire: Wire, client: h11.Connection) -> tuple[int, bytes]:
     status = 0
     body = bytearray()
     while True:
         event = client.next_event()
         if event is h11.NEED_DATA:
-            client.receive_data(await sockets.receive(sock))
+            client.receive_data(await wire.receive())
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

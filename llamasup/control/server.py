@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
 
-from llamasup.config.addresses import Address, UnixAddress
+from llamasup.config.addresses import UnixAddress
 from llamasup.control.app import ControlApp
-from llamasup.engine.failures import Verdict
+from llamasup.http.wire import Wire, dial
+from llamasup.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 
 
-class ControlServer:
+class ControlServer(Upstream):
     """An upstream for the relay, like a leased child."""
 
     def __init__(self, app: ControlApp, socket: Path) -> None:
@@ -50,37 +50,12 @@ class ControlServer:
         self._socket = socket
         self._serving.cancel()
 
-    @property
-    def address(self) -> Address:
-        """Where it listens."""
-        return UnixAddress(str(self._socket))
-
-    @property
-    def withheld(self) -> Collection[bytes]:
-        """It looks at keys itself."""
-        return ()
-
     def __str__(self) -> str:
         return "control"
 
-    async def survived(self) -> bool:
-        """Its replies have a length: none ends by a close."""
-        return False
-
-    def progressed(self) -> None:
-        """Nobody watches over control in that way."""
-
-    def held_up(self) -> AbstractContextManager[None]:
-        """Nor in that."""
-        return nullcontext()
-
-    def verdict(self, status: int, message: str, size: int) -> Verdict:
-        """It may tell of an engine whose memory ran out; its own did not."""
-        return Verdict.ITS_OWN
-
-    def out_of_memory(self, words: str) -> bool:
-        """It is this process: there is no smaller one."""
-        return False
+    async def connect(self) -> Wire:
+        """See `Upstream.connect`."""
+        return await dial(UnixAddress(str(self._socket)))
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `started` is reported when it first listens."""

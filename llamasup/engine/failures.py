@@ -14,6 +14,8 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
+from llamasup.upstream import Verdict
+
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -72,17 +74,6 @@ class Heard:
 
     at: float
     text: str
-
-
-class Verdict(Enum):
-    """What an engine's error tells about the engine."""
-
-    ITS_OWN = "its_own"
-    """Nothing: it is the request's affair, and its client is to read it."""
-    TOO_LARGE = "too_large"
-    """Nothing: the request alone was more than the engine could take in."""
-    OUT_OF_MEMORY = "out_of_memory"
-    """Its memory ran out: a smaller rung may hold."""
 
 
 def split_line(line: str) -> tuple[Level | None, str]:

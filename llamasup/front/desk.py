@@ -6,10 +6,10 @@ from llamasup.config.schema import Server
 from llamasup.front.bodies import Bodies
 from llamasup.front.keepalive import Keepalive
 from llamasup.front.refusals import Refusals
-from llamasup.front.relay import Upstream
 from llamasup.front.routes import Router
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
+from llamasup.upstream import Upstream
 
 
 class Desk:

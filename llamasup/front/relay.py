@@ -9,27 +9,22 @@ events is watched until its first word: up to then it can be had from another en
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Collection
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 from attrs import evolve
 
-from llamasup.config.addresses import Address
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
-from llamasup.engine.failures import Verdict
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
 from llamasup.front.answer import Opening
 from llamasup.front.error_events import named
 from llamasup.front.events import Overture
-from llamasup.front.rendering import Rendering, Source, StreamRendering
-from llamasup.http import sockets
+from llamasup.front.rendering import Rendering, StreamRendering
 from llamasup.http.connection import Connection
 from llamasup.http.framing import Chunked, FramingError, UntilClose
 from llamasup.http.heads import END_OF_HEAD
 from llamasup.http.reply_heads import LONGEST_HEAD, ReplyHead, read_head
 from llamasup.http.requests import Request, Stored
+from llamasup.http.wire import Wire
+from llamasup.upstream import Upstream, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -44,27 +39,6 @@ class RanOutOfMemory(ChildLost):
 
 class ReplyCut(Exception):
     """The upstream broke off after the client had seen the beginning of the answer."""
-
-
-class Upstream(Source, Protocol):
-    """What can answer a request: a leased child, or control."""
-
-    def __str__(self) -> str:
-        """What a message calls it."""
-
-    @property
-    def address(self) -> Address:
-        """Where it listens."""
-
-    @property
-    def withheld(self) -> Collection[bytes]:
-        """The headers of a client's that are not for it."""
-
-    async def survived(self) -> bool:
-        """Is it still well, now that it has closed a connection without a word?"""
-
-    def held_up(self) -> AbstractContextManager[None]:
-        """For as long as the client takes nothing more: that it stands still is not its fault."""
 
 
 async def relay(
@@ -82,58 +56,55 @@ async def relay(
     is gone. Cancelled, it closes the upstream's connection at once. However it ends, `opening`
     knows what of an answer the client has.
     """
-    sock = await _dial(upstream)
-    try:
-        await _send_request(sock, request.forwarded(target, upstream.withheld), request.body)
-        head, data = await _receive_head(sock)
+    with await _connected(upstream) as wire:
+        await _send_request(wire, upstream.dressed(request, target), request.body)
+        head, data = await _receive_head(wire)
         if head.status >= 400:
-            head, data = await _read_verdict(sock, upstream, head, request, data)
+            head, data = await _read_verdict(wire, upstream, head, request, data)
         if not opening.suits(head):
             raise _refusal(head, request, data)
         rendering = _rendering(head, request, opening, upstream)
         if isinstance(rendering, StreamRendering):
-            first = await _first_word(connection, upstream, sock, rendering, data)
+            first = await _first_word(connection, upstream, wire, rendering, data)
         else:
             first = _content_of(data, rendering)
-        await _pass_on(connection, upstream, sock, rendering, first)
-    finally:
-        sock.close()
+        await _pass_on(connection, upstream, wire, rendering, first)
 
 
-async def _dial(upstream: Upstream) -> socket.socket:
+async def _connected(upstream: Upstream) -> Wire:
     try:
-        return await sockets.dial(upstream.address)
+        return await upstream.connect()
     except OSError as error:
         raise ChildLost(f"{upstream} cannot be reached: {error.strerror}") from error
 
 
-async def _send_request(sock: socket.socket, head: bytes, body: bytes | bytearray | Stored) -> None:
+async def _send_request(wire: Wire, head: bytes, body: bytes | bytearray | Stored) -> None:
     """Send all, or as much as is taken: who refuses a request may say why before it is read."""
     try:
         if not isinstance(body, bytes | bytearray):
-            await sockets.send(sock, head)
-            await _send_stored(sock, body)
+            await wire.send(head)
+            await _send_stored(wire, body)
         elif len(body) <= _SMALL_BODY:
-            await sockets.send(sock, head + body)
+            await wire.send(head + body)
         else:
-            await sockets.send(sock, head)
-            await sockets.send(sock, body)
+            await wire.send(head)
+            await wire.send(body)
     except OSError:
         return
 
 
-async def _send_stored(sock: socket.socket, body: Stored) -> None:
+async def _send_stored(wire: Wire, body: Stored) -> None:
     at = 0
     while at < len(body):
         piece = await body.read(at)
-        await sockets.send(sock, piece)
+        await wire.send(piece)
         at += len(piece)
 
 
-async def _receive(sock: socket.socket) -> bytes:
+async def _receive(wire: Wire) -> bytes:
     """What comes next, while nothing has been passed on. Raises ChildLost if nothing comes."""
     try:
-        data = await sockets.receive(sock)
+        data = await wire.receive()
     except OSError as error:
         raise ChildLost(f"the engine broke off: {error.strerror}") from error
     if not data:
@@ -141,14 +112,14 @@ async def _receive(sock: socket.socket) -> bytes:
     return data
 
 
-async def _receive_head(sock: socket.socket) -> tuple[ReplyHead, bytes]:
+async def _receive_head(wire: Wire) -> tuple[ReplyHead, bytes]:
     """The reply's head, and what came of its body with it. Interim replies are passed over."""
     data = bytearray()
     for _ in range(_MOST_INTERIM_REPLIES):
         seen = 0
         while (end := data.find(END_OF_HEAD, seen)) < 0 and len(data) <= LONGEST_HEAD:
             seen = max(0, len(data) - len(END_OF_HEAD))
-            data += await _receive(sock)
+            data += await _receive(wire)
         if not 0 <= end <= LONGEST_HEAD:
             raise EngineFailed("the engine's answer cannot be read: its head has no end")
         split = end + len(END_OF_HEAD)
@@ -162,14 +133,14 @@ async def _receive_head(sock: socket.socket) -> tuple[ReplyHead, bytes]:
 
 
 async def _read_verdict(
-    sock: socket.socket, upstream: Upstream, head: ReplyHead, request: Request, data: bytes
+    wire: Wire, upstream: Upstream, head: ReplyHead, request: Request, data: bytes
 ) -> tuple[ReplyHead, bytes]:
     """Read a bad answer whole (within reason) before anybody sees it: it may be worth a retry."""
     body = head.framing(request)
     try:
         body.feed(data)
         while not body.done and len(data) < _LONGEST_VERDICT:
-            if not (more := await sockets.receive(sock)):
+            if not (more := await wire.receive()):
                 break
             body.feed(more)
             data += more
@@ -187,7 +158,7 @@ async def _read_verdict(
 
 def _judge(upstream: Upstream, request_size: int, status: int, message: str) -> None:
     """Raise what an error with this message means, if that is more than the client's business."""
-    match upstream.verdict(status, message, request_size):
+    match upstream.judge(status, message, request_size):
         case Verdict.OUT_OF_MEMORY:
             raise RanOutOfMemory(message)
         case Verdict.TOO_LARGE:
@@ -241,7 +212,7 @@ def _badly_framed(error: FramingError) -> EngineFailed:
 async def _first_word(
     connection: Connection,
     upstream: Upstream,
-    sock: socket.socket,
+    wire: Wire,
     stream: StreamRendering,
     data: bytes,
 ) -> bytes:
@@ -260,19 +231,19 @@ async def _first_word(
         if comfort and (rest := connection.send_now(stream.comforted(comfort))):
             with upstream.held_up():
                 await connection.send_slowly(rest)
-        data = await _receive(sock)
+        data = await _receive(wire)
 
 
 async def _pass_on(
     connection: Connection,
     upstream: Upstream,
-    sock: socket.socket,
+    wire: Wire,
     rendering: Rendering,
     first: bytes,
 ) -> None:
     try:
         await connection.send(rendering.begun(first))
-        await _pass_body(connection, upstream, sock, rendering)
+        await _pass_body(connection, upstream, wire, rendering)
     finally:
         rendering.note_seen()
         if rendering.surplus:
@@ -280,12 +251,12 @@ async def _pass_on(
 
 
 async def _pass_body(
-    connection: Connection, upstream: Upstream, sock: socket.socket, rendering: Rendering
+    connection: Connection, upstream: Upstream, wire: Wire, rendering: Rendering
 ) -> None:
     body = rendering.body
     try:
         while not body.done:
-            data = await sockets.receive(sock)
+            data = await wire.receive()
             if not data:
                 break
             part = rendering.passed(data)

@@ -6,28 +6,13 @@ may follow any of them, and on its way it is read for what it says about the eng
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from llamasup.engine.error_messages import messages_in_events
-from llamasup.engine.failures import Verdict
 from llamasup.front.answer import Opening, Seen
 from llamasup.front.events import Edges
 from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, chunk
 from llamasup.http.reply_heads import ReplyHead
 from llamasup.http.requests import Request
-
-
-class Source(Protocol):
-    """Where an answer comes from, and what it is told while a stream of its passes."""
-
-    def progressed(self) -> None:
-        """Something of its answer came."""
-
-    def verdict(self, status: int, message: str, size: int) -> Verdict:
-        """What an error of its with this message means, for a request's body of `size` bytes."""
-
-    def out_of_memory(self, words: str) -> bool:
-        """It says so. True if it makes room for one that needs less."""
+from llamasup.upstream import Upstream, Verdict
 
 
 class Rendering:
@@ -100,12 +85,14 @@ class Rendering:
 class StreamRendering(Rendering):
     """The same for server-sent events: none is passed on in parts, unless it is very long."""
 
-    def __init__(self, head: ReplyHead, request: Request, opening: Opening, source: Source) -> None:
+    def __init__(
+        self, head: ReplyHead, request: Request, opening: Opening, upstream: Upstream
+    ) -> None:
         super().__init__(head, request, opening)
         self.request_size = len(request.body)
         """Bytes of the body that this answers."""
 
-        self._source = source
+        self._upstream = upstream
         self._edges = Edges()
         if request.http_1_0:
             self._framing_line = None
@@ -123,7 +110,7 @@ class StreamRendering(Rendering):
         content = super().content(data)
         # A comment, llama-server's ping, is no progress.
         if b"data:" in content or self._edges.within:
-            self._source.progressed()
+            self._upstream.progressed()
         events = self._edges.feed(content)
         return events + self._edges.rest() if self.body.done else events
 
@@ -143,7 +130,7 @@ class StreamRendering(Rendering):
             and self._edges.nothing_held
         ):
             if b"data:" in data:
-                self._source.progressed()
+                self._upstream.progressed()
             return self._heeded(data)
         return super().passed(data)
 
@@ -159,7 +146,7 @@ class StreamRendering(Rendering):
     def _heeded(self, content: bytes) -> bytes:
         if b"error" in content and not self._edges.within:
             for message in messages_in_events(content):
-                verdict = self._source.verdict(500, message, self.request_size)
+                verdict = self._upstream.judge(500, message, self.request_size)
                 if verdict is Verdict.OUT_OF_MEMORY:
-                    self._source.out_of_memory(message)
+                    self._upstream.out_of_memory(message)
         return content

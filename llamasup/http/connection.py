@@ -9,7 +9,7 @@ from contextlib import suppress
 import trio
 
 from llamasup.config.schema import Seconds
-from llamasup.http import sockets
+from llamasup.http import wire
 
 _LINGER = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -63,7 +63,7 @@ class Connection:
     def look(self) -> bool:
         """Has the inbox grown, now that what has come is in it? Raises ClientLeft at the end."""
         try:
-            data = sockets.read(self._sock)
+            data = wire.read(self._sock)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:

@@ -7,7 +7,7 @@ async with pool.lease("qwen3", Work.GENERATE) as lease:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import trio
@@ -21,14 +21,17 @@ from llamasup.children.plan import Plan
 from llamasup.children.suspects import Accused
 from llamasup.config.addresses import Address
 from llamasup.config.schema import Config
-from llamasup.engine.failures import Verdict, verdict_on_reply
+from llamasup.engine.failures import verdict_on_reply
 from llamasup.errors import LlamasupError, ModelNotFound, OutOfMemory
+from llamasup.http.requests import Request
+from llamasup.http.wire import Wire, dial
 from llamasup.memory.gauge import Gauge
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.queue import Client
 from llamasup.pool.residency import Residency
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
+from llamasup.upstream import Upstream, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +146,7 @@ class Pool:
         return Gate(keeper, self._nursery, self._config.pool, self.residency.idle)
 
 
-class Lease:
+class Lease(Upstream):
     """Held from `async with`: a child that is ready and, where the work needs one, a slot of it.
 
     Entering loads the model and waits its turn. It raises ModelUnavailable if the model cannot be
@@ -165,18 +168,21 @@ class Lease:
         self._broke_on_trial = False
         self._has_suffered = False
 
+    def __str__(self) -> str:
+        return "the engine"
+
     @property
     def address(self) -> Address:
         """Where the child answers."""
         return self._child.address
 
-    @property
-    def withheld(self) -> Collection[bytes]:
-        """The headers that are not for it: clients' secrets, unless it asks for keys itself."""
-        return () if self._child.launch.asks_for_keys else SECRETS
+    async def connect(self) -> Wire:
+        """See `Upstream.connect`."""
+        return await dial(self.address)
 
-    def __str__(self) -> str:
-        return "the engine"
+    def dressed(self, request: Request, target: bytes) -> bytes:
+        """Without clients' secrets, unless the engine asks for keys itself."""
+        return request.forwarded(target, () if self._child.launch.asks_for_keys else SECRETS)
 
     def outlook(self) -> str:
         """For a client that waits: for what."""
@@ -203,7 +209,7 @@ class Lease:
             self._child.held_up -= 1
             self.progressed()
 
-    def verdict(self, status: int, message: str, size: int) -> Verdict:
+    def judge(self, status: int, message: str, size: int) -> Verdict:
         """What an error of the child's with this message means, for a body of `size` bytes."""
         return verdict_on_reply(status, message, size)
 
@@ -329,7 +335,7 @@ class Glance(Lease):
         """The child is held up for those who have work for it."""
         return nullcontext()
 
-    def verdict(self, status: int, message: str, size: int) -> Verdict:
+    def judge(self, status: int, message: str, size: int) -> Verdict:
         """Nobody who only looks makes a child go."""
         return Verdict.ITS_OWN
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from llamasup.children import probe
 from llamasup.config.addresses import TcpAddress, UnixAddress
-from llamasup.http import sockets
+from llamasup.http import wire
 from tests.harness import out_of_descriptors
 
 
@@ -103,5 +103,5 @@ async def test_a_child_whose_queue_stays_full_does_not_answer(autojump_clock: Mo
         address = UnixAddress(f"{folder}/x.sock")
         crowded.bind(address.path)
         crowded.listen(0)
-        with await sockets.dial(address), pytest.raises(probe.NoAnswer):
+        with await wire.dial(address), pytest.raises(probe.NoAnswer):
             await probe.ask(address, "/health")

@@ -150,7 +150,7 @@ async def test_a_control_that_hangs_is_not_waited_for_without_end(
         return None
 
     monkeypatch.setattr(ControlApp, "models", hang)
-    monkeypatch.setattr("llamasup.front.conversation._PATIENCE_WITH_CONTROL", 0.3)
+    monkeypatch.setattr("llamasup.front.exchange._PATIENCE_WITH_CONTROL", 0.3)
     async with running(faking()) as llamasup:
         reply = await llamasup.ask("GET", "/v1/models")
         assert (reply.status, reply.error["code"]) == (504, "control_timeout")

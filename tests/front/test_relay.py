@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
-from llamasup.engine.failures import Verdict, verdict_on_reply
+from llamasup.engine.failures import verdict_on_reply
 from llamasup.errors import ChildLost, EngineFailed
 from llamasup.front.answer import Opening
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.http.connection import Connection
 from llamasup.http.framing import LAST_CHUNK, Chunked, chunk
 from llamasup.http.requests import Request
+from llamasup.http.wire import Wire, dial
+from llamasup.upstream import Upstream, Verdict
 from tests.harness import PATIENCE, Journal, chat, eventually, request, running
 
 Faking = Callable[..., Mapping[str, object]]
@@ -30,24 +32,23 @@ Part = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 @define
-class Engine:
+class Engine(Upstream):
     """An upstream that does what the test says."""
 
     address: Address
     well: bool = True
     ran_out: list[str] = Factory(list)
-    withheld: tuple[bytes, ...] = ()
+
+    def __str__(self) -> str:
+        return "the engine"
+
+    async def connect(self) -> Wire:
+        return await dial(self.address)
 
     async def survived(self) -> bool:
         return self.well
 
-    def progressed(self) -> None:
-        pass
-
-    def held_up(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def verdict(self, status: int, message: str, size: int) -> Verdict:
+    def judge(self, status: int, message: str, size: int) -> Verdict:
         return verdict_on_reply(status, message, size)
 
     def out_of_memory(self, words: str) -> bool:

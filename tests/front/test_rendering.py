@@ -9,29 +9,37 @@ from attrs import Factory, define
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.engine.failures import Verdict, verdict_on_reply
+from llamasup.engine.failures import verdict_on_reply
 from llamasup.front.answer import Opening, Seen
 from llamasup.front.events import LONGEST_HELD
 from llamasup.front.rendering import Rendering, StreamRendering
 from llamasup.http.framing import LAST_CHUNK, Chunked, FramingError, chunk
 from llamasup.http.reply_heads import ReplyHead
 from llamasup.http.requests import Request
+from llamasup.http.wire import Wire
+from llamasup.upstream import Upstream, Verdict
 
 EVENT = b'data: {"content":"a"}\n\n'
 RAN_OUT = b'data: {"error":{"message":"CUDA error: out of memory"}}\n\n'
 
 
 @define
-class Engine:
+class Engine(Upstream):
     """Remembers what it was told."""
 
     steps: int = 0
     ran_out: list[str] = Factory(list)
 
+    def __str__(self) -> str:
+        return "the engine"
+
+    async def connect(self) -> Wire:
+        raise NotImplementedError
+
     def progressed(self) -> None:
         self.steps += 1
 
-    def verdict(self, status: int, message: str, size: int) -> Verdict:
+    def judge(self, status: int, message: str, size: int) -> Verdict:
         return verdict_on_reply(status, message, size)
 
     def out_of_memory(self, words: str) -> bool:

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.addresses import TcpAddress, UnixAddress
-from llamasup.http import sockets
+from llamasup.http.wire import Wire, dial
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def open_files() -> int:
 
 
 async def test_a_unix_socket_is_dialled(path: str, listener: socket.socket) -> None:
-    with await sockets.dial(UnixAddress(path)) as ours:
+    with await dial(UnixAddress(path)) as ours:
         theirs, _ = listener.accept()
         with theirs:
-            await sockets.send(ours, b"hello")
+            await ours.send(b"hello")
             assert theirs.recv(9) == b"hello"
 
 
@@ -59,12 +59,12 @@ async def test_a_port_is_dialled(family: socket.AddressFamily) -> None:
         listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         listener.listen()
         host, port = listener.getsockname()[:2]
-        with await sockets.dial(TcpAddress(host, port)) as ours:
+        with await dial(TcpAddress(host, port)) as ours:
             theirs, _ = listener.accept()
             with theirs:
                 theirs.sendall(b"hello")
-                assert await sockets.receive(ours) == b"hello"
-                assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert await ours.receive() == b"hello"
+                assert ours._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_nobody_there_is_an_os_error_and_leaves_nothing_open(path: str) -> None:
@@ -72,38 +72,39 @@ async def test_nobody_there_is_an_os_error_and_leaves_nothing_open(path: str) ->
         unheard.bind(("127.0.0.1", 0))
         before = open_files()
         with pytest.raises(ConnectionRefusedError):
-            await sockets.dial(TcpAddress("127.0.0.1", unheard.getsockname()[1]))
+            await dial(TcpAddress("127.0.0.1", unheard.getsockname()[1]))
         with pytest.raises(FileNotFoundError):
-            await sockets.dial(UnixAddress(path))
+            await dial(UnixAddress(path))
         assert open_files() == before
 
 
 async def test_whoever_finds_the_queue_full_waits_for_a_place(
     path: str, listener: socket.socket
 ) -> None:
-    places: list[socket.socket] = []
+    places: list[Wire] = []
 
-    async def dial() -> None:
-        places.append(await sockets.dial(UnixAddress(path)))
+    async def come() -> None:
+        places.append(await dial(UnixAddress(path)))
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             for _ in range(2):
-                nursery.start_soon(dial)
+                nursery.start_soon(come)
             await wait_all_tasks_blocked()
             assert len(places) == 1
             listener.accept()[0].close()
     for place in places:
-        place.close()
+        with place:
+            pass
 
 
 async def test_whoever_finds_the_queue_full_for_long_gives_up(
     path: str, listener: socket.socket, autojump_clock: MockClock
 ) -> None:
-    with await sockets.dial(UnixAddress(path)):
+    with await dial(UnixAddress(path)):
         before, began = open_files(), trio.current_time()
         with pytest.raises(TimeoutError):
-            await sockets.dial(UnixAddress(path))
+            await dial(UnixAddress(path))
         assert 5 <= trio.current_time() - began < 6
         assert open_files() == before
 
@@ -111,10 +112,10 @@ async def test_whoever_finds_the_queue_full_for_long_gives_up(
 async def test_whoever_leaves_the_queue_leaves_nothing_open(
     path: str, listener: socket.socket
 ) -> None:
-    with await sockets.dial(UnixAddress(path)):
+    with await dial(UnixAddress(path)):
         before = open_files()
         with trio.move_on_after(0.02) as patience:
-            await sockets.dial(UnixAddress(path))
+            await dial(UnixAddress(path))
         assert patience.cancelled_caught
         assert open_files() == before
 
@@ -128,12 +129,12 @@ async def test_much_is_sent_whole_through_a_slow_reader(
     received = bytearray()
 
     async def read() -> None:
-        while data := await sockets.receive(theirs):
+        while data := await Wire(theirs).receive():
             received.extend(data)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
-        await sockets.send(ours, kind(message))
+        await Wire(ours).send(kind(message))
         ours.shutdown(socket.SHUT_WR)
     assert received == message
 
@@ -141,17 +142,17 @@ async def test_much_is_sent_whole_through_a_slow_reader(
 async def test_the_end_is_read_as_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     theirs.close()
-    assert await sockets.receive(ours) == b""
+    assert await Wire(ours).receive() == b""
     with pytest.raises(BrokenPipeError):
-        await sockets.send(ours, b"anybody?")
+        await Wire(ours).send(b"anybody?")
 
 
 async def test_a_reset_is_an_os_error(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    await sockets.send(ours, b"unread")
+    await Wire(ours).send(b"unread")
     theirs.close()
     with pytest.raises(ConnectionResetError):
-        await sockets.receive(ours)
+        await Wire(ours).receive()
 
 
 async def test_a_reader_that_gives_up_takes_nothing(
@@ -159,9 +160,9 @@ async def test_a_reader_that_gives_up_takes_nothing(
 ) -> None:
     ours, theirs = pair
     with trio.move_on_after(0.01):
-        await sockets.receive(ours)
-    await sockets.send(theirs, b"later")
-    assert await sockets.receive(ours) == b"later"
+        await Wire(ours).receive()
+    await Wire(theirs).send(b"later")
+    assert await Wire(ours).receive() == b"later"
 
 
 @pytest.mark.parametrize("address", [UnixAddress("/nowhere/x.sock"), TcpAddress("127.0.0.1", 1)])
@@ -171,5 +172,5 @@ async def test_who_is_refused_lets_others_run_and_can_be_cancelled(
     with trio.move_on_after(0.05) as trying:
         for _ in range(100_000):
             with suppress(OSError):
-                await sockets.dial(address)
+                await dial(address)
     assert trying.cancelled_caught
