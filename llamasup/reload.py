@@ -25,7 +25,6 @@ from llamasup.errors import LlamasupError
 from llamasup.front.server import Front
 from llamasup.learned import State
 from llamasup.models.library import Library, Look
-from llamasup.models.names import Catalog, Names
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
 from llamasup.systemd import Notifier
@@ -62,12 +61,11 @@ class Running:
     ) -> None:
         self._in_effect = in_effect
         self.pool = pool
-        self._library = Library(in_effect.config)
         self.roster = Roster(
-            self._library,
+            Library(in_effect.config),
             self._planned,
             pool,
-            Catalog(Names({}), in_effect.config.server.default_model),
+            in_effect,
             nursery,
         )
         self._launcher = launcher
@@ -98,7 +96,7 @@ class Running:
         """
         async with self._one_at_a_time:
             config = await threads.run(self._prepare, made(self.config), patience=_PATIENCE)
-            library = self._library.of(config)
+            library = self.roster.library.of(config)
             look = await library.look()
             self._front.adopt(config.server, config.recovery.max_replays)
             self._take_effect(config, library, look)
@@ -109,14 +107,13 @@ class Running:
             log.warning("[folders] has changed, which takes effect when llamasup is restarted")
         config = attrs.evolve(config, folders=before.folders)
         self._in_effect.replace(config)
-        self._library = library
         self._drain.drain_timeout = config.server.drain_timeout
         self._drain.grace = config.engine.stop_grace
         if config.log != before.log:
             logging.getLogger().setLevel(config.log.level.upper())
         there = self.pool.keepers.keys()
-        self.pool.configure(config)
-        self.roster.adopt(library, look, Catalog(Names({}), config.server.default_model))
+        self.pool.residency.wake()
+        self.roster.replace(library, look)
         self.pool.preload(
             model
             for model in config.pool.preload

@@ -250,7 +250,7 @@ async def open_pool(in_effect: InEffect, launcher: Launcher, nursery: trio.Nurse
     state = await _state(state_file(in_effect.config))
     needs = Needs(launcher, state, gauge)
     running = Running(
-        in_effect, launcher, state, needs, Pool((), in_effect.config, gauge, nursery), nursery
+        in_effect, launcher, state, needs, Pool((), in_effect, gauge, nursery), nursery
     )
     await running.roster.refresh()
     return running

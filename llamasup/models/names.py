@@ -43,6 +43,21 @@ class Names:
         # Two thousand names are compared in half a millisecond so; difflib takes eighty.
         self._pairs = {name: _pairs(name) for name in [*self._exact][:_MOST_COMPARED]}
 
+    def choose(self, asked: str | None, default: str = "") -> str:
+        """The model that `asked` means; without a name the `default`, or the only one there is.
+
+        Raises ModelNotFound with near matches, or ClientError with the names to choose from.
+        """
+        if wanted := asked or default:
+            model = self.find(wanted)
+            if model is None:
+                shown = wanted[:_LONGEST_SHOWN]
+                raise ModelNotFound(f'there is no model "{shown}"; {self._suggestion(shown)}')
+            return model
+        if len(self.models) == 1:
+            return self.models[0]
+        raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
+
     def find(self, asked: str) -> str | None:
         """The model that is meant; None if there is none, or more than one could be."""
         if len(asked) > _LONGEST_NAME:
@@ -65,6 +80,16 @@ class Names:
         nearest = nlargest(_MOST_NEAR, alike)
         return [self._spelled(name) for likeness, name in nearest if likeness >= _ALIKE]
 
+    def _suggestion(self, asked: str) -> str:
+        if near := self.near(asked):
+            return "did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
+        return f"there are: {self._listing()}"
+
+    def _listing(self) -> str:
+        listed = ", ".join(f'"{name}"' for name in self.models[:_MOST_LISTED])
+        more = len(self.models) - _MOST_LISTED
+        return (f"{listed} and {more} more" if more > 0 else listed) or "none at all"
+
     def _spelled(self, folded: str) -> str:
         name = self._exact[folded]
         return name if name.casefold() == folded else folded
@@ -84,41 +109,3 @@ def _pairs(name: str) -> int:
     for first, second in zip(f"^{name}", f"{name}$", strict=True):
         bits |= 1 << (ord(first) * 31 + ord(second)) % _BITS
     return bits
-
-
-class Catalog:
-    """The names of the models that there are, looked up without regard to case."""
-
-    def __init__(self, names: Names, default: str = "") -> None:
-        self._default = default
-        self._names = names
-
-    def adopt(self, names: Names) -> None:
-        """From now on these are the models, and no others."""
-        self._names = names
-
-    def choose(self, asked: str | None) -> str:
-        """The model that `asked` means; without a name the default, or the only one there is.
-
-        Raises ModelNotFound with near matches, or ClientError with the names to choose from.
-        """
-        if wanted := asked or self._default:
-            model = self._names.find(wanted)
-            if model is None:
-                shown = wanted[:_LONGEST_SHOWN]
-                raise ModelNotFound(f'there is no model "{shown}"; {self._suggestion(shown)}')
-            return model
-        if len(self._names.models) == 1:
-            return self._names.models[0]
-        raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
-
-    def _suggestion(self, asked: str) -> str:
-        if near := self._names.near(asked):
-            return "did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
-        return f"there are: {self._listing()}"
-
-    def _listing(self) -> str:
-        names = self._names.models
-        listed = ", ".join(f'"{name}"' for name in names[:_MOST_LISTED])
-        more = len(names) - _MOST_LISTED
-        return (f"{listed} and {more} more" if more > 0 else listed) or "none at all"

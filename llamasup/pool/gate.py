@@ -14,7 +14,7 @@ import trio
 from llamasup import tending
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
-from llamasup.config.schema import PoolSettings
+from llamasup.config.in_effect import InEffect
 from llamasup.errors import (
     LlamasupError,
     ModelNotLoaded,
@@ -71,7 +71,7 @@ class Gate:
         self,
         keeper: Keeper,
         nursery: trio.Nursery,
-        settings: PoolSettings,
+        in_effect: InEffect,
         is_idle: Callable[[Gate], None],
     ) -> None:
         self.keeper = keeper
@@ -82,19 +82,16 @@ class Gate:
         """Nobody is let in for now, though there is a child: others shall have their turn."""
 
         self._nursery = nursery
-        self._settings = settings
+        self._in_effect = in_effect
         self._is_idle = is_idle
         self._queues = {
-            line: FairQueue[Visit](settings.max_queue) for line in (None, Work.GENERATE, Work.ASK)
+            line: FairQueue[Visit](in_effect.config.pool.max_queue)
+            for line in (None, Work.GENERATE, Work.ASK)
         }
         self._dock = Dock(nursery, self._queues[None].__len__, self.admit)
         self._looks = 0
         self._has_usher = False
         self._interest = trio.CancelScope()
-
-    def adopt(self, settings: PoolSettings) -> None:
-        """Go by these settings from now on. Who waits already does so as long as it was told."""
-        self._settings = settings
 
     @property
     def waiting(self) -> int:
@@ -111,7 +108,7 @@ class Gate:
             self._let_in(visit, child)
             return child
         self._join(visit)
-        patience = self._settings.queue_timeout
+        patience = self._in_effect.config.pool.queue_timeout
         with trio.move_on_after(patience):
             await self._wait(visit)
         if visit.failure:
@@ -210,7 +207,7 @@ class Gate:
 
     def _join(self, visit: Visit) -> None:
         queue = self._queues[visit.line]
-        queue.size = self._settings.max_queue + self._lets_in_at_once(visit.line)
+        queue.size = self._in_effect.config.pool.max_queue + self._lets_in_at_once(visit.line)
         client = visit.client()
         try:
             if len(queue) >= queue.size:
@@ -243,7 +240,7 @@ class Gate:
         _answer(greedy)
 
     def _full(self, waiting: int) -> QueueFull:
-        exhausted = self._settings.queue_full_status == SlotsExhausted.status
+        exhausted = self._in_effect.config.pool.queue_full_status == SlotsExhausted.status
         kind = SlotsExhausted if exhausted else QueueFull
         full = kind(f'all slots of "{self.keeper.model}" are busy, and {waiting} requests wait')
         full.retry_after = _COME_AGAIN_AFTER

@@ -20,7 +20,7 @@ from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.children.suspects import Accused
 from llamasup.config.addresses import Address
-from llamasup.config.schema import Config
+from llamasup.config.in_effect import InEffect
 from llamasup.engine.failures import verdict_on_reply
 from llamasup.errors import LlamasupError, ModelNotFound, OutOfMemory
 from llamasup.http.requests import Request
@@ -43,13 +43,13 @@ class Pool:
     """A gate and a keeper for every model; their tasks live in `nursery`."""
 
     def __init__(
-        self, plans: Iterable[Plan], config: Config, gauge: Gauge, nursery: trio.Nursery
+        self, plans: Iterable[Plan], in_effect: InEffect, gauge: Gauge, nursery: trio.Nursery
     ) -> None:
-        self._config = config
+        self._in_effect = in_effect
         self._nursery = nursery
         self._gates: dict[str, Gate] = {}
-        self.residency = Residency(config, self._gates, gauge)
-        self.adopt(plans)
+        self.residency = Residency(in_effect, self._gates, gauge)
+        self.offer(plans)
         nursery.start_soon(tending.again, "the residency's clock", self.residency.run)
 
     @property
@@ -57,8 +57,8 @@ class Pool:
         """Every model's keeper by its name."""
         return {model: gate.keeper for model, gate in self._gates.items()}
 
-    def adopt(self, plans: Iterable[Plan]) -> None:
-        """From now on these are the models.
+    def offer(self, plans: Iterable[Plan]) -> None:
+        """Offer these models from now on, and no others.
 
         A child whose model is gone, or is launched in another way now, goes when it has answered
         those whom it has let in. With it goes a model that is gone.
@@ -87,13 +87,6 @@ class Pool:
         model = gate.keeper.model
         if gate.keeper.dismissed and self._gates.get(model) is gate:
             del self._gates[model]
-
-    def configure(self, config: Config) -> None:
-        """Go by its `[pool]` and `[groups]` from now on."""
-        self._config = config
-        self.residency.adopt(config)
-        for gate in self._gates.values():
-            gate.adopt(config.pool)
 
     def preload(self, models: Iterable[str]) -> None:
         """Load these without being asked for them."""
@@ -143,7 +136,7 @@ class Pool:
 
     def _gate(self, plan: Plan) -> Gate:
         keeper = Keeper(plan, self.residency, self._nursery)
-        return Gate(keeper, self._nursery, self._config.pool, self.residency.idle)
+        return Gate(keeper, self._nursery, self._in_effect, self.residency.idle)
 
 
 class Lease(Upstream):

@@ -15,7 +15,8 @@ from attrs import evolve
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed
-from llamasup.config.schema import Config
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import GroupSettings
 from llamasup.errors import NoRoom, NotAdmitted
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.host import anonymous_memory
@@ -154,10 +155,9 @@ class _Request:
 class Residency:
     """Which models are in memory. `run` is its clock."""
 
-    def __init__(self, config: Config, gates: Mapping[str, Gate], gauge: Gauge) -> None:
+    def __init__(self, in_effect: InEffect, gates: Mapping[str, Gate], gauge: Gauge) -> None:
         self.places: dict[str, Place] = {}
-        self._config = config
-        self._groups = _groups(config)
+        self._in_effect = in_effect
         self._gates = gates
         self._gauge = gauge
         self._requests: dict[str, _Request] = {}
@@ -165,10 +165,8 @@ class Residency:
         self._taken: Amounts = {}
         self._nap = trio.CancelScope()
 
-    def adopt(self, config: Config) -> None:
-        """Go by its reserve, numbers and groups from now on."""
-        self._config = config
-        self._groups = _groups(config)
+    def wake(self) -> None:
+        """Look at everything again: another configuration is in effect."""
         self._nap.cancel()
 
     async def run(self) -> None:
@@ -280,7 +278,7 @@ class Residency:
 
     def idle(self, gate: Gate) -> None:
         """Nobody uses this model any more, for now."""
-        if self._requests or 0 < self._config.pool.max_loaded_models < len(self.places):
+        if self._requests or 0 < self._in_effect.config.pool.max_loaded_models < len(self.places):
             self.reconsider()
         if idle_unload := gate.keeper.plan.idle_unload:
             self._wake_at(trio.current_time() + idle_unload)
@@ -327,7 +325,7 @@ class Residency:
         return sorted(claims, key=lambda claim: claim.since)
 
     def _world(self, claims: list[Claim]) -> World:
-        pool, budgets = self._config.pool, self._budgets
+        config, budgets = self._in_effect.config, self._budgets
         unions = {
             device
             for claim in claims
@@ -346,14 +344,14 @@ class Residency:
             residents,
             claims,
             budgets,
-            pool.max_loaded_models,
-            self._groups,
-            pool.turn,
+            config.pool.max_loaded_models,
+            _groups(config.groups.values()),
+            config.pool.turn,
         )
 
     @property
     def _budgets(self) -> Amounts:
-        return budgets(self._devices, self._taken, self._config.pool.memory_reserve)
+        return budgets(self._devices, self._taken, self._in_effect.config.pool.memory_reserve)
 
     def _give_place(self, model: str) -> Place:
         request = self._requests.pop(model)
@@ -452,10 +450,9 @@ def _in_unions(claim: Claim, unions: Collection[str]) -> Claim:
     return evolve(claim, need=need, least=least)
 
 
-def _groups(config: Config) -> tuple[Group, ...]:
+def _groups(configured: Iterable[GroupSettings]) -> tuple[Group, ...]:
     return tuple(
-        Group(frozenset(group.members), group.together, group.exclusive)
-        for group in config.groups.values()
+        Group(frozenset(group.members), group.together, group.exclusive) for group in configured
     )
 
 

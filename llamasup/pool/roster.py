@@ -1,4 +1,4 @@
-"""The models that there are now: what is on the library, made known to the pool and the catalog.
+"""The models that there are now: what the library holds, made known to the pool.
 
 Nothing watches the folders, so that llamasup sleeps while nobody asks. They are looked through
 when it matters: before the models are listed, before a name is refused, and when the file of a
@@ -15,10 +15,10 @@ import trio
 
 from llamasup import tending
 from llamasup.children.plan import Plan
+from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError
 from llamasup.models.library import Library, Look
-from llamasup.models.names import Catalog
 from llamasup.pool.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -32,23 +32,23 @@ _NOT_YET: Final = Look({}, {}, {})
 
 
 class Roster:
-    """Looks at the library, and tells pool and catalog; the names that clients ask for end here."""
+    """Looks at the library, and tells the pool; and knows which model a client's name means."""
 
     def __init__(
         self,
         library: Library,
         plan: Callable[[str, ModelSettings], Plan],
         pool: Pool,
-        catalog: Catalog,
+        in_effect: InEffect,
         nursery: trio.Nursery,
     ) -> None:
         self.look = _NOT_YET
         """What the last one found."""
 
-        self._library = library
+        self.library = library
         self._plan = plan
         self._pool = pool
-        self._catalog = catalog
+        self._in_effect = in_effect
         self._plans: dict[str, Plan] = {}
         self._nursery = nursery
         self._looked: trio.Event | None = None
@@ -57,10 +57,14 @@ class Roster:
     async def choose(self, asked: str | None) -> str:
         """The model that `asked` means, be it new. Raises ModelNotFound or ClientError."""
         try:
-            return self._catalog.choose(asked)
+            return self._chosen(asked)
         except ClientError:
             await self.refresh()
-        return self._catalog.choose(asked)
+        return self._chosen(asked)
+
+    def _chosen(self, asked: str | None) -> str:
+        default = self._in_effect.config.server.default_model
+        return self.look.names.choose(asked, default)
 
     async def refresh(self) -> None:
         """Look again, unless that was done just now. Those who come meanwhile share the look.
@@ -76,31 +80,29 @@ class Roster:
         await self._looked.wait()
 
     async def _look(self, looked: trio.Event) -> None:
-        library = self._library
+        library = self.library
         try:
             look = await library.look()
-            if library is self._library:
-                self._adopt(look)
+            if library is self.library:
+                self._offer(look)
         finally:
             self._not_before = trio.current_time() + PAUSE
             self._looked = None
             looked.set()
 
-    def adopt(self, library: Library, look: Look, catalog: Catalog) -> None:
-        """Another library takes the place of this one; every model is planned anew."""
-        self._library = library
-        self._catalog = catalog
+    def replace(self, library: Library, look: Look) -> None:
+        """Go by another library, and by a look at it; every model is planned anew."""
+        self.library = library
         self._plans.clear()
-        self._adopt(look)
+        self._offer(look)
 
-    def _adopt(self, look: Look) -> None:
+    def _offer(self, look: Look) -> None:
         _report(self.look, look)
         self.look = look
         self._plans = {
             model: self._planned(model, settings) for model, settings in look.models.items()
         }
-        self._pool.adopt(self._plans.values())
-        self._catalog.adopt(look.names)
+        self._pool.offer(self._plans.values())
 
     def _planned(self, model: str, settings: ModelSettings) -> Plan:
         """The same plan as before, as long as nothing has changed."""

@@ -10,7 +10,7 @@ import pytest
 
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError, ModelNotFound
-from llamasup.models.names import Catalog, Names
+from llamasup.models.names import Names
 
 
 def models(**aliases: list[str]) -> Mapping[str, ModelSettings]:
@@ -18,10 +18,6 @@ def models(**aliases: list[str]) -> Mapping[str, ModelSettings]:
         name.replace("_", "-"): ModelSettings(path=Path("x.gguf"), aliases=tuple(names))
         for name, names in aliases.items()
     }
-
-
-def catalog_of(models: Mapping[str, ModelSettings], default: str = "") -> Catalog:
-    return Catalog(Names(models), default)
 
 
 TWO = models(Qwen3_8B=["gpt-4o-mini", "Straße"], mistral=[])
@@ -40,27 +36,27 @@ TWO = models(Qwen3_8B=["gpt-4o-mini", "Straße"], mistral=[])
     ],
 )
 def test_a_model_answers_to_its_name_and_its_aliases_in_any_case(asked: str, model: str) -> None:
-    assert catalog_of(TWO).choose(asked) == model
+    assert Names(TWO).choose(asked) == model
 
 
 @pytest.mark.parametrize("asked", [None, ""])
 def test_without_a_name_the_default_is_meant(asked: str | None) -> None:
-    assert catalog_of(TWO, "mistral").choose(asked) == "mistral"
-    assert catalog_of(TWO, "GPT-4o-mini").choose(asked) == "Qwen3-8B"
+    assert Names(TWO).choose(asked, "mistral") == "mistral"
+    assert Names(TWO).choose(asked, "GPT-4o-mini") == "Qwen3-8B"
 
 
 def test_without_a_name_the_only_model_is_meant() -> None:
-    assert catalog_of(models(only=["other"])).choose(None) == "only"
+    assert Names(models(only=["other"])).choose(None) == "only"
 
 
 def test_an_unknown_name_is_not_the_default() -> None:
     with pytest.raises(ModelNotFound):
-        catalog_of(models(only=[]), "only").choose("another")
+        Names(models(only=[])).choose("another", "only")
 
 
 def test_without_a_name_and_with_several_models_the_client_learns_them() -> None:
     with pytest.raises(ClientError) as refusal:
-        catalog_of(TWO).choose(None)
+        Names(TWO).choose(None)
     assert refusal.value.status == 400
     assert '"Qwen3-8B", "mistral"' in str(refusal.value)
 
@@ -76,7 +72,7 @@ def test_without_a_name_and_with_several_models_the_client_learns_them() -> None
 )
 def test_an_unknown_name_gets_the_nearest_ones_or_all(asked: str, hint: str) -> None:
     with pytest.raises(ModelNotFound) as refusal:
-        catalog_of(TWO).choose(asked)
+        Names(TWO).choose(asked)
     assert refusal.value.status == 404
     assert refusal.value.code == "model_not_found"
     assert f'"{asked}"' in str(refusal.value)
@@ -86,36 +82,34 @@ def test_an_unknown_name_gets_the_nearest_ones_or_all(asked: str, hint: str) -> 
 def test_a_name_of_megabytes_is_neither_compared_nor_repeated_whole() -> None:
     started = time.process_time()
     with pytest.raises(ModelNotFound) as refusal:
-        catalog_of(TWO).choose("qwen" * 2_000_000)
+        Names(TWO).choose("qwen" * 2_000_000)
     assert len(str(refusal.value)) < 500
     assert time.process_time() - started < 0.1
 
 
 def test_without_any_model_the_refusal_says_so() -> None:
     with pytest.raises(ClientError, match="none at all"):
-        catalog_of({}).choose(None)
+        Names({}).choose(None)
 
 
 def test_a_default_that_is_not_there_is_named_in_the_refusal() -> None:
     with pytest.raises(ModelNotFound, match='there is no model "mistrall"; did you mean "mistral"'):
-        catalog_of(TWO, "mistrall").choose(None)
+        Names(TWO).choose(None, "mistrall")
 
 
-def test_models_come_and_go() -> None:
-    catalog = catalog_of(TWO, "new")
-    catalog.adopt(Names(models(new=["newer"])))
-    assert [catalog.choose(asked) for asked in ("NEW", "newer", None)] == ["new"] * 3
+def test_only_the_models_that_there_are_can_be_chosen() -> None:
+    names = Names(models(new=["newer"]))
+    assert [names.choose(asked, "new") for asked in ("NEW", "newer", None)] == ["new"] * 3
     with pytest.raises(ModelNotFound, match='there are: "new"'):
-        catalog.choose("mistral")
-    catalog.adopt(Names(TWO))
+        names.choose("mistral")
     with pytest.raises(ModelNotFound, match='there are: "Qwen3-8B", "mistral"'):
-        catalog.choose("new")
+        Names(TWO).choose("new")
 
 
 def test_of_thousands_of_models_a_refusal_lists_some() -> None:
     many = {f"model-{number}": ModelSettings(path=Path("x.gguf")) for number in range(2000)}
     with pytest.raises(ClientError, match='"model-19" and 1980 more') as refusal:
-        catalog_of(many).choose(None)
+        Names(many).choose(None)
     assert len(str(refusal.value)) < 1000
 
 
@@ -135,27 +129,27 @@ def lying(*paths: str) -> Mapping[str, ModelSettings]:
     ],
 )
 def test_a_model_is_found_as_its_file_and_without_its_quantization(asked: str) -> None:
-    catalog = catalog_of(lying("mistral-7b.Q4_K_M.gguf", "mistral-7b-v2.Q4_K_M.gguf"))
-    assert catalog.choose(asked) == "mistral-7b.Q4_K_M"
+    names = Names(lying("mistral-7b.Q4_K_M.gguf", "mistral-7b-v2.Q4_K_M.gguf"))
+    assert names.choose(asked) == "mistral-7b.Q4_K_M"
 
 
 def test_a_name_that_could_mean_several_means_none() -> None:
-    catalog = catalog_of(lying("mistral-7b.Q4_K_M.gguf", "mistral-7b.Q8_0.gguf"))
+    names = Names(lying("mistral-7b.Q4_K_M.gguf", "mistral-7b.Q8_0.gguf"))
     with pytest.raises(ModelNotFound, match="did you mean") as refusal:
-        catalog.choose("mistral-7b")
+        names.choose("mistral-7b")
     assert '"mistral-7b.Q4_K_M"' in str(refusal.value)
     assert '"mistral-7b.Q8_0"' in str(refusal.value)
-    assert catalog.choose("mistral-7b.Q8_0.gguf") == "mistral-7b.Q8_0"
+    assert names.choose("mistral-7b.Q8_0.gguf") == "mistral-7b.Q8_0"
 
 
 def test_exact_names_and_aliases_always_win() -> None:
     both = lying("mistral-7b.Q4_K_M.gguf", "mistral-7b.gguf")
-    assert catalog_of(both).choose("mistral-7b") == "mistral-7b"
+    assert Names(both).choose("mistral-7b") == "mistral-7b"
     named = {
         **lying("mistral-7b.Q4_K_M.gguf"),
         "big": ModelSettings(path=Path("big.gguf"), aliases=("mistral-7b",)),
     }
-    assert catalog_of(named).choose("mistral-7b") == "big"
+    assert Names(named).choose("mistral-7b") == "big"
 
 
 @pytest.mark.parametrize(
@@ -177,9 +171,9 @@ def test_friendly_names_come_from_names_and_files(asked: str, model: str | None)
     }
     if model is None:
         with pytest.raises(ModelNotFound):
-            catalog_of(there).choose(asked)
+            Names(there).choose(asked)
     else:
-        assert catalog_of(there).choose(asked) == model
+        assert Names(there).choose(asked) == model
 
 
 @pytest.mark.parametrize(
@@ -188,14 +182,14 @@ def test_friendly_names_come_from_names_and_files(asked: str, model: str | None)
     ids=range(5),
 )
 def test_among_thousands_an_unknown_name_is_refused_in_a_moment(asked: str) -> None:
-    catalog = catalog_of(
+    names = Names(
         lying(*(f"some-model-{number}-7b-instruct.Q4_K_M.gguf" for number in range(2000)))
     )
 
     def refuse(name: str) -> float:
         started = time.thread_time()
         with pytest.raises(ModelNotFound):
-            catalog.choose(name)
+            names.choose(name)
         return time.thread_time() - started
 
     assert min(refuse(f"{number}{asked}") for number in range(5)) < 0.005  # a tenth of that

@@ -10,7 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.children.keeper import Keeper
-from llamasup.config.schema import PoolSettings
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Config
 from llamasup.pool.dock import TRIAL, TRIALS, VAIN_SESSIONS
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.queue import Client
@@ -62,7 +63,7 @@ class Court:
 async def court(slots: int = 4) -> AsyncIterator[tuple[Court, StubKeeper]]:
     keeper = StubKeeper()
     async with trio.open_nursery() as nursery:
-        gate = Gate(cast(Keeper, keeper), nursery, PoolSettings(), cast(Any, lambda gate: None))
+        gate = Gate(cast(Keeper, keeper), nursery, InEffect(Config()), cast(Any, lambda gate: None))
         yield Court(gate, nursery), keeper
         nursery.cancel_scope.cancel()
 

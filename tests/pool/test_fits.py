@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed, Source
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.ladder import Learned, Rung
@@ -86,7 +87,7 @@ class House:
 
     def __init__(self, **pool: object) -> None:
         config = load(None, {}, {"pool.memory_reserve": 0, **pool})
-        self.residency = Residency(config, {}, cast(Gauge, TenGibibytes()))
+        self.residency = Residency(InEffect(config), {}, cast(Gauge, TenGibibytes()))
         self.keepers: dict[str, Any] = {}
 
     def add(self, plan: Model) -> Any:

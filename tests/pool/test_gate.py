@@ -16,7 +16,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.children.keeper import Keeper
 from llamasup.children.slots import Slots
-from llamasup.config.schema import PoolSettings
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Config, PoolSettings
 from llamasup.errors import LlamasupError, ModelUnavailable, QueueFull, QueueTimeout
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.queue import Client
@@ -130,10 +131,11 @@ class Scene:
     def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
         self.keeper = StubKeeper()
         self.idle: list[Gate] = []
+        whole = PoolSettings(**{"max_queue": 1000, "queue_timeout": 1e6, **settings})
         self.gate = Gate(
             cast(Keeper, self.keeper),
             nursery,
-            PoolSettings(**{"max_queue": 1000, "queue_timeout": 1e6, **settings}),
+            InEffect(Config(pool=whole)),
             is_idle=self.idle.append,
         )
         self.crowd = Crowd(self.gate, nursery)

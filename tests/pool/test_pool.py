@@ -34,14 +34,17 @@ CHAT = "/v1/chat/completions"
 
 
 @asynccontextmanager
-async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
+async def pool_of(
+    config: Mapping[str, object], in_effect: InEffect | None = None
+) -> AsyncIterator[Pool]:
+    in_effect = in_effect or InEffect(load(None, {}, config))
     # pytest's own folders have names too long for a socket.
     with (
         tempfile.TemporaryDirectory(prefix="llamasup-test-") as base,
         own_run_folder(Path(base)) as (folder, _),
     ):
-        whole = load(None, {}, config)
-        launcher = Launcher(InEffect(whole), os.environ, Path(base), folder)
+        whole = in_effect.config
+        launcher = Launcher(in_effect, os.environ, Path(base), folder)
         state = State(Path(base) / "state.json")
         needs = Needs(launcher, state, Gauge(ThisMachine()))
         plans = [
@@ -49,7 +52,7 @@ async def pool_of(config: Mapping[str, object]) -> AsyncIterator[Pool]:
             for model, settings in whole.models.items()
         ]
         async with trio.open_nursery() as nursery:
-            yield Pool(plans, whole, Gauge(ThisMachine()), nursery)
+            yield Pool(plans, in_effect, Gauge(ThisMachine()), nursery)
             nursery.cancel_scope.cancel()
 
 
@@ -277,7 +280,7 @@ def replanned(plan: Plan, model: str) -> Plan:
 
 async def test_models_come_and_go(faking: Fake) -> None:
     async with pool_of({**faking(), **faking(name="other")}) as pool:
-        pool.adopt(planned_anew(pool, "fake", "new"))
+        pool.offer(planned_anew(pool, "fake", "new"))
         assert list(pool.keepers) == ["fake", "new"]
         async with pool.lease("new", Work.ASK) as lease:
             assert await lease.survived()
@@ -286,7 +289,7 @@ async def test_models_come_and_go(faking: Fake) -> None:
 async def test_a_model_that_is_still_offered_keeps_its_keeper(faking: Fake) -> None:
     async with pool_of({**faking(), **faking(name="other")}) as pool:
         before = dict(pool.keepers)
-        pool.adopt(planned_anew(pool, "other", "fake"))
+        pool.offer(planned_anew(pool, "other", "fake"))
         assert pool.keepers == before
 
 
@@ -295,8 +298,8 @@ async def test_a_model_that_goes_while_its_child_serves_goes_after_its_answers(
 ) -> None:
     async with pool_of({**faking(), **faking(name="other")}) as pool:
         async with pool.lease("fake", Work.GENERATE) as lease:
-            pool.adopt(planned_anew(pool, "other"))
-            pool.adopt(planned_anew(pool, "other"))
+            pool.offer(planned_anew(pool, "other"))
+            pool.offer(planned_anew(pool, "other"))
             assert pool.keepers.keys() == {"fake", "other"}
             assert await lease.survived()
         await eventually(lambda: pool.keepers.keys() == {"other"})
@@ -309,8 +312,8 @@ async def test_a_model_that_comes_back_before_its_child_is_gone_is_loaded_again(
         plans = planned_anew(pool, "fake", "other")
         async with pool.lease("fake", Work.GENERATE):
             first = child_of(pool)
-            pool.adopt(plans[1:])
-            pool.adopt(plans)
+            pool.offer(plans[1:])
+            pool.offer(plans)
         async with pool.lease("fake", Work.GENERATE):
             assert child_of(pool) is not first
 
@@ -328,7 +331,7 @@ async def test_who_waits_for_a_model_that_goes_is_told(faking: Fake) -> None:
         async with pool.lease("fake", Work.GENERATE), trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await eventually(lambda: pool.waiting("fake") == 1)
-            pool.adopt(planned_anew(pool, "other"))
+            pool.offer(planned_anew(pool, "other"))
         assert len(failures) == 1
 
 
@@ -337,17 +340,23 @@ async def test_another_plan_that_launches_alike_keeps_the_child(faking: Fake) ->
         new = replanned(pool.keepers["fake"].plan, "fake")
         async with pool.lease("fake", Work.ASK):
             child = child_of(pool)
-            pool.adopt([new])
+            pool.offer([new])
             assert pool.keepers["fake"].plan is new
             assert child.state is ChildState.READY
 
 
+def change(pool: Pool, in_effect: InEffect, config: Mapping[str, object]) -> None:
+    in_effect.replace(load(None, {}, config))
+    pool.residency.wake()
+
+
 async def test_other_numbers_hold_for_those_who_come_then(faking: Fake) -> None:
     config = faking()
-    async with pool_of(config) as pool, requests_to(pool) as requests:
+    in_effect = InEffect(load(None, {}, config))
+    async with pool_of(config, in_effect) as pool, requests_to(pool) as requests:
         await requests.come()
         await requests.come()
-        pool.configure(load(None, {}, {**config, "pool.max_queue": 1}))
+        change(pool, in_effect, {**config, "pool.max_queue": 1})
         with pytest.raises(QueueFull):
             async with pool.lease("fake", Work.GENERATE):
                 pytest.fail("the queue is full")
@@ -359,11 +368,12 @@ async def test_a_lower_number_of_models_holds_for_those_that_are_loaded_once_the
     faking: Fake,
 ) -> None:
     config = {**faking(), **faking(name="other")}
-    async with pool_of(config) as pool:
+    in_effect = InEffect(load(None, {}, config))
+    async with pool_of(config, in_effect) as pool:
         keepers = pool.keepers
         async with pool.lease("fake", Work.ASK):
             async with pool.lease("other", Work.ASK):
-                pool.configure(load(None, {}, {**config, "pool.max_loaded_models": 1}))
+                change(pool, in_effect, {**config, "pool.max_loaded_models": 1})
                 assert keepers["fake"].child
                 assert keepers["other"].child
             await eventually(lambda: keepers["other"].idle)
@@ -374,11 +384,12 @@ async def test_a_lower_number_of_models_holds_for_those_that_are_loaded_once_the
 
 async def test_a_lower_number_of_models_holds_at_once_for_those_that_idle(faking: Fake) -> None:
     config = {**faking(), **faking(name="other")}
-    async with pool_of(config) as pool:
+    in_effect = InEffect(load(None, {}, config))
+    async with pool_of(config, in_effect) as pool:
         for model in ("fake", "other"):
             async with pool.lease(model, Work.ASK):
                 pass
-        pool.configure(load(None, {}, {**config, "pool.max_loaded_models": 1}))
+        change(pool, in_effect, {**config, "pool.max_loaded_models": 1})
         await eventually(lambda: pool.keepers["fake"].idle)
         assert pool.keepers["other"].child
 

@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed, Source
+from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.errors import ModelUnavailable, NoRoom
 from llamasup.memory.gauge import Gauge
@@ -96,7 +97,7 @@ class House:
         self.gates: dict[str, StubGate] = {}
         config = load(None, {}, {"pool.memory_reserve": 0, **pool})
         gates = cast(Mapping[str, Gate], self.gates)
-        self.residency = Residency(config, gates, cast(Gauge, self.gauge))
+        self.residency = Residency(InEffect(config), gates, cast(Gauge, self.gauge))
         self._nursery = nursery
         nursery.start_soon(self.residency.run)
 

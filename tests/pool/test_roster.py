@@ -11,12 +11,12 @@ import trio
 from attrs import define, field, frozen
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import ModelNotFound
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.machine import ThisMachine
 from llamasup.models.library import Look
-from llamasup.models.names import Catalog, Names
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import PAUSE, Roster
 
@@ -63,8 +63,9 @@ async def staged(*names: str) -> AsyncIterator[Stage]:
     library.put(*names)
     library.may_look.set()
     async with trio.open_nursery() as nursery:
-        pool = Pool((), Config(), Gauge(ThisMachine()), nursery)
-        roster = Roster(library, FakePlan, pool, Catalog(Names({})), nursery)  # type: ignore[arg-type]
+        in_effect = InEffect(Config())
+        pool = Pool((), in_effect, Gauge(ThisMachine()), nursery)
+        roster = Roster(library, FakePlan, pool, in_effect, nursery)  # type: ignore[arg-type]
         await roster.refresh()
         yield Stage(library, pool, roster)
         nursery.cancel_scope.cancel()
