@@ -243,7 +243,8 @@ def test_touching_the_world_is_noticed(source: str, thing: str) -> None:
 
 BORDERS = {
     "to_thread": {"threads"},
-    "open_process": {"processes.asking"},
+    "killpg": {"processes.identity", "processes.process"},
+    "open_process": {"processes.process"},
     "getaddrinfo": {"http.listeners"},
 }
 """What few modules may call, each of which makes of its failures what all others expect."""

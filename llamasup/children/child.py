@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -39,8 +38,8 @@ from llamasup.engine.loglines import (
 )
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.host import OomKills, forget_peak, most_resident
-from llamasup.processes import asking
 from llamasup.processes.lifeline import Lifeline
+from llamasup.processes.process import Process
 from llamasup.processes.run_folder import RunFolder
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState, moved
@@ -52,14 +51,11 @@ _TAIL = 100
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.25
 _PROBE_PATIENCE = 2.0
-_PIPE_PATIENCE = 0.5
-_KILL_PATIENCE = 30.0
 _GRACE_OF_THE_DEAF = 0.5
 _SURVIVAL = 0.05
 _FLIGHT = 5.0
 _MOST_FUGITIVES = 256
 _LOOKS_FOR_KILLS = 5.0
-_READ_SIZE = 8 << 10
 
 
 @frozen
@@ -131,15 +127,12 @@ class Child:
         self._run_folder = run_folder
         self._tail: deque[Heard] = deque(maxlen=_TAIL)
         self._life = trio.CancelScope()
-        self._lifeline = Lifeline()
         self._exited = trio.Event()
         self._gone = trio.Event()
         self._hint = trio.Event()
         self._unused = trio.Event()
         self._retired = trio.Event()
         self._farewell = trio.CancelScope()
-        self._pumps: set[trio.CancelScope] = set()
-        self._pipes_empty = trio.Event()
         self._kills = OomKills()
 
     @property
@@ -160,11 +153,9 @@ class Child:
         finally:
             self._clear_away()
 
-    async def _live(self, process: trio.Process) -> None:
+    async def _live(self, process: Process) -> None:
         async with trio.open_nursery() as incarnation:
-            for pipe in (process.stdout, process.stderr):
-                assert pipe is not None  # we asked for them
-                incarnation.start_soon(self._pump, pipe)
+            incarnation.start_soon(process.hear_out, _Log(self), _Log(self))
             incarnation.start_soon(self._until_gone, process, incarnation.cancel_scope)
             incarnation.start_soon(self._count_kills)
             if self.cause or not await self._until_ready():
@@ -172,7 +163,7 @@ class Child:
                 return
             self.state = moved(self.state, ChildState.READY)
             self.ready_at = self.last_used = trio.current_time()
-            self._lifeline.loosen()
+            process.loosen()
             # Weights that are packed for the processor pass through memory twice.
             forget_peak(process.pid)
             self.settled.set()
@@ -273,10 +264,13 @@ class Child:
             await self.until_unused()
         self.stop()
 
-    async def _spawn(self) -> trio.Process | None:
+    async def _spawn(self) -> Process | None:
         try:
-            process = await asking.start(
-                self.launch.argv, self.launch.environment, stdin=self._lifeline.made()
+            process = await Process.start(
+                self.launch.argv,
+                self.launch.environment,
+                lifeline=Lifeline(),
+                name=self.launch.model,
             )
         except OSError as error:
             words = f"{self.launch.argv[0]} cannot be run: {error.strerror}"
@@ -284,25 +278,24 @@ class Child:
             self.cause = Cause(kind, words)
             return None
         self.pid = process.pid
-        self._lifeline.tie(process.pid)
         self._leave_mark(process)
         self._kills.look(trio.current_time())
         self.last_progress = trio.current_time()
         return process
 
-    def _leave_mark(self, process: trio.Process) -> None:
+    def _leave_mark(self, process: Process) -> None:
         try:
             self._run_folder.mark(process.pid)
         except ModelUnavailable as error:
             self.cause = Cause(Kind.SHORTAGE, str(error))
 
-    async def _until_gone(self, process: trio.Process, incarnation: trio.CancelScope) -> None:
+    async def _until_gone(self, process: Process, incarnation: trio.CancelScope) -> None:
         """Wait for the process to exit; cancelled, see to it. Bounded by grace and patience."""
         try:
             await process.wait()
         finally:
             with trio.CancelScope(shield=True):
-                wished = process.returncode is None
+                wished = process.status is None
                 if not wished and self.cause is None:
                     self._take_stock()
                 self._leave_service()
@@ -311,10 +304,10 @@ class Child:
                     await self._end(process)
                 self._exited.set()
                 self._hint.set()
-                await self._empty_pipes(process)
+                await process.last_words()
                 if not wished and self.cause is None:
                     self.left = True
-                    self.cause = self._autopsy(process.returncode)
+                    self.cause = self._autopsy(process.status)
                 self._gone.set()
             incarnation.cancel()
 
@@ -339,42 +332,21 @@ class Child:
             self.state = moved(self.state, ChildState.STOPPING)
             self.slots.closed.set()
 
-    def _weigh(self, process: trio.Process) -> None:
+    def _weigh(self, process: Process) -> None:
         """The last moment to do so. Buffers that were never computed in, the kernel has not given
         it yet; and a child that ran out of memory has never held all that it needs."""
         if self.slots.turns and (self.cause is None or self.cause.kind is not Kind.OUT_OF_MEMORY):
             self.resident = most_resident(process.pid)
 
-    async def _end(self, process: trio.Process) -> None:
+    async def _end(self, process: Process) -> None:
         grace: float = self.launch.in_effect.config.engine.stop_grace
         if self.cause is not None and self.cause.kind is Kind.HANG:
             grace = min(grace, _GRACE_OF_THE_DEAF)
-        self._lifeline.loosen()
-        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_PATIENCE)):
-            asking.signal_group(process, number)
-            # In child mode llama-server heeds TERM only if its stdin ends, too: 7 ms, or never.
-            self._lifeline.let_go()
-            with trio.move_on_after(patience):
-                await process.wait()
-                return
-            log.warning("%s: still there %g s after %s", self, patience, number.name)
-
-    async def _empty_pipes(self, process: trio.Process) -> None:
-        """Let the pumps reach the last words.
-
-        Who still holds a pipe when its process has exited is a grandchild, and gets little time.
-        """
-        with trio.move_on_after(_PIPE_PATIENCE):
-            await self._pipes_empty.wait()
-            return
-        asking.signal_group(process, signal.SIGKILL)
-        for pump in self._pumps:
-            pump.cancel()
+        await process.stop(grace)
 
     def _clear_away(self) -> None:
         self.state = moved(self.state, ChildState.GONE)
         self.settled.set()
-        self._lifeline.let_go()
         if self.pid is not None:
             self._run_folder.unmark(self.pid)
         if isinstance(self.address, UnixAddress):
@@ -420,27 +392,8 @@ class Child:
         except probe.NotAsked:
             return None
 
-    async def _pump(self, pipe: trio.abc.ReceiveStream) -> None:
-        """Read one output to its end, through cancellation too: an unread pipe blocks a stop."""
-        reader = LogReader()
-        with trio.CancelScope(shield=True) as pump:
-            self._pumps.add(pump)
-            async with pipe:
-                while data := await pipe.receive_some(_READ_SIZE):
-                    if self.state is ChildState.STARTING:
-                        self.last_progress = trio.current_time()
-                    try:
-                        self._heed(reader.feed(bytes(data)))
-                    except Exception as error:
-                        # Were it not read on, the child would stand still with a full pipe.
-                        tending.tell_of_fall(f"the reader of {self}'s log", error, ", and reads on")
-                        reader = LogReader()
-            self._heed(reader.end())
-        self._pumps.discard(pump)
-        if not self._pumps:
-            self._pipes_empty.set()
-
-    def _heed(self, events: Sequence[Event]) -> None:
+    def hear(self, events: Sequence[Event]) -> None:
+        """This stands in its log."""
         for event in events:
             if isinstance(event, Line):
                 self._tail.append(Heard(trio.current_time(), event.text))
@@ -461,3 +414,24 @@ class Child:
 
     def __str__(self) -> str:
         return f"{self.launch.model}[{self.pid}]"
+
+
+class _Log:
+    """One output of a child's."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._reader = LogReader()
+
+    def feed(self, data: bytes) -> None:
+        if self._child.state is ChildState.STARTING:
+            self._child.last_progress = trio.current_time()
+        try:
+            self._child.hear(self._reader.feed(data))
+        except Exception as error:
+            # The pipe has to be read on: when it is full, the child stands still.
+            tending.tell_of_fall(f"the reader of {self._child}'s log", error, ", and reads on")
+            self._reader = LogReader()
+
+    def end(self) -> None:
+        self._child.hear(self._reader.end())

@@ -6,7 +6,6 @@ llama-server says so some 20 ms after its start, before it takes any of it.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,13 +17,12 @@ from llamasup.config.addresses import Address, UnixAddress
 from llamasup.engine.breakdown import breakdown
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.room import Amounts
-from llamasup.processes import asking
 from llamasup.processes.lifeline import Lifeline
+from llamasup.processes.process import Process
 from llamasup.processes.run_folder import RunFolder
 from llamasup.shortages import is_shortage
 
 _PATIENCE = 10.0
-_KILL_PATIENCE = 30.0
 
 
 @frozen
@@ -46,27 +44,15 @@ async def run_dry(wanted: DryRun, run_folder: RunFolder) -> Amounts | None:
     Raises Unheard, also after ten seconds of silence. Cancelled or not, its process is gone when
     this returns.
     """
-    lifeline = Lifeline()
     try:
-        return await _run_dry(wanted, run_folder, lifeline)
-    finally:
-        lifeline.let_go()
-
-
-async def _run_dry(wanted: DryRun, run_folder: RunFolder, lifeline: Lifeline) -> Amounts | None:
-    try:
-        process = await asking.start(
-            wanted.argv,
-            wanted.environment,
-            stdin=lifeline.made(),
-            stderr=subprocess.DEVNULL,
+        process = await Process.start(
+            wanted.argv, wanted.environment, lifeline=Lifeline(), stderr=subprocess.DEVNULL
         )
     except OSError as error:
         if is_shortage(error):
             raise Unheard(error.strerror) from error
         return None
     try:
-        lifeline.tie(process.pid)
         run_folder.mark(process.pid)
         with trio.move_on_after(_PATIENCE):
             return await _answer(process)
@@ -74,29 +60,19 @@ async def _run_dry(wanted: DryRun, run_folder: RunFolder, lifeline: Lifeline) ->
     except ModelUnavailable as error:
         raise Unheard(str(error)) from error
     finally:
-        await _end(process)
+        await process.kill()
         run_folder.unmark(process.pid)
         if isinstance(wanted.address, UnixAddress):
             with suppress(OSError):
                 os.unlink(wanted.address.path)
 
 
-async def _answer(process: trio.Process) -> Amounts | None:
-    assert process.stdout is not None  # we asked for it
+async def _answer(process: Process) -> Amounts | None:
+    [output] = process.outputs
     rest = b""
-    async for data in process.stdout:
+    async for data in output:
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             if (amounts := breakdown(line.decode(errors="replace"))) is not None:
                 return amounts
     return None
-
-
-async def _end(process: trio.Process) -> None:
-    """At once: it has nothing to lose."""
-    asking.signal_group(process, signal.SIGKILL)
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_PATIENCE):
-        await process.wait()
-    assert process.stdout is not None
-    with trio.CancelScope(shield=True):
-        await process.stdout.aclose()

@@ -1,114 +1,77 @@
-"""Programs that are asked something: started, heard to their end, and ended as a group.
+"""Programs that are asked something: started, and heard to their end.
 
-trio.run_process waits for its process even when it is cancelled. One that hangs in a driver does
-not die, of KILL neither, and no patience around it would count. Ours is then left as it is, and
-not started again while it is there: it would hang likewise.
+trio.run_process waits for its process even when it is cancelled. A program that hangs in a driver
+does not even die of KILL, so a time limit around that call would have no effect. Here it is left as
+it is, and not started again while it is still there: it would only hang again.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shlex
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
-import trio
 from attrs import frozen
 
-from llamasup.shortages import no_thread_as_shortage
+from llamasup.processes.process import Process
 
 log = logging.getLogger(__name__)
 
 _DEATH_PATIENCE = 2.0
 
-_undead: dict[tuple[str, ...], trio.Process] = {}
-"""Killed, and still there, by their command lines."""
+_undead: dict[tuple[str, ...], Process] = {}
+"""Those that were killed and are still there, by their command lines."""
 
 
 class StillRunning(Exception):
-    """The same command was given up before, and has not ended since."""
+    """The same command did not end when it was asked before, and still runs."""
 
 
 @frozen
 class Outcome:
-    """How it ended, and what it said."""
+    """How a program ended, and what it wrote."""
 
     status: int
     stdout: bytes
     stderr: bytes
 
 
-async def start(
-    command: Sequence[str],
-    environment: Mapping[str, str] | None = None,
-    *,
-    stdin: int = subprocess.DEVNULL,
-    stderr: int = subprocess.PIPE,
-) -> trio.Process:
-    """Start it, its stdout to be read, in a session of its own: Ctrl-C in our terminal is not for
-    it. Raises OSError, also for want of a thread. Cancelled, it is started all the same.
-    """
-    with no_thread_as_shortage():
-        return await trio.lowlevel.open_process(
-            command,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=environment,
-            start_new_session=True,
-        )
-
-
 async def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Outcome:
     """Run it to its end. Raises OSError if it cannot be started, and StillRunning.
 
-    Cancelled, it is killed together with its children, and left alone if it does not die of that.
+    Cancelled, the program is killed together with its children; if it does not die, it is left.
     """
     words = tuple(command)
     _reap()
     if words in _undead:
         raise StillRunning(f"{shlex.join(words)} was given up, and has not ended yet")
-    process = await start(words, environment)
-    stdout, stderr = bytearray(), bytearray()
-    assert process.stdout is not None  # we asked for them
-    assert process.stderr is not None
+    process = await Process.start(words, environment)
+    stdout, stderr = _Words(), _Words()
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_read, process.stdout, stdout)
-            nursery.start_soon(_read, process.stderr, stderr)
+        await process.hear(stdout, stderr)
         status = await process.wait()
     except BaseException:
-        await _end(process, words)
+        if not await process.kill(_DEATH_PATIENCE):
+            log.warning("%s does not die, and is left as it is", shlex.join(words))
+            _undead[words] = process
         raise
-    return Outcome(status, bytes(stdout), bytes(stderr))
+    return Outcome(status, bytes(stdout.heard), bytes(stderr.heard))
 
 
-def signal_group(process: trio.Process, number: signal.Signals) -> None:
-    """Signal a process that was started in a session of its own, and all that it has started."""
-    # Of a group of zombies Linux says that it is not there, and macOS that it may not be signalled.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+class _Words:
+    """All that a program writes to one output."""
 
+    def __init__(self) -> None:
+        self.heard = bytearray()
 
-async def _read(pipe: trio.abc.ReceiveStream, said: bytearray) -> None:
-    async with pipe:
-        async for data in pipe:
-            said += data
+    def feed(self, data: bytes) -> None:
+        self.heard += data
 
-
-async def _end(process: trio.Process, words: tuple[str, ...]) -> None:
-    signal_group(process, signal.SIGKILL)
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + _DEATH_PATIENCE):
-        await process.wait()
-        return
-    log.warning("%s does not die, and is left as it is", shlex.join(words))
-    _undead[words] = process
+    def end(self) -> None:
+        pass
 
 
 def _reap() -> None:
     for words, process in list(_undead.items()):
-        if process.poll() is not None:
+        if process.status is not None:
             del _undead[words]

@@ -155,7 +155,7 @@ async def test_a_tool_that_hangs_is_taken_at_its_last_word(tmp_path: Path) -> No
 async def test_a_tool_that_hangs_in_its_driver_holds_nobody_up_and_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamasup.processes.asking.signal_group", lambda *_: None)
+    monkeypatch.setattr("llamasup.processes.process.Process.signal", lambda *_: None)
     monkeypatch.setattr("llamasup.processes.asking._DEATH_PATIENCE", 0.2)
     pids = tmp_path / "pids"
     machine = ThisMachine(patience=0.5)

@@ -17,7 +17,7 @@ from tests.harness import eventually, is_alive
 @pytest.fixture
 def undying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     """A program that no signal reaches, as none reaches one that hangs in a driver."""
-    monkeypatch.setattr(asking, "signal_group", lambda *_: None)
+    monkeypatch.setattr("llamasup.processes.process.Process.signal", lambda *_: None)
     monkeypatch.setattr(asking, "_DEATH_PATIENCE", 0.2)
     yield "/bin/sh", "-c", f"echo $$ > {tmp_path / 'pid'}; exec sleep 600"
     os.kill(pid_in(tmp_path), signal.SIGKILL)
@@ -82,17 +82,3 @@ async def test_one_that_ends_after_all_is_reaped_and_may_be_started_again(
     (tmp_path / "pid").unlink()
     await give_up(undying, tmp_path / "pid")
     assert pid_in(tmp_path) != first
-
-
-async def test_a_group_that_may_not_be_signalled_any_more_is_no_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def of_zombies(pid: int, number: int) -> None:
-        raise PermissionError
-
-    process = await trio.lowlevel.open_process(["true"], start_new_session=True)
-    with monkeypatch.context() as macos:
-        macos.setattr(os, "killpg", of_zombies)
-        asking.signal_group(process, signal.SIGTERM)
-    await process.wait()
-    asking.signal_group(process, signal.SIGTERM)
