@@ -269,6 +269,6 @@ async def _state(file: Path) -> State:
 async def _look_at_engine(launcher: Launcher) -> None:
     """Report an unusable engine at the start, not only to the first client."""
     try:
-        await launcher.engine()
+        await launcher.engine.now()
     except LlamasupError as error:
         log.error("%s", error)

@@ -78,6 +78,15 @@ def counting_model(
     return path
 
 
+def script(path: Path, *lines: str) -> str:
+    """A shell script at `path`, and how to call it. Written beside, then moved there."""
+    draft = path.with_suffix(".new")
+    draft.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    draft.chmod(0o755)
+    draft.replace(path)
+    return str(path)
+
+
 def counted(tokens: int) -> str:
     """What the counting model says in so many tokens."""
     return "".join(f" {number}" for number in range(tokens))

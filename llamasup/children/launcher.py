@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import os
-import re
 import socket
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from weakref import WeakSet
-
-import trio
 
 from llamasup import threads
 from llamasup.children.child import Child, Launch
 from llamasup.children.dry_run import DryRun, run_dry
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.in_effect import InEffect
-from llamasup.config.schema import EngineSettings, ModelSettings
-from llamasup.engine.argv import argv, asks_for_keys, environment, files_in, for_questions
+from llamasup.config.schema import ModelSettings
+from llamasup.engine.argv import argv, asks_for_keys, files_in, for_questions
 from llamasup.engine.breakdown import can_be_asked, question
-from llamasup.engine.devices import listing
-from llamasup.engine.locate import Engine, Program, ask, locate
-from llamasup.engine.memory_args import RPC, cache_ram, word_after
+from llamasup.engine.known import KnownEngine
+from llamasup.engine.locate import Engine
+from llamasup.engine.memory_args import cache_ram
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.ladder import Rung
 from llamasup.memory.listing import Listing
@@ -39,19 +33,17 @@ from llamasup.processes.run_folder import RunFolder
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState
 
-log = logging.getLogger(__name__)
-
 _LOOPBACK = "127.0.0.1"
 _HIGHEST_PORT = 65535
 _ANY_PORT = 0
 _DISK_PATIENCE = 5.0
+_BRIEFLY = 2.0
 _MOST_THREADS = 4
 _MOST_CACHE_RAM = 2 << 30
-_SAYS_DEVICES = re.compile(r"LLAMA_ARG_|GGML_|CUDA_|HIP_|ROCR_|HSA_|ZE_|ONEAPI_|\w*VISIBLE_DEVICES")
 
 
 class Launcher:
-    """Knows the engine, and asks it again whenever its program was replaced."""
+    """Makes children, and asks engines what a child would take."""
 
     def __init__(
         self,
@@ -63,40 +55,11 @@ class Launcher:
     ) -> None:
         self.in_effect = in_effect
         self.machine = machine or ThisMachine()
-        self._environ = environ
-        self._cache = cache
+        self.engine = KnownEngine(in_effect, environ, cache)
         self._run_folder = run_folder
-        self._asking = trio.Lock()
-        self._at_engine = threads.Lane()
         self._at_models = threads.Lane(_MOST_THREADS)
         self._sizes: dict[Path, int] = {}
-        self._known: tuple[object, Engine] | None = None
-        self._digested: tuple[object, str] | None = None
         self._children: WeakSet[Child] = WeakSet()
-
-    @property
-    def engine_settings(self) -> EngineSettings:
-        """What is configured for every engine."""
-        return self.in_effect.config.engine
-
-    @property
-    def known_engine(self) -> Engine | None:
-        """The engine as it last answered; None before it did."""
-        return self._known[1] if self._known else None
-
-    async def engine(self) -> Engine:
-        """The engine as it is now. Raises EngineUnusable in its own words."""
-        async with self._asking:
-            program, identity = await seen(self, self._program)
-            if self._known is None or self._known[0] != identity:
-                engine = await ask(program, self._environment(program))
-                log.info("engine: %s (%s)", program, engine.version)
-                self._known = identity, engine
-            return self._known[1]
-
-    def _located(self) -> tuple[Program, object]:
-        program = locate(self.engine_settings.command, self._environ, self._cache)
-        return program, _identity(program)
 
     async def child(
         self,
@@ -106,9 +69,9 @@ class Launcher:
         purpose: Purpose = Purpose.GENERATE,
     ) -> Child:
         """The next incarnation of `model`, on `rung`, not started. Raises ModelUnavailable."""
-        engine = await self.engine()
+        engine = await self.engine.now()
         address = self._address(engine)
-        engine_args = self.engine_settings.args
+        engine_args = self.engine.settings.args
         launch = Launch(
             model=model,
             argv=argv(
@@ -121,24 +84,15 @@ class Launcher:
                 engine_args,
                 purpose,
             ),
-            environment=self._environment(engine.program),
+            environment=self.engine.environment(engine.program),
             address=address,
             slots=settings.parallel,
             in_effect=self.in_effect,
-            asks_for_keys=asks_for_keys(
-                [*self.engine_settings.args, *settings.extra_args], self.engine_settings.env
-            ),
+            asks_for_keys=asks_for_keys(self._args(settings), self.engine.settings.env),
         )
         child = Child(launch, self._run_folder)
         self._children.add(child)
         return child
-
-    async def _program(self) -> tuple[Program, object]:
-        """Where the engine is now. Raises EngineUnusable, or ModelUnavailable if its disk hangs."""
-        try:
-            return await self._at_engine.run(self._located, patience=_DISK_PATIENCE)
-        except OSError as error:
-            raise ModelUnavailable(f"the engine cannot be looked for: {error.strerror}") from error
 
     async def _size(self, path: Path) -> int:
         """Of a model's file; as it was, if its disk does not say, and 0 of what is not there."""
@@ -153,19 +107,24 @@ class Launcher:
         self._sizes[path] = found.st_size
         return found.st_size
 
-    def circumstances(self, settings: ModelSettings) -> object:
+    async def circumstances(self, settings: ModelSettings) -> object:
         """Changes when one of the model's files or the engine does: then a new try makes sense.
 
-        It asks disks, in whichever thread it is called.
+        None if the engine cannot be found, or a disk does not answer soon.
         """
-        program = locate(self.engine_settings.command, self._environ, self._cache)
-        args = [*self.engine_settings.args, *settings.extra_args]
-        files = [settings.path, Path(settings.mmproj), *files_in(args)]
-        return _identity(program), stamp(part for file in files for part in parts_of(file))
+        files = [settings.path, Path(settings.mmproj), *files_in(self._args(settings))]
+        try:
+            _, identity = await self.engine.found(_BRIEFLY)
+            stamps = await self._at_models.run(
+                _stamp_of_all_parts, files, patience=_BRIEFLY, place=settings.path.parent
+            )
+        except (OSError, ModelUnavailable):
+            return None
+        return identity, stamps
 
     async def key(self, settings: ModelSettings) -> str:
         """Everything that what is learned of a model depends on. Raises EngineUnusable."""
-        engine = await self.engine()
+        engine = await self.engine.now()
         path = settings.path
         size = await seen((Launcher, path), lambda: self._size(path))
         depends_on = [
@@ -175,9 +134,9 @@ class Launcher:
             str(engine.program),
             engine.version,
             settings.parallel,
-            *self.engine_settings.args,
+            *self.engine.settings.args,
             *settings.extra_args,
-            self._devices_by_environment(engine.program),
+            self.engine.devices_by_environment(engine.program),
         ]
         return json.dumps(depends_on)
 
@@ -188,60 +147,44 @@ class Launcher:
 
         None if it cannot be asked, or has no answer. Raises Unheard, and EngineUnusable.
         """
-        engine = await self.engine()
-        args = [*self.engine_settings.args, *settings.extra_args]
+        engine = await self.engine.now()
+        args = self._args(settings)
         if not can_be_asked(engine.flags, args):
             return None
         address = self._private_address(engine)
-        engine_args, cached = self.engine_settings.args, await self._cache_ram()
+        engine_args, cached = self.engine.settings.args, await self._cache_ram()
         words = argv(engine, "", settings, rung, address, cached, engine_args, purpose)
-        surroundings = for_questions(self._environment(engine.program))
+        surroundings = for_questions(self.engine.environment(engine.program))
         attempt = DryRun(question(words), surroundings, address)
         return await run_dry(attempt, self._run_folder)
 
     async def listing(self, settings: ModelSettings) -> Listing | None:
         """How to have the engine list the devices that a child of this model would see; None if it
         cannot. Raises EngineUnusable."""
-        engine = await self.engine()
-        servers = word_after([*self.engine_settings.args, *settings.extra_args], RPC)
-        surroundings = self._environment(engine.program)
-        return listing(engine, _identity(engine.program), servers, surroundings)
+        return await self.engine.listing(self._args(settings))
 
     def most_cache_ram(self, settings: ModelSettings) -> int:
         """Bytes of the host's memory that a child's prompt cache may take at most."""
-        wanted = self.engine_settings.cache_ram
-        args = [*self.engine_settings.args, *settings.extra_args]
+        wanted = self.engine.settings.cache_ram
+        args = self._args(settings)
         return cache_ram(args, _MOST_CACHE_RAM if wanted == "auto" else wanted)
 
     async def _cache_ram(self) -> int:
         """How much host memory a child's prompt cache may take; its own default is 8 GiB.
 
         A system that does not say what is free gives no reason to be more careful than that."""
-        wanted = self.engine_settings.cache_ram
+        wanted = self.engine.settings.cache_ram
         if wanted != "auto":
             return wanted
         shares = [device.free // 8 for device in await host(self.machine)]
         return min([_MOST_CACHE_RAM, *shares])
 
-    def _devices_by_environment(self, program: Program) -> str:
-        """Changes with what the environment says to the engine and its drivers. It may hold keys,
-        so it is a digest. It is asked for with every question about any model."""
-        circumstances = (self.engine_settings, program)
-        if self._digested is None or self._digested[0] != circumstances:
-            self._digested = circumstances, self._digest_of_environment(program)
-        return self._digested[1]
-
-    def _digest_of_environment(self, program: Program) -> str:
-        said = {k: v for k, v in self._environment(program).items() if _SAYS_DEVICES.match(k)}
-        whole = json.dumps([sorted(said.items()), sorted(self.engine_settings.env.items())])
-        return hashlib.sha256(whole.encode()).hexdigest()[:16]
-
-    def _environment(self, program: Program) -> dict[str, str]:
-        return environment(program, self._environ, self.engine_settings.env, sys.platform)
+    def _args(self, settings: ModelSettings) -> list[str]:
+        return [*self.engine.settings.args, *settings.extra_args]
 
     def _address(self, engine: Engine) -> Address:
         """A private Unix socket; a port where the engine has none, or the operator wants one."""
-        first = self.engine_settings.port_range_start
+        first = self.engine.settings.port_range_start
         if first:
             given = self._ports_given()
             candidates = (port for port in range(first, _HIGHEST_PORT + 1) if port not in given)
@@ -265,9 +208,8 @@ class Launcher:
         }
 
 
-def _identity(program: Program) -> object:
-    """Changes when the program's file is replaced."""
-    return program, stamp([program.command[0]])
+def _stamp_of_all_parts(files: Iterable[Path]) -> object:
+    return stamp(part for file in files for part in parts_of(file))
 
 
 def _free_port(candidates: Iterable[int]) -> int:

@@ -257,7 +257,7 @@ class Needs:
         return listing.servers if listing else ()
 
     def _has_servers(self, settings: ModelSettings) -> bool:
-        environment = self._launcher.engine_settings.env
+        environment = self._launcher.engine.settings.env
         named = memory_args.word_after(self._args(settings), memory_args.RPC)
         return bool(memory_args.servers_of(named, environment))
 
@@ -279,7 +279,7 @@ class Needs:
         )
 
     def _args(self, settings: ModelSettings) -> Sequence[str]:
-        return [*self._launcher.engine_settings.args, *settings.extra_args]
+        return [*self._launcher.engine.settings.args, *settings.extra_args]
 
     async def _whole(self, settings: ModelSettings, rung: Rung) -> Rung:
         """The rung with its context, where it leaves that to the engine: as the model was trained,

@@ -7,7 +7,6 @@ from contextlib import suppress
 
 import attrs
 
-from llamasup import threads
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
@@ -16,8 +15,6 @@ from llamasup.errors import ModelUnavailable
 from llamasup.learned import State
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
-
-_DISK_PATIENCE = 2.0
 
 
 class Plan:
@@ -51,7 +48,6 @@ class Plan:
         self._contexts = config.ladder.contexts
         self._launch = _launch(settings, config), self.known_rungs
         self._launcher = launcher
-        self._at_files = threads.Lane()
         self._state = state
         self._needs = needs
 
@@ -97,12 +93,7 @@ class Plan:
 
     async def circumstances(self) -> object:
         """Changes when a model that was given up deserves another try; None if nobody can say."""
-        try:
-            return await self._at_files.run(
-                self._launcher.circumstances, self.settings, patience=_DISK_PATIENCE
-            )
-        except (OSError, ModelUnavailable):
-            return None
+        return await self._launcher.circumstances(self.settings)
 
     async def learned(self) -> Learned | None:
         """The rung that held last time. Raises EngineUnusable."""

@@ -242,7 +242,7 @@ class ControlApp:
 
     async def status(self) -> object:
         """Everything an operator asks first."""
-        engine = self.launcher.known_engine
+        engine = self.launcher.engine.last
         return {
             "version": __version__,
             "uptime_seconds": round(time.time() - self.started, 1),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -16,16 +16,14 @@ from llamasup.children.launcher import Launcher
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
-from llamasup.engine.locate import Program, locate
-from llamasup.errors import EngineUnusable, ModelUnavailable
+from llamasup.errors import ModelUnavailable
 from llamasup.memory.cards import Card
 from llamasup.memory.ladder import Rung
-from llamasup.memory.machine import ThisMachine
 from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.models.glances import one_glance
 from llamasup.processes.run_folder import RunFolder
 from llamasup.states import ChildState
-from tests.harness import FAKE, Journal, out_of_descriptors, running
+from tests.harness import FAKE, Journal, out_of_descriptors, running, script
 from tests.memory.recorded import recorded
 
 Fake = Callable[..., Mapping[str, object]]
@@ -46,15 +44,6 @@ def first_port() -> int:
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         return int(trial.getsockname()[1]) % 10000 + 20000
-
-
-def script(path: Path, *lines: str) -> str:
-    """A shell script at `path`, and how to call it. Written beside, then moved there."""
-    draft = path.with_suffix(".new")
-    draft.write_text("\n".join(["#!/bin/sh", *lines, ""]))
-    draft.chmod(0o755)
-    draft.replace(path)
-    return str(path)
 
 
 def child_of(launcher: Launcher, model: str) -> Awaitable[Child]:
@@ -138,7 +127,7 @@ async def test_without_a_descriptor_to_look_for_a_port_the_load_fails_and_nothin
     faking: Fake, launching: Launching, first_port: int
 ) -> None:
     launcher = launching({**faking(), "engine.port_range_start": first_port})
-    await launcher.engine()
+    await launcher.engine.now()
     with out_of_descriptors(), pytest.raises(ModelUnavailable, match="no port can be looked for"):
         await child_of(launcher, "fake")
 
@@ -152,40 +141,6 @@ async def test_real_engines_serve_on_ports_too(
     assert await lives(child)
 
 
-async def test_the_engine_is_asked_again_only_when_its_program_was_replaced(
-    faking: Fake, launching: Launching, tmp_path: Path
-) -> None:
-    path, asked = tmp_path / "llama-server", tmp_path / "asked"
-    count = f'echo "$1" >> {shlex.quote(str(asked))}'
-    help_text = 'echo "--model FNAME --host HOST"'
-    engine = script(path, count, help_text)
-    launcher = launching({**faking(), "engine.command": engine})
-    assert launcher.known_engine is None
-    assert await launcher.engine() is await launcher.engine()
-    assert sorted(asked.read_text().split()) == ["--help", "--version"]
-
-    script(path, count, '[ "$1" = --version ] && echo "version: 2"', help_text)
-    assert (await launcher.engine()).version == "version: 2"
-    assert len(asked.read_text().split()) == 4
-
-    script(path, "echo it broke", "exit 1")
-    with pytest.raises(EngineUnusable, match="it broke"):
-        await launcher.engine()
-
-
-async def test_many_who_want_the_engine_at_once_ask_it_once(
-    faking: Fake, launching: Launching, tmp_path: Path
-) -> None:
-    asked = tmp_path / "asked"
-    count = f'echo "$1" >> {shlex.quote(str(asked))}'
-    engine = script(tmp_path / "llama-server", count, 'echo "--model FNAME --host HOST"')
-    launcher = launching({**faking(), "engine.command": engine})
-    async with trio.open_nursery() as nursery:
-        for _ in range(5):
-            nursery.start_soon(launcher.engine)
-    assert len(asked.read_text().split()) == 2
-
-
 async def test_a_child_gets_the_environment_of_child_mode_and_the_operators_own(
     faking: Fake, launching: Launching, journal: Journal
 ) -> None:
@@ -195,16 +150,6 @@ async def test_a_child_gets_the_environment_of_child_mode_and_the_operators_own(
     assert environment["LLAMA_SERVER_ROUTER_PORT"]
     assert environment["GGML_NO_BACKTRACE"] == "1"
     assert environment["FAKE_WISH"] == "granted"
-
-
-async def test_the_engine_is_asked_for_its_devices_out_of_child_mode(
-    launching: Launching, engine: str
-) -> None:
-    """In which llama-server tells them where nobody listens."""
-    launcher = launching({"engine.command": engine, "models.m.path": "m.gguf"})
-    if listing := await launcher.listing(launcher.in_effect.config.models["m"]):
-        answer = await ThisMachine().run(*listing.command, environment=listing.environment)
-        assert listing.devices_in(answer) is not None
 
 
 @pytest.mark.parametrize(
@@ -258,21 +203,22 @@ async def test_on_a_mac_prompts_are_cached_too(run_folder: RunFolder, faking: Fa
     assert int(words[words.index("--cache-ram") + 1]) > 500
 
 
-async def test_within_a_glance_the_engine_is_located_once(
+async def test_within_a_glance_each_file_is_looked_at_once_and_never_on_the_loop(
     faking: Fake, launching: Launching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    located = list[str]()
-
-    def locating(command: str, *where: object) -> Program:
-        located.append(command)
-        return locate(command, *where)  # type: ignore[arg-type]
-
     launcher = launching(faking())
-    await launcher.engine()
-    monkeypatch.setattr("llamasup.children.launcher.locate", locating)
     settings = launcher.in_effect.config.models["fake"]
+    looks, stat = list[int](), os.stat
+
+    def looking(path: object, *more: object, **options: object) -> os.stat_result:
+        if path == settings.path:
+            looks.append(threading.get_ident())
+        return stat(path, *more, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "stat", looking)
     with one_glance():
         keys = {await launcher.key(settings) for _ in range(100)}
-    assert (len(keys), len(located)) == (1, 1)
+    assert (len(keys), len(looks)) == (1, 1)
     await launcher.key(settings)
-    assert len(located) == 2
+    assert len(looks) == 2
+    assert threading.get_ident() not in looks

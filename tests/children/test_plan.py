@@ -193,8 +193,8 @@ async def test_circumstances_that_a_disk_does_not_tell_are_not_waited_for(
 ) -> None:
     plan = planning(faking())
     hangs = threading.Event()
-    monkeypatch.setattr(plan._launcher, "circumstances", lambda settings: hangs.wait())
-    monkeypatch.setattr("llamasup.children.plan._DISK_PATIENCE", 0.1)
+    monkeypatch.setattr("llamasup.children.launcher.stamp", lambda files: hangs.wait())
+    monkeypatch.setattr("llamasup.children.launcher._BRIEFLY", 0.1)
     with trio.fail_after(5):
         for _ in range(3):
             assert await plan.circumstances() is None

@@ -189,7 +189,7 @@ async def test_real_engines_know_every_flag_and_start_with_all_of_them(
     ):
         whole = load(None, {}, config)
         launcher = Launcher(InEffect(whole), os.environ, Path(base), folder)
-        engine = await launcher.engine()
+        engine = await launcher.engine.now()
         child = await launcher.child("count", whole.models["count"], Rung(2048, "f16", 0))
         used = {word for word in child.launch.argv if word.startswith("--")}
         assert used == FLAGS - {"--port"}

@@ -1,0 +1,118 @@
+"""What is known of the engine: which program it is now, and what it said when it was asked.
+
+Its file is looked at in a worker thread whenever somebody wants to know the engine; within one
+glance at many models, once (`models.glances`). The program is run again only when it is another one
+or was replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from llamasup import threads
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import EngineSettings
+from llamasup.engine.argv import environment
+from llamasup.engine.devices import listing
+from llamasup.engine.locate import Engine, Program, ask, locate
+from llamasup.engine.memory_args import RPC, word_after
+from llamasup.errors import ModelUnavailable
+from llamasup.memory.listing import Listing
+from llamasup.models.glances import seen
+from llamasup.models.headers import stamp
+
+log = logging.getLogger(__name__)
+
+PATIENCE: Final = 5.0
+"""Seconds for the disk that the engine is on."""
+
+_SAYS_DEVICES: Final = re.compile(
+    r"LLAMA_ARG_|GGML_|CUDA_|HIP_|ROCR_|HSA_|ZE_|ONEAPI_|\w*VISIBLE_DEVICES"
+)
+
+
+class KnownEngine:
+    """The engine that the configuration in effect means."""
+
+    def __init__(self, in_effect: InEffect, environ: Mapping[str, str], cache: Path) -> None:
+        self._in_effect = in_effect
+        self._environ = environ
+        self._cache = cache
+        self._asking = trio.Lock()
+        self._lane = threads.Lane()
+        self._known: tuple[object, Engine] | None = None
+        self._digested: tuple[object, str] | None = None
+
+    @property
+    def settings(self) -> EngineSettings:
+        """What is configured for every engine."""
+        return self._in_effect.config.engine
+
+    @property
+    def last(self) -> Engine | None:
+        """The engine as it last answered; None before it did."""
+        return self._known[1] if self._known else None
+
+    async def now(self) -> Engine:
+        """The engine as it is now. Raises EngineUnusable in its own words.
+
+        And ModelUnavailable if its disk does not answer. Cancelled, it was not asked.
+        """
+        _, engine = await self._asked()
+        return engine
+
+    async def _asked(self) -> tuple[object, Engine]:
+        async with self._asking:
+            program, identity = await seen(self, self.found)
+            if self._known is None or self._known[0] != identity:
+                engine = await ask(program, self.environment(program))
+                log.info("engine: %s (%s)", program, engine.version)
+                self._known = identity, engine
+            return self._known
+
+    async def found(self, patience: float | None = None) -> tuple[Program, object]:
+        """The program, and what changes when it is another one or its file is replaced.
+
+        Raises EngineUnusable, and ModelUnavailable if its disk does not answer in time.
+        """
+        try:
+            return await self._lane.run(self._located, patience=patience or PATIENCE)
+        except OSError as error:
+            raise ModelUnavailable(f"the engine cannot be looked for: {error.strerror}") from error
+
+    def _located(self) -> tuple[Program, object]:
+        program = locate(self.settings.command, self._environ, self._cache)
+        return program, (program, stamp([program.command[0]]))
+
+    async def listing(self, args: Sequence[str]) -> Listing | None:
+        """How to have it list the devices that a child with these arguments would see; None if it
+        cannot. Raises what `now` does."""
+        identity, engine = await self._asked()
+        servers = word_after(args, RPC)
+        return listing(engine, identity, servers, self.environment(engine.program))
+
+    def environment(self, program: Program) -> dict[str, str]:
+        """The environment of its children."""
+        return environment(program, self._environ, self.settings.env, sys.platform)
+
+    def devices_by_environment(self, program: Program) -> str:
+        """Changes with what the environment says to the engine and its drivers. It may hold keys,
+        so it is a digest. It is asked for with every question about any model."""
+        circumstances = (self.settings, program)
+        if self._digested is None or self._digested[0] != circumstances:
+            self._digested = circumstances, self._digest_of_environment(program)
+        return self._digested[1]
+
+    def _digest_of_environment(self, program: Program) -> str:
+        said = {k: v for k, v in self.environment(program).items() if _SAYS_DEVICES.match(k)}
+        whole = json.dumps([sorted(said.items()), sorted(self.settings.env.items())])
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
