@@ -4,13 +4,14 @@ Whoever should read stderr may not: a pager, a terminal in Ctrl-S, a log driver 
 thread of its own writes, from a ring of lines that is bounded. When that is full the newest lines
 are dropped, and counted where they are missing: how trouble began says more than how it went on.
 
-Names, targets and an engine's words are foreign. One formatter makes a record one line of bounded
-length, without a character that a terminal would obey.
+Names, targets and an engine's words are foreign. A formatter makes each record one line of bounded
+length, without a character that a terminal would obey: text for people, or JSON for programs.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import select
@@ -21,7 +22,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
+
+from attrs import asdict
 
 LONGEST: Final = 2000
 """Characters of a record's message."""
@@ -39,14 +43,15 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def flowing(level: str) -> Iterator[Say]:
-    """Until the end of the block the log flows, from `level` upwards, and never holds anybody up.
+def flowing(level: str, form: str = "text") -> Iterator[Say]:
+    """Until the end of the block the log flows, from `level` upwards, as "text" or as "json". It
+    never holds anybody up.
 
     So does all else that is written to `sys.stderr`. At the end it is waited for a second.
     """
     outlet = Outlet(_descriptor())
     handler = _Handler(outlet)
-    handler.setFormatter(Formatter())
+    handler.setFormatter(JsonFormatter() if form == "json" else Formatter())
     root = logging.getLogger()
     root.setLevel(level.upper())
     root.addHandler(handler)
@@ -90,6 +95,29 @@ class Formatter(logging.Formatter):
         if record.exc_info:
             line += "".join(f"\n    {_plain(said)}" for said in _told(record.exc_info[1]))
         return line
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON document, which also has what its event says (`narrator`)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        document: dict[str, object] = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": cut(record.getMessage()),
+        }
+        if (event := getattr(record, "event", None)) is not None:
+            document["event"] = type(event).__name__
+            document |= {name: _shortened(part) for name, part in asdict(event).items()}
+        if record.exc_info:
+            document["traceback"] = [cut(said) for said in _told(record.exc_info[1])]
+        return json.dumps(document, default=lambda part: part.value)  # of an enum
+
+
+def _shortened(part: object) -> object:
+    return cut(part) if isinstance(part, str) else part
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -9,13 +10,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup import logs
-from llamasup.logs import Formatter, Outlet, cut, escaped, flowing
+from llamasup.events import Evicted, Reason
+from llamasup.logs import Formatter, JsonFormatter, Outlet, cut, escaped, flowing
 from tests.harness import no_threads
 
 
@@ -228,3 +231,35 @@ def test_records_and_all_that_is_written_to_stderr_go_the_same_way(
     assert said[0] == "hello"
     assert said[1].endswith("INFO    one\\x1b")
     assert said[2:] == ["two\\x1b"]
+
+
+# --- JSON ---
+
+
+@given(text=st.text())
+def test_a_record_in_json_is_one_line_and_says_the_same(text: str) -> None:
+    line = JsonFormatter().format(record("model %s", text))
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line)["message"] == cut(f"model {text}")
+
+
+def test_a_line_in_json_has_what_its_event_says() -> None:
+    said = record("words")
+    said.event = Evicted("small", Reason.PLACE, "large")
+    document = json.loads(JsonFormatter().format(said))
+    assert datetime.fromisoformat(document.pop("time")).tzinfo is not None
+    assert document == {
+        "level": "info",
+        "message": "words",
+        "event": "Evicted",
+        "model": "small",
+        "reason": "place",
+        "sake": "large",
+    }
+
+
+def test_a_mistake_of_ours_in_json_has_its_traceback() -> None:
+    said = record("it fell", error=ZeroDivisionError("by design"))
+    document = json.loads(JsonFormatter().format(said))
+    assert document["traceback"][-1] == "ZeroDivisionError: by design"

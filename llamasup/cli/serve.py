@@ -42,7 +42,7 @@ def run(parsed: argparse.Namespace) -> int:
     config = source.load()
     refuse_unusable(parsed.model)
     serves = False
-    with logs.flowing(config.log.level) as say:
+    with logs.flowing(config.log.level, config.log.format) as say:
 
         def announce(served: Config, addresses: list[Address], look: Look) -> None:
             nonlocal serves

@@ -237,6 +237,7 @@ class Log:
     """`[log]`: what llamasup itself writes to stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
 
 
 @frozen

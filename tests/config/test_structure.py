@@ -92,7 +92,7 @@ WRONG = {
     ),
     # unknown keys
     '[server]\nlisen = ":1"': 'server.lisen: this is not a known key; did you mean "listen"?',
-    "[log]\nzzz = 1": 'log.zzz: this is not a known key; known are "level"',
+    "[log]\nzzz = 1": 'log.zzz: this is not a known key; known are "format" and "level"',
     "[folders]\nzzz = 1": (
         'folders.zzz: this is not a known key; known are "cache", "run" and "state"'
     ),
