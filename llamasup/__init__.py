@@ -23,6 +23,7 @@ need      what a model takes on a rung, and who says so
 plan      what a keeper must know of its model
 suspect   a request that was in flight at a death; its trial is to be tried again alone (`dock`)
 relay     carries one request and its answer
+dialect   how one API speaks: its paths, its streams, its errors (`apis`)
 front     the public side
 control   the operator's side: health, model list, what fits, status
 
@@ -33,6 +34,7 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     errors      every error that a client or an operator can meet
     states      the states of children and keepers, and what may follow what
     shortages   what a system may run short of, and as many descriptors as may be had
+    apis/       how each API speaks, one file a dialect: paths, streams, errors, where numbers stand
     logs        the one way to stderr, which holds nobody up; foreign words as plain text
     tending     tasks that fall: alone, or to begin again
     files       regular files, opened without waiting
@@ -172,7 +174,7 @@ HTTP, nothing can be changed that decides over programs, files or keys (`control
 Where to begin
 --------------
 a key         `config.schema`, `config.checks`, `llamasup.toml`; and who goes by it after a reload
-a route       `front.routes`, and the README's table
+a route       its dialect in `apis`, or `front.routes` for control; and the README's table
 a word of an engine's    `engine.loglines`, `failures` or `error_messages`, and a log in
               `tests/engine/logs`
 a reason to load or to go    `pool.admission`, and `tests/pool/test_simulation.py`

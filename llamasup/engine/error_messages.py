@@ -1,7 +1,10 @@
-"""What an engine says went wrong: the message of its error, in a reply or among events.
+"""What an engine says went wrong: the message of its error, in a reply or among events. Pure.
 
-That alone is the engine's own. The rest of an answer may say anything: it holds the model's words,
-the prompt where that is echoed, and the model's name.
+Only that message is the engine's own. The rest of an answer may say anything: it holds the model's
+words, the prompt where that is echoed, and the model's name.
+
+This belongs to the engine and not to a dialect (`apis`): which form an error has depends on the
+engine's version more than on the path, so all forms are looked for in every answer.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from llamasup.apis.dialects import dialect_at
 from llamasup.errors import LlamasupError
-from llamasup.front.error_events import apology
 from llamasup.front.own_replies import error_reply
 from llamasup.http.framing import LAST_CHUNK, chunk
 from llamasup.http.reply_heads import ReplyHead, rewritten
@@ -70,7 +70,8 @@ class Opening:
         """The whole answer, or the end of a stream: what went wrong. Not after a part."""
         if self.seen is Seen.NOTHING:
             return error_reply(error, self._request, self.extra)
-        event = self._framed(apology(self._request.target.partition(b"?")[0], error))
+        dialect = dialect_at(self._request.target.partition(b"?")[0])
+        event = self._framed(dialect.error_event(error))
         return event if self._request.http_1_0 else event + LAST_CHUNK
 
     def last_words(self, error: LlamasupError) -> bytes:

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from llamasup.apis.dialects import only_opens, passes_the_time
+
 LONGEST_HELD: Final = 64 << 10
 """Bytes of an event that are held back for its end; a longer one is passed on as it comes."""
 
@@ -88,7 +90,7 @@ class Overture:
                 comfort += event
                 continue
             self.kept += event
-            if self.first is None and not _only_opens(document):
+            if self.first is None and not only_opens(document):
                 self.first = event
         if self.first is None and len(self.kept) > LONGEST_HELD:
             self.first = b""
@@ -116,38 +118,4 @@ def _document(event: bytes) -> object:
 
 
 def _passes_the_time(event: bytes, document: object) -> bool:
-    match document:
-        case {"prompt_progress": dict()} | {"type": "ping"}:
-            return True
-    return not _FIELDS_THAT_TELL.search(event)
-
-
-def _only_opens(document: object) -> bool:
-    match document:
-        case {
-            "type": "message_start"
-            | "content_block_start"
-            | "response.created"
-            | "response.in_progress"
-            | "response.output_item.added"
-            | "response.content_part.added"
-        }:
-            return True
-        case {"error": _}:
-            return False
-        case {"choices": [*choices]}:
-            return all(map(_says_nothing, choices))
-        case {"content": "", "stop": False}:
-            return True
-    return False
-
-
-def _says_nothing(choice: object) -> bool:
-    match choice:
-        case {"finish_reason": str()}:
-            return False
-        case {"delta": dict(delta)}:
-            return not any(value for name, value in delta.items() if name != "role")
-        case {"text": ""}:
-            return True
-    return False
+    return passes_the_time(document) or not _FIELDS_THAT_TELL.search(event)

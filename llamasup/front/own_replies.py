@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 
+from llamasup.apis.dialects import dialect_at
 from llamasup.errors import LlamasupError, MethodNotAllowed
-from llamasup.front.error_events import document
 from llamasup.http.reply_heads import status_line
 from llamasup.http.requests import Request
 
@@ -14,7 +14,7 @@ from llamasup.http.requests import Request
 def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes]) -> bytes:
     """A complete JSON reply for `error`; without a request, the connection is to be closed."""
     path = request.target.partition(b"?")[0] if request is not None else b""
-    body = json.dumps(document(path, error)).encode()
+    body = json.dumps(dialect_at(path).error_body(error)).encode()
     lines = [
         status_line(error.status),
         b"Content-Type: application/json",

@@ -12,10 +12,10 @@ import logging
 
 from attrs import evolve
 
+from llamasup.apis.dialects import dialect_at
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
 from llamasup.front.answer import Opening
-from llamasup.front.error_events import named
 from llamasup.front.events import Overture
 from llamasup.front.rendering import Rendering, StreamRendering
 from llamasup.http.connection import Connection
@@ -150,9 +150,9 @@ async def _read_verdict(
         raise ChildLost(f"the engine broke off: {error.strerror}") from error
     content = _content(head, request, data)
     _judge(upstream, len(request.body), head.status, message_of_reply(content))
-    path = request.target.partition(b"?")[0]
-    if body.done and (reworded := named(path, head.status, content)):
-        return evolve(head, length=len(reworded), chunked=False), reworded
+    dialect = dialect_at(request.target.partition(b"?")[0])
+    if body.done and (corrected := dialect.corrected(head.status, content)):
+        return evolve(head, length=len(corrected), chunked=False), corrected
     return head, data
 
 

@@ -1,8 +1,8 @@
 """Which request goes where: to a model's child, or to control.
 
-A table of every path that llama-server answers. Paths are matched as they were sent, neither
-decoded nor normalised: what is not in the table is not found, so no clever spelling reaches a
-child.
+A table of every path of every dialect (`apis`), and of what llamasup answers itself. Paths are
+matched as they were sent, neither decoded nor normalised: what is not in the table is not found, so
+no clever spelling reaches a child.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 from attrs import frozen
 
+from llamasup.apis.dialects import DIALECTS
+from llamasup.apis.llama_cpp import ONE_SLOT
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
 from llamasup.front.wishes import Wishes, model_in_query, wishes_of
 from llamasup.http.requests import Request, origin_form
@@ -39,47 +41,11 @@ class ToControl:
 
 Target = ToModel | ToControl
 
-_STREAM = [
-    "/completion",
-    "/completions",
-    "/v1/completions",
-    "/chat/completions",
-    "/v1/chat/completions",
-    "/responses",
-    "/v1/responses",
-    "/v1/messages",
-    "/infill",
-    "/predict",
-]
-_GENERATE = [
-    *_STREAM,
-    "/embedding",
-    "/embeddings",
-    "/v1/embeddings",
-    "/rerank",
-    "/v1/rerank",
-    "/reranking",
-    "/v1/reranking",
-    "/audio/transcriptions",
-    "/v1/audio/transcriptions",
-]
-_ASK = [
-    "/chat/completions/input_tokens",
-    "/v1/chat/completions/input_tokens",
-    "/responses/input_tokens",
-    "/v1/responses/input_tokens",
-    "/v1/messages/count_tokens",
-    "/tokenize",
-    "/detokenize",
-    "/apply-template",
-    "/lora-adapters",
-    "/props",
-]
-_LOOK = ["/props", "/metrics", "/slots", "/lora-adapters"]
-_CONTROL = [
-    *("/health", "/v1/health", "/models", "/v1/models", "/modelFits", "/v1/modelFits"),
-    *("/api/status", "/config"),
-]
+_CONTROL_READS: Final = (
+    *(b"/health", b"/v1/health", b"/models", b"/v1/models", b"/modelFits", b"/v1/modelFits"),
+    *(b"/api/status", b"/config"),
+)
+_CONTROL_WRITES: Final = (b"/api/restart", b"/config")
 
 _READ: Final = (b"GET", b"HEAD")
 _Methods = dict[bytes, Work | Literal["control"]]
@@ -87,23 +53,27 @@ _Methods = dict[bytes, Work | Literal["control"]]
 
 def _table() -> dict[bytes, _Methods]:
     table: dict[bytes, _Methods] = {}
-    rows: list[tuple[list[str], tuple[bytes, ...], Work | Literal["control"]]] = [
-        (_GENERATE, (b"POST",), Work.GENERATE),
-        (_ASK, (b"POST",), Work.ASK),
-        (_LOOK, _READ, Work.LOOK),
-        (_CONTROL, _READ, "control"),
-        (["/api/restart", "/config"], (b"POST",), "control"),
-    ]
-    for paths, methods, goal in rows:
+
+    def add(
+        paths: Iterable[bytes], methods: Iterable[bytes], goal: Work | Literal["control"]
+    ) -> None:
         for path in paths:
-            table.setdefault(path.encode(), {}).update(dict.fromkeys(methods, goal))
+            table.setdefault(path, {}).update(dict.fromkeys(methods, goal))
+
+    for dialect in DIALECTS:
+        add(dialect.stream_paths, [b"POST"], Work.GENERATE)
+        add(dialect.work_paths, [b"POST"], Work.GENERATE)
+        add(dialect.question_paths, [b"POST"], Work.ASK)
+        add(dialect.view_paths, _READ, Work.LOOK)
+    add(_CONTROL_READS, _READ, "control")
+    add(_CONTROL_WRITES, [b"POST"], "control")
     return table
 
 
 _ROUTES: Final = _table()
-_STREAMING: Final = frozenset(path.encode() for path in _STREAM)
+_STREAMING: Final = frozenset(path for dialect in DIALECTS for path in dialect.stream_paths)
 _PATTERNS: Final[list[tuple[re.Pattern[bytes], _Methods]]] = [
-    (re.compile(rb"/slots/[0-9]{1,6}"), {b"POST": Work.ASK}),
+    (re.compile(re.escape(ONE_SLOT) + rb"[0-9]{1,6}"), {b"POST": Work.ASK}),
     (re.compile(rb"(?:/v1)?/models/.+"), {b"GET": "control", b"HEAD": "control"}),
 ]
 
