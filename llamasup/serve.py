@@ -28,6 +28,7 @@ from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
 from llamasup.engine.locate import locate
 from llamasup.errors import LlamasupError, OperatorError
+from llamasup.events import Journal
 from llamasup.front.bodies import Bodies
 from llamasup.front.desk import Desk
 from llamasup.front.server import Front
@@ -36,6 +37,7 @@ from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.models.demo import ensure_demo
 from llamasup.models.library import Look
+from llamasup.narrator import HEARD, narrate
 from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
 from llamasup.processes.orphans import sweep
@@ -81,12 +83,14 @@ async def serve(
 
     config = prepare(config)
     in_effect = InEffect(config)
+    journal = Journal()
     terminal = Terminal()
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
         own_run_folder(run_base(config, environ)) as (run_folder, left),
         Listeners() as listeners,
+        journal.heard_by(narrate, *HEARD),
     ):
         listeners.move(config.server.listen)
         notifier = Notifier(environ)
@@ -103,6 +107,7 @@ async def serve(
                     prepare,
                     Follower(source, terminal.reloads(hangups, stop.begin), notifier),
                     launcher,
+                    journal,
                     run_folder,
                     listeners,
                     stop,
@@ -205,6 +210,7 @@ async def _serve(
     prepare: Callable[[Config], Config],
     follower: Follower,
     launcher: Launcher,
+    journal: Journal,
     run_folder: RunFolder,
     listeners: Listeners,
     stop: Stop,
@@ -213,7 +219,7 @@ async def _serve(
 ) -> None:
     config = in_effect.config
     async with trio.open_nursery() as children:
-        running = await open_pool(in_effect, launcher, children)
+        running = await open_pool(in_effect, launcher, journal, children)
         pool, roster = running.pool, running.roster
         app = ControlApp(running, pool, roster, launcher, started=time.time())
         control = ControlServer(app, run_folder.control_socket)
@@ -229,7 +235,15 @@ async def _serve(
         children.start_soon(tending.again, "who tells systemd", notifier.keep_telling, pool.summary)
         pool.preload(config.pool.preload)
         bodies = Bodies(config.server.body_memory, cache_folder(config) / "bodies")
-        desk = Desk(config.server, config.recovery.max_replays, roster, pool, control, bodies)
+        desk = Desk(
+            config.server,
+            config.recovery.max_replays,
+            roster,
+            pool,
+            control,
+            bodies,
+            journal,
+        )
         front = Front(desk, listeners)
         running.serve(front, stop, prepare)
         async with trio.open_nursery() as nursery:
@@ -244,13 +258,15 @@ async def _serve(
         children.cancel_scope.cancel()
 
 
-async def open_pool(in_effect: InEffect, launcher: Launcher, nursery: trio.Nursery) -> Running:
+async def open_pool(
+    in_effect: InEffect, launcher: Launcher, journal: Journal, nursery: trio.Nursery
+) -> Running:
     """The pool of the models that there are now, and who knows them; nothing is loaded."""
     gauge = Gauge(launcher.machine)
     state = await _state(state_file(in_effect.config))
     needs = Needs(launcher, state, gauge)
     running = Running(
-        in_effect, launcher, state, needs, Pool((), in_effect, gauge, nursery), nursery
+        in_effect, launcher, state, needs, Pool((), in_effect, gauge, journal, nursery), nursery
     )
     await running.roster.refresh()
     return running

@@ -25,6 +25,7 @@ from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
 from llamasup.engine.locate import locate
+from llamasup.events import Journal
 from llamasup.pool.fits import TIME_TO_ASK, survey
 from llamasup.processes.orphans import sweep
 from llamasup.processes.run_folder import own_run_folder
@@ -115,7 +116,7 @@ async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
             nursery.start_soon(_give_up, signals, nursery.cancel_scope)
             await sweep(left)
             launcher = Launcher(in_effect, environ, cache, run_folder)
-            running = await open_pool(in_effect, launcher, nursery)
+            running = await open_pool(in_effect, launcher, Journal(), nursery)
             fits = document(await survey(running.pool))
             nursery.cancel_scope.cancel()
     return fits

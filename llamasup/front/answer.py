@@ -7,6 +7,7 @@ So it is when a stream breaks off after any of its events.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -37,7 +38,10 @@ class Seen(Enum):
 class Opening:
     """The beginning of one answer, and all of it where it is an error."""
 
-    def __init__(self, request: Request, extra: list[bytes]) -> None:
+    def __init__(
+        self, request: Request, extra: list[bytes], begins: Callable[[], None] = lambda: None
+    ) -> None:
+        """`begins` is called when it does, unless it is an error and nothing else."""
         self.seen = Seen.NOTHING
         """What the client has of it."""
 
@@ -45,6 +49,7 @@ class Opening:
         """Header lines of ours."""
 
         self._request = request
+        self._begins = begins
 
     def suits(self, head: ReplyHead) -> bool:
         """Can this reply be the client's answer, after what it has seen?"""
@@ -55,6 +60,7 @@ class Opening:
         """What the client is still to see of a reply's head."""
         if self.seen is Seen.EVENTS:
             return b""
+        self._begins()
         return rewritten(head, self._request, framing_line, self.extra)
 
     def comment(self, words: str) -> bytes:

@@ -241,8 +241,8 @@ async def converse(connection: Connection, conversation: Conversation) -> None:
         await conversation.run()
     except ClientLeft:
         pass
-    except ReplyCut as cut:
-        log.warning("an answer was cut: %s", cut)
+    except ReplyCut:
+        pass  # the connection says so
     finally:
         if conversation.answering:
             # Where an answer ends with its connection, a clean end would make it look whole.

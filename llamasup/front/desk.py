@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamasup.config.schema import Server
+from llamasup.events import Journal
 from llamasup.front.bodies import Bodies
 from llamasup.front.keepalive import Keepalive
 from llamasup.front.refusals import Refusals
@@ -23,6 +24,7 @@ class Desk:
         pool: Pool,
         control: Upstream,
         bodies: Bodies,
+        journal: Journal,
     ) -> None:
         self.settings = settings
         self.max_replays = max_replays
@@ -30,6 +32,7 @@ class Desk:
         self.pool = pool
         self.control = control
         self.bodies = bodies
+        self.journal = journal
         self.router = Router(settings.path_prefixes)
         self.keepalive = _keepalive(settings)
         self.refusals = Refusals()

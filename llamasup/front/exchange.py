@@ -7,8 +7,8 @@ lost before the client has seen a word.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from typing import Concatenate, ParamSpec
 
 import trio
 from attrs import evolve
@@ -20,6 +20,19 @@ from llamasup.errors import (
     LlamasupError,
     MalformedRequest,
     ModelFileMissing,
+)
+from llamasup.events import (
+    AnswerCut,
+    FirstByte,
+    OfRequest,
+    Phase,
+    RefusalsUntold,
+    RequestCame,
+    RequestCancelled,
+    RequestEnded,
+    RequestEntered,
+    RequestRefused,
+    RequestReplayed,
 )
 from llamasup.front import callers
 from llamasup.front.answer import Opening, Seen
@@ -35,7 +48,7 @@ from llamasup.http.requests import CLIENT, Request
 from llamasup.logs import cut
 from llamasup.pool.pool import Lease
 
-log = logging.getLogger(__name__)
+P = ParamSpec("P")
 
 _LONGEST_PATH = 200
 _PATIENCE_WITH_CONTROL = 60.0
@@ -54,7 +67,11 @@ class Exchange:
         self._wishes = wishes
         self._connection = connection
         self._desk = desk
-        self._opening = Opening(request, [])
+        self._came = trio.current_time()
+        self._model = ""
+        """The one that it is for, once that is known."""
+
+        self._opening = Opening(request, [], self._begins)
 
     async def run(self) -> None:
         """Answer the request, be it with an error.
@@ -62,17 +79,29 @@ class Exchange:
         Raises ClientLeft, and ReplyCut where an answer ended in the middle. Cancelled, it leaves
         the answer as it is; see `break_off`.
         """
+        self._tell(RequestCame, self._connection.peer, *self._named)
+        try:
+            await self._answer()
+        except (trio.Cancelled, ClientLeft):
+            is_waiting = self._opening.seen is Seen.NOTHING
+            phase = Phase.WAITING if is_waiting else Phase.ANSWERING
+            self._tell(RequestCancelled, self._model, phase, self._age)
+            raise
+        self._tell(RequestEnded, self._model, self._age)
+
+    async def _answer(self) -> None:
         try:
             await self._steps()
         except LlamasupError as error:
-            self._log(error)
+            self._tell_of_refusal(error)
             if isinstance(error, MalformedRequest):
                 self._request.keep_alive = False
             await self._connection.send(self._opening.failure(error))
         except ReplyCut as cut:
-            if self._opening.seen is not Seen.EVENTS:
+            can_be_told = self._opening.seen is Seen.EVENTS
+            self._tell(AnswerCut, str(cut), can_be_told)
+            if not can_be_told:
                 raise
-            log.warning("a stream was cut, and ended with an error event: %s", cut)
             await self._connection.send(self._opening.failure(ChildLost(str(cut))))
 
     async def break_off(self, why: LlamasupError) -> None:
@@ -81,6 +110,7 @@ class Exchange:
         Raises ReplyCut where nothing more can be said in it.
         """
         if self._opening.seen is Seen.A_PART:
+            self._tell(AnswerCut, str(why), told=False)
             raise ReplyCut(str(why))
         await self._connection.send(self._opening.last_words(why))
 
@@ -100,7 +130,8 @@ class Exchange:
         """Raises Forbidden for a page that may not use us; the answer to another one says so."""
         settings = self._desk.settings
         pages.refuse_foreign_pages(self._request.headers, settings)
-        self._opening = Opening(self._request, pages.cors_lines(settings.cors_origins, origin))
+        extra = pages.cors_lines(settings.cors_origins, origin)
+        self._opening = Opening(self._request, extra, self._begins)
 
     async def _ask_control(self, goal: ToControl) -> None:
         """Have control answer, within a limit of time that no answer of its needs."""
@@ -123,10 +154,10 @@ class Exchange:
         digest = Digest(self._request)
         try:
             while True:
-                model = await roster.choose(goal.model)
+                model = self._model = await roster.choose(goal.model)
                 if await self._relay(self._lease(model, goal, digest), goal, losses):
                     return
-                log.info("%s %s is sent again", *self._named)
+                self._tell(RequestReplayed, model, *self._named)
         except ModelFileMissing:
             await roster.refresh()  # the next one to ask for it shall know
             raise
@@ -134,6 +165,7 @@ class Exchange:
     async def _relay(self, coming: Lease | KeptAlive, goal: ToModel, losses: _Losses) -> bool:
         """Wait for the lease, and relay. False if the request is to be sent again."""
         async with coming as lease:
+            self._tell(RequestEntered, self._model, self._age)
             try:
                 await relay(self._connection, self._request, lease, goal.target, self._opening)
                 return True
@@ -168,7 +200,7 @@ class Exchange:
             return lease
         return KeptAlive(desk.keepalive, lease, self._connection, self._opening)
 
-    def _log(self, error: LlamasupError) -> None:
+    def _tell_of_refusal(self, error: LlamasupError) -> None:
         """Unless this client is refused all the time."""
         try:
             peer = self._connection.peer
@@ -176,13 +208,27 @@ class Exchange:
             return  # and will not see it either
         now, refusals = trio.current_time(), self._desk.refusals
         if refusals.told(peer, now):
-            log.info("%s %s: %d %s", *self._named, error.status, error)
+            code = error.code or type(error).__name__
+            self._tell(RequestRefused, peer, *self._named, error.status, code, str(error))
             for client, number in refusals.untold(peer, now):
-                log.info("%d more requests from %s were refused", number, client)
+                self._desk.journal.tell(RefusalsUntold, client, number)
+
+    def _begins(self) -> None:
+        self._tell(FirstByte, self._model, self._age)
+
+    def _tell(
+        self, kind: Callable[Concatenate[str, P], OfRequest], *args: P.args, **more: P.kwargs
+    ) -> None:
+        """This happened to the request."""
+        self._desk.journal.tell(kind, self._request.id.decode(), *args, **more)
+
+    @property
+    def _age(self) -> float:
+        return trio.current_time() - self._came
 
     @property
     def _named(self) -> tuple[str, str]:
-        """For the log. Not with the query: some clients put their key there."""
+        """Its method and its path, without the query: some clients put their key there."""
         path = self._request.target.partition(b"?")[0].decode("latin-1")
         return cut(self._request.method.decode("latin-1"), 20), cut(path, _LONGEST_PATH)
 

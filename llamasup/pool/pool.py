@@ -23,6 +23,7 @@ from llamasup.config.addresses import Address
 from llamasup.config.in_effect import InEffect
 from llamasup.engine.failures import verdict_on_reply
 from llamasup.errors import LlamasupError, ModelNotFound, OutOfMemory
+from llamasup.events import Journal
 from llamasup.http.requests import Request
 from llamasup.http.wire import Wire, dial
 from llamasup.memory.gauge import Gauge
@@ -43,12 +44,17 @@ class Pool:
     """A gate and a keeper for every model; their tasks live in `nursery`."""
 
     def __init__(
-        self, plans: Iterable[Plan], in_effect: InEffect, gauge: Gauge, nursery: trio.Nursery
+        self,
+        plans: Iterable[Plan],
+        in_effect: InEffect,
+        gauge: Gauge,
+        journal: Journal,
+        nursery: trio.Nursery,
     ) -> None:
         self._in_effect = in_effect
         self._nursery = nursery
         self._gates: dict[str, Gate] = {}
-        self.residency = Residency(in_effect, self._gates, gauge)
+        self.residency = Residency(in_effect, self._gates, gauge, journal)
         self.offer(plans)
         nursery.start_soon(tending.again, "the residency's clock", self.residency.run)
 

@@ -6,7 +6,6 @@ every change admission is asked anew, and only its latest answer counts.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import trio
@@ -18,6 +17,7 @@ from llamasup.children.needs import Needed
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import GroupSettings
 from llamasup.errors import NoRoom, NotAdmitted
+from llamasup.events import Evicted, Journal, Reason
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.host import anonymous_memory
 from llamasup.memory.listing import server_of
@@ -45,8 +45,6 @@ from llamasup.pool.admission import (
 from llamasup.pool.budgets import budgets, host_is_measured, taken_by_others
 from llamasup.pool.gate import Gate
 from llamasup.states import ChildState
-
-log = logging.getLogger(__name__)
 
 _RETURN_PATIENCE = 5.0
 _RETURN_PAUSE = 0.02
@@ -155,11 +153,18 @@ class _Request:
 class Residency:
     """Which models are in memory. `run` is its clock."""
 
-    def __init__(self, in_effect: InEffect, gates: Mapping[str, Gate], gauge: Gauge) -> None:
+    def __init__(
+        self,
+        in_effect: InEffect,
+        gates: Mapping[str, Gate],
+        gauge: Gauge,
+        journal: Journal,
+    ) -> None:
         self.places: dict[str, Place] = {}
         self._in_effect = in_effect
         self._gates = gates
         self._gauge = gauge
+        self._journal = journal
         self._requests: dict[str, _Request] = {}
         self._devices: Sequence[Device] = ()
         self._taken: Amounts = {}
@@ -369,7 +374,7 @@ class Residency:
 
     def _evict(self, victims: Iterable[str], model: str) -> None:
         for victim in victims:
-            log.info("%s is unloaded: %s needs its place", victim, model)
+            self._journal.tell(Evicted, victim, Reason.PLACE, model)
             self._gates[victim].keeper.unload()
 
     def _refuse(self, model: str, refused: Refuse) -> None:
@@ -380,7 +385,7 @@ class Residency:
 
     def _unload_surplus(self) -> None:
         for model in surplus(self._world([]), trio.current_time()):
-            log.info("%s is unloaded: there are more than max_loaded_models", model)
+            self._journal.tell(Evicted, model, Reason.NUMBER)
             self._gates[model].keeper.unload()
 
     def _unload_idle(self) -> None:
@@ -388,7 +393,7 @@ class Residency:
         residents = [place.resident for place in self.places.values()]
         for model, at in unload_times(residents).items():
             if at <= now:
-                log.info("%s is unloaded: it has not been used for a while", model)
+                self._journal.tell(Evicted, model, Reason.IDLE)
                 self._gates[model].keeper.unload()
             else:
                 self._wake_at(at)

@@ -20,6 +20,7 @@ from llamasup.children.plan import Plan
 from llamasup.config.addresses import UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
+from llamasup.events import Journal
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.ladder import Rung
 from llamasup.memory.readings import HOST, Device, Kind
@@ -145,7 +146,7 @@ async def _measured(resident: int, requests: int) -> list[float]:
     config = load(None, {}, {"pool.memory_reserve": 0, "pool.idle_unload": 0})
     plans = [cast(Plan, InstantPlan(f"m{number}")) for number in range(MODELS)]
     async with trio.open_nursery() as nursery:
-        pool = Pool(plans, InEffect(config), cast(Gauge, RoomForSome(resident)), nursery)
+        pool = Pool(plans, InEffect(config), cast(Gauge, RoomForSome(resident)), Journal(), nursery)
         watch = Stopwatch(pool.residency)
         residency.decide = watch.decide
         try:

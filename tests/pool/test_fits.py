@@ -18,6 +18,7 @@ from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed, Source
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
+from llamasup.events import Journal
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.ladder import Learned, Rung
 from llamasup.memory.readings import HOST, Device, Kind
@@ -87,7 +88,7 @@ class House:
 
     def __init__(self, **pool: object) -> None:
         config = load(None, {}, {"pool.memory_reserve": 0, **pool})
-        self.residency = Residency(InEffect(config), {}, cast(Gauge, TenGibibytes()))
+        self.residency = Residency(InEffect(config), {}, cast(Gauge, TenGibibytes()), Journal())
         self.keepers: dict[str, Any] = {}
 
     def add(self, plan: Model) -> Any:

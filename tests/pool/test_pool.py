@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from llamasup import events
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
@@ -52,7 +53,7 @@ async def pool_of(
             for model, settings in whole.models.items()
         ]
         async with trio.open_nursery() as nursery:
-            yield Pool(plans, in_effect, Gauge(ThisMachine()), nursery)
+            yield Pool(plans, in_effect, Gauge(ThisMachine()), events.Journal(), nursery)
             nursery.cancel_scope.cancel()
 
 

@@ -18,6 +18,7 @@ from llamasup.children.needs import Needed, Source
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.errors import ModelUnavailable, NoRoom
+from llamasup.events import Journal
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.readings import HOST, Device, Kind
 from llamasup.pool.gate import Gate
@@ -97,7 +98,7 @@ class House:
         self.gates: dict[str, StubGate] = {}
         config = load(None, {}, {"pool.memory_reserve": 0, **pool})
         gates = cast(Mapping[str, Gate], self.gates)
-        self.residency = Residency(InEffect(config), gates, cast(Gauge, self.gauge))
+        self.residency = Residency(InEffect(config), gates, cast(Gauge, self.gauge), Journal())
         self._nursery = nursery
         nursery.start_soon(self.residency.run)
 

@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import ModelNotFound
+from llamasup.events import Journal
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.machine import ThisMachine
 from llamasup.models.library import Look
@@ -64,7 +65,7 @@ async def staged(*names: str) -> AsyncIterator[Stage]:
     library.may_look.set()
     async with trio.open_nursery() as nursery:
         in_effect = InEffect(Config())
-        pool = Pool((), in_effect, Gauge(ThisMachine()), nursery)
+        pool = Pool((), in_effect, Gauge(ThisMachine()), Journal(), nursery)
         roster = Roster(library, FakePlan, pool, in_effect, nursery)  # type: ignore[arg-type]
         await roster.refresh()
         yield Stage(library, pool, roster)
