@@ -42,7 +42,7 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     ownership   whose a file or folder is, and so whether it is to be believed
     processes/  start, hear, signal and end a process; programs that are asked something; the run
                 folder, and the marks in it that survive a kill -9
-    config/     llamasup.toml, environment and flags become a `Config`
+    config/     llamasup.toml, environment and flags become a `Config`; the one in effect
     access/     who may come: web pages, and whoever has the operator's key
     http/       HTTP/1.1 as it is spoken here: heads, bodies, connections, listeners; no models
     models/     what GGUF files hold, which models folders hold, their names; the demo model
@@ -58,7 +58,9 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     control/    an ASGI app on Hypercorn, behind the front
     systemd, pid1   duties towards a service manager, and as a container's first process
     terminal    whether the one that we were started from is closed
-    reload      follows the configuration while llamasup runs
+    stop        how llamasup stops, within a time that is known
+    running     how a new configuration takes effect
+    reload      follows the configuration's file while llamasup runs
     serve       opens everything in order, and closes it in order
     cli/        one file a command
 
@@ -165,8 +167,10 @@ child; such deaths are not the model's, nor do they use up the replays of other 
 The way of a new configuration
 ------------------------------
 `reload.Follower` loads it again when its file says something else (by content, and when that has
-settled) and at a SIGHUP; `POST /config` hands one in. `reload.Running` does first what can fail,
-at last the listening on new addresses; then everything takes effect at once, or nothing did. A
+settled) and at a SIGHUP; `POST /config` hands one in. `running.Running` does first what can fail,
+at last the listening on new addresses; then everything takes effect at once, or nothing did. What
+is only read has no copy to be renewed: every room reads it from `config.in_effect` when it matters.
+What has to act (listeners, keepalive, the residency's clock, the roster) is told there, in order. A
 child whose launch has changed (`Plan.launches_like`) is retired without a limit of time, and what
 its model suffered is forgotten; so is a child whose model is gone. All others notice nothing. From
 HTTP, nothing can be changed that decides over programs, files or keys (`control.posted`).

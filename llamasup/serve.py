@@ -1,28 +1,28 @@
 """Opens everything in order, serves until it is told to stop, and closes everything in order.
 
-The architecture page says which task is whose.
+The architecture page says which task belongs to whom.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
-import platformdirs
 import trio
 
 from llamasup import tending, threads
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needs
+from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
+from llamasup.config.folders import cache_folder, run_base, state_file
 from llamasup.config.in_effect import InEffect
-from llamasup.config.schema import Config, ModelSettings, Seconds
+from llamasup.config.schema import Config, ModelSettings
 from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
@@ -36,33 +36,44 @@ from llamasup.http.listeners import Listeners, bound_address
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.models.demo import ensure_demo
-from llamasup.models.library import Look
+from llamasup.models.library import Library, Look
 from llamasup.narrator import HEARD, narrate
 from llamasup.pid1 import reap_orphans
 from llamasup.pool.pool import Pool
+from llamasup.pool.roster import Roster
 from llamasup.processes.orphans import sweep
-from llamasup.processes.run_folder import RunFolder, default_base, own_run_folder
-from llamasup.reload import Follower, Running
+from llamasup.processes.run_folder import RunFolder, own_run_folder
+from llamasup.reload import Follower
+from llamasup.running import Prepare, Running
+from llamasup.stop import Stop
 from llamasup.systemd import Notifier
 from llamasup.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
-_LAST_WORDS = 1.0
-"""Seconds to tell clients that their answers end, whatever they take of it."""
-
 DEMO = "demo"
-_PATIENCE = 10.0
-_LAST_PATIENCE = 10.0
-"""Seconds that closing may take when everything is told to go at once, beside children's grace."""
-
-_UNDEAD = 40.0
-"""The same where nobody is in a hurry: a child that a KILL does not end is waited for."""
-
 _CONTEXT_OF_THE_DEMO = 4096
+
+_PATIENCE = 10.0
+"""Seconds for the disk on which lies what was learned."""
 
 Announce = Callable[[Config, list[Address], Look], None]
 """Called once, when requests are welcome, with the models that there are then."""
+
+
+@attrs.frozen
+class Opened:
+    """What is there before the first child and the first client, and outlives them all."""
+
+    in_effect: InEffect
+    prepare: Prepare
+    launcher: Launcher
+    run_folder: RunFolder
+    listeners: Listeners
+    follower: Follower
+    journal: Journal
+    stop: Stop
+    notifier: Notifier
 
 
 async def serve(
@@ -81,8 +92,7 @@ async def serve(
         locate(config.engine.command, environ, cache)
         return with_demo(config, cache)
 
-    config = prepare(config)
-    in_effect = InEffect(config)
+    in_effect = InEffect(prepare(config))
     journal = Journal()
     terminal = Terminal()
     with (
@@ -94,104 +104,26 @@ async def serve(
     ):
         listeners.move(config.server.listen)
         notifier = Notifier(environ)
-        stop = Stop(config.server.drain_timeout, config.engine.stop_grace, notifier)
+        stop = Stop(in_effect, notifier)
+        opened = Opened(
+            in_effect,
+            prepare,
+            Launcher(in_effect, environ, cache, run_folder),
+            run_folder,
+            listeners,
+            Follower(source, terminal.reloads(hangups, stop.begin), notifier),
+            journal,
+            stop,
+            notifier,
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop.heed, signals)
             if os.getpid() == 1:
                 nursery.start_soon(tending.again, "who reaps orphans", reap_orphans)
             with stop.hurry:
                 await sweep(left, config.recovery.leftover_patience)
-                launcher = Launcher(in_effect, environ, cache, run_folder)
-                await _serve(
-                    in_effect,
-                    prepare,
-                    Follower(source, terminal.reloads(hangups, stop.begin), notifier),
-                    launcher,
-                    journal,
-                    run_folder,
-                    listeners,
-                    stop,
-                    notifier,
-                    announce,
-                )
+                await _serve(opened, announce)
             nursery.cancel_scope.cancel()
-
-
-class Stop:
-    """The operator's wish to stop: first gently, then at once."""
-
-    def __init__(self, drain_timeout: Seconds, grace: Seconds, notifier: Notifier) -> None:
-        self.grace = grace
-        self._notifier = notifier
-        self.wished = trio.Event()
-        self.last_call = trio.Event()
-        """What has not ended by now is to be broken off, in a way that clients understand."""
-
-        self.hurry = trio.CancelScope()
-        self._patience = trio.CancelScope()
-        self.drain_timeout = drain_timeout
-
-    async def heed(self, signals: AsyncIterator[int]) -> None:
-        """The first signal begins the drain; the second one, or its timeout, ends it.
-
-        Clients have a moment then to be told; a third signal does without. Whatever hangs, the
-        kernel ends us when all that should have taken is over.
-        """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._drain)
-            async for _ in signals:
-                if self.last_call.is_set():
-                    self.hurry.cancel()
-                elif self.wished.is_set():
-                    self._patience.cancel()
-                is_hurry = self.wished.is_set()
-                drain = _LAST_PATIENCE if is_hurry else self.drain_timeout + _UNDEAD
-                end_within(drain + self.grace)
-                self.begin()
-
-    async def _drain(self) -> None:
-        await self.wished.wait()
-        with self._patience:
-            await trio.sleep_forever()
-        self.last_call.set()
-        self.hurry.deadline = trio.current_time() + _LAST_WORDS
-
-    def begin(self) -> None:
-        """Begin the drain, if that was not done yet."""
-        if self.wished.is_set():
-            return
-        log.info("stopping: running answers may take %g s", self.drain_timeout)
-        self._notifier.tell("STOPPING=1", "STATUS=running answers finish")
-        self.wished.set()
-        self._patience.deadline = trio.current_time() + self.drain_timeout
-
-
-def end_within(seconds: float) -> None:
-    """Have the kernel end us then, whatever hangs: it needs no thread and no turn of ours.
-
-    What is left behind is swept by the next start; children end with their stdin.
-    """
-    if math.isfinite(seconds):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def cache_folder(config: Config) -> Path:
-    """Where downloads and the demo model lie."""
-    if config.folders.cache == "auto":
-        return platformdirs.user_cache_path("llamasup")
-    return config.folders.cache
-
-
-def run_base(config: Config, environ: Mapping[str, str]) -> Path:
-    """Where each llamasup has a folder of its own for its sockets."""
-    return default_base(environ) if config.folders.run == "auto" else config.folders.run
-
-
-def state_file(config: Config) -> Path:
-    """Where what was learned lies."""
-    folder = config.folders.state
-    return (platformdirs.user_state_path("llamasup") if folder == "auto" else folder) / "state.json"
 
 
 def with_demo(config: Config, cache: Path) -> Config:
@@ -205,53 +137,29 @@ def with_demo(config: Config, cache: Path) -> Config:
     return attrs.evolve(config, models={DEMO: demo})
 
 
-async def _serve(
-    in_effect: InEffect,
-    prepare: Callable[[Config], Config],
-    follower: Follower,
-    launcher: Launcher,
-    journal: Journal,
-    run_folder: RunFolder,
-    listeners: Listeners,
-    stop: Stop,
-    notifier: Notifier,
-    announce: Announce,
-) -> None:
-    config = in_effect.config
+async def _serve(opened: Opened, announce: Announce) -> None:
+    in_effect, launcher, notifier = opened.in_effect, opened.launcher, opened.notifier
+    config, journal, stop = in_effect.config, opened.journal, opened.stop
     async with trio.open_nursery() as children:
-        running = await open_pool(in_effect, launcher, journal, children)
-        pool, roster = running.pool, running.roster
+        pool, roster = await open_pool(in_effect, launcher, journal, children)
+        control = ControlServer(opened.run_folder.control_socket)
+        bodies = Bodies(config.server.body_memory, cache_folder(config) / "bodies")
+        desk = Desk(in_effect, roster, pool, control, bodies, journal)
+        front = Front(desk, opened.listeners)
+        running = Running(in_effect, opened.prepare, pool, roster, front)
         app = ControlApp(running, pool, roster, launcher, started=time.time())
-        control = ControlServer(app, run_folder.control_socket)
-        await children.start(control.run)
-
-        def move() -> None:
-            control.move(run_folder.control_socket)
-            for keeper in pool.keepers.values():
-                keeper.lose_address()
-
-        children.start_soon(tending.again, "who looks after the run folder", run_folder.keep, move)
+        await children.start(control.run, app)
+        children.start_soon(_keep_run_folder, opened.run_folder, control, pool)
         children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)
         children.start_soon(tending.again, "who tells systemd", notifier.keep_telling, pool.summary)
         pool.preload(config.pool.preload)
-        bodies = Bodies(config.server.body_memory, cache_folder(config) / "bodies")
-        desk = Desk(
-            config.server,
-            config.recovery.max_replays,
-            roster,
-            pool,
-            control,
-            bodies,
-            journal,
-        )
-        front = Front(desk, listeners)
-        running.serve(front, stop, prepare)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)
             notifier.tell("READY=1", f"STATUS={pool.summary()}")
-            announce(config, [bound_address(sock) for sock in listeners.sockets], roster.look)
+            addresses = [bound_address(sock) for sock in opened.listeners.sockets]
+            announce(config, addresses, roster.look)
             async with trio.open_nursery() as following:
-                following.start_soon(follower.follow, running)
+                following.start_soon(opened.follower.follow, running)
                 await stop.wished.wait()
                 following.cancel_scope.cancel()
             front.close(stop.last_call)
@@ -260,16 +168,22 @@ async def _serve(
 
 async def open_pool(
     in_effect: InEffect, launcher: Launcher, journal: Journal, nursery: trio.Nursery
-) -> Running:
-    """The pool of the models that there are now, and who knows them; nothing is loaded."""
+) -> tuple[Pool, Roster]:
+    """The pool of the models that there are now, and its roster; nothing is loaded.
+
+    Raises OperatorError if what was learned cannot be read.
+    """
     gauge = Gauge(launcher.machine)
     state = await _state(state_file(in_effect.config))
     needs = Needs(launcher, state, gauge)
-    running = Running(
-        in_effect, launcher, state, needs, Pool((), in_effect, gauge, journal, nursery), nursery
-    )
-    await running.roster.refresh()
-    return running
+
+    def planned(model: str, settings: ModelSettings) -> Plan:
+        return Plan(model, settings, in_effect.config, launcher, state, needs)
+
+    pool = Pool((), in_effect, gauge, journal, nursery)
+    roster = Roster(Library(in_effect.config), planned, pool, in_effect, nursery)
+    await roster.refresh()
+    return pool, roster
 
 
 async def _state(file: Path) -> State:
@@ -280,6 +194,17 @@ async def _state(file: Path) -> State:
         raise OperatorError(
             f"{file} cannot be read: {error.strerror}; set folders.state to another folder"
         ) from error
+
+
+async def _keep_run_folder(run_folder: RunFolder, control: ControlServer, pool: Pool) -> None:
+    """Make the run folder anew whenever it is removed; its sockets are lost then."""
+
+    def move() -> None:
+        control.move(run_folder.control_socket)
+        for keeper in pool.keepers.values():
+            keeper.lose_address()
+
+    await tending.again("who looks after the run folder", run_folder.keep, move)
 
 
 async def _look_at_engine(launcher: Launcher) -> None:

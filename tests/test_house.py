@@ -43,6 +43,8 @@ ROOMS = (
     "systemd",
     "pid1",
     "terminal",
+    "stop",
+    "running",
     "reload",
     "serve",
     "cli",
@@ -146,6 +148,7 @@ WITHOUT_TESTS = {
     "upstream": "front/test_relay.py and pool/test_pool.py see what each of them makes of it",
     "cli.serve": "end_to_end/test_command_line.py runs it as operators do",
     "front.desk": "holds what others are asked for; test_reload.py sees what it adopts",
+    "stop": "end_to_end/test_shutdown.py stops it in every way",
     "pool.work": "two words, and nothing that could be wrong with them",
 }
 TESTS_OF_THE_WHOLE = {

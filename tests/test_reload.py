@@ -19,7 +19,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.config.schema import Config
 from llamasup.config.source import Source
 from llamasup.errors import OperatorError
-from llamasup.reload import PAUSE, Follower, Running
+from llamasup.reload import PAUSE, Follower
+from llamasup.running import Running
 from llamasup.systemd import Notifier
 
 
@@ -31,7 +32,7 @@ class Adopter:
     refuses: bool = False
     fails: bool = False
 
-    async def adopt(self, made: Callable[[Config], Config]) -> None:
+    async def change(self, made: Callable[[Config], Config]) -> None:
         if self.refuses:
             raise OperatorError("the address is in use")
         if self.fails:

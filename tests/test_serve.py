@@ -12,7 +12,7 @@ import pytest
 from llamasup.config.load import load
 from llamasup.config.source import Source
 from llamasup.errors import EngineUnusable, LlamasupError, OperatorError
-from llamasup.serve import DEMO, cache_folder, serve, state_file, with_demo
+from llamasup.serve import DEMO, serve, with_demo
 from tests.harness import Journal, chat, eventually, running
 
 Fake = Callable[..., Mapping[str, object]]
@@ -105,16 +105,3 @@ async def test_a_model_that_is_nowhere_is_not_preloaded(
     async with running(config) as llamasup:
         await eventually(lambda: "nobody cannot be preloaded" in caplog.text)
         assert (await llamasup.ask("GET", "/health")).status == 200
-
-
-def test_folders_are_where_the_operator_wants_them_or_where_the_system_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("/c") / name)
-    monkeypatch.setattr("platformdirs.user_state_path", lambda name: Path("/s") / name)
-    default = load(None, {}, {})
-    assert cache_folder(default) == Path("/c/llamasup")
-    assert state_file(default) == Path("/s/llamasup/state.json")
-    chosen = load(None, {}, {"folders.cache": "/mine/c", "folders.state": "/mine/s"})
-    assert cache_folder(chosen) == Path("/mine/c")
-    assert state_file(chosen) == Path("/mine/s/state.json")

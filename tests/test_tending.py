@@ -215,7 +215,7 @@ async def test_a_preload_and_a_look_that_fall_fall_alone(
         await eventually(lambda: once.calls)
         assert await status(llamasup) == 200
         await trio.sleep(PAUSE)  # a look is due
-        Once(monkeypatch, Roster, "_adopt")
+        Once(monkeypatch, Roster, "_offer")
         assert await status(llamasup, "nobody") == 404
         assert await status(llamasup) == 200
     assert "a preload fell" in caplog.text

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from llamasup.cli import options
+from llamasup.config.folders import cache_folder
 from llamasup.config.load import dump
 from llamasup.config.schema import Config
 from llamasup.engine.argv import environment
@@ -19,7 +20,6 @@ from llamasup.engine.locate import Engine, ask, locate
 from llamasup.errors import EngineUnusable
 from llamasup.models.headers import defect_of
 from llamasup.models.library import Library, Look
-from llamasup.serve import cache_folder
 
 
 def add_to(commands: Any) -> None:

@@ -21,6 +21,7 @@ import trio
 from llamasup.children.launcher import Launcher
 from llamasup.cli import options
 from llamasup.config.addresses import Address, UnixAddress, from_here, parse_address
+from llamasup.config.folders import cache_folder, run_base
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
@@ -29,7 +30,7 @@ from llamasup.events import Journal
 from llamasup.pool.fits import TIME_TO_ASK, survey
 from llamasup.processes.orphans import sweep
 from llamasup.processes.run_folder import own_run_folder
-from llamasup.serve import cache_folder, open_pool, run_base, with_demo
+from llamasup.serve import open_pool, with_demo
 
 _PATIENCE = TIME_TO_ASK + 15
 _INTERRUPTED = 130
@@ -116,8 +117,8 @@ async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
             nursery.start_soon(_give_up, signals, nursery.cancel_scope)
             await sweep(left)
             launcher = Launcher(in_effect, environ, cache, run_folder)
-            running = await open_pool(in_effect, launcher, Journal(), nursery)
-            fits = document(await survey(running.pool))
+            pool, _ = await open_pool(in_effect, launcher, Journal(), nursery)
+            fits = document(await survey(pool))
             nursery.cancel_scope.cancel()
     return fits
 

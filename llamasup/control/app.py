@@ -63,7 +63,7 @@ class Configured(Protocol):
     def config(self) -> Config:
         """The one in effect."""
 
-    async def adopt(self, made: Callable[[Config], Config]) -> None:
+    async def change(self, made: Callable[[Config], Config]) -> None:
         """Put into effect what is `made` of the one that is. Raises OperatorError, EngineUnusable
         and what `made` raises, and changes nothing then."""
 
@@ -223,7 +223,7 @@ class ControlApp:
                     raise Forbidden("this takes an operator's key; write one as server.admin_key")
                 return posted.read(tables, running)
 
-            await self.running.adopt(changed)
+            await self.running.change(changed)
         except (OperatorError, EngineUnusable) as error:
             return 400, _error("invalid_configuration", str(error))
         log.info("an operator has changed the configuration over HTTP")

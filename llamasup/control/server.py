@@ -40,8 +40,7 @@ _LONGEST_PAUSE = 30.0
 class ControlServer(Upstream):
     """An upstream for the relay, like a leased child."""
 
-    def __init__(self, app: ControlApp, socket: Path) -> None:
-        self._app = app
+    def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._serving = trio.CancelScope()
 
@@ -57,15 +56,17 @@ class ControlServer(Upstream):
         """See `Upstream.connect`."""
         return await dial(UnixAddress(str(self._socket)))
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; `started` is reported when it first listens."""
+    async def run(
+        self, app: ControlApp, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve `app` until cancelled; `started` is reported when it first listens."""
         pause = _FIRST_PAUSE
         while True:
             began = trio.current_time()
             try:
                 with trio.CancelScope() as self._serving:
                     async with trio.open_nursery() as nursery:
-                        await nursery.start(self._serve)
+                        await nursery.start(self._serve, app)
                         task_status.started()
                         task_status = trio.TASK_STATUS_IGNORED
             except* Exception as errors:
@@ -75,11 +76,11 @@ class ControlServer(Upstream):
             await trio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _serve(self, task_status: trio.TaskStatus[object]) -> None:
+    async def _serve(self, app: ControlApp, task_status: trio.TaskStatus[object]) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._socket)
         await serve(
-            self._app,  # type: ignore[arg-type]
+            app,  # type: ignore[arg-type]
             self._settings(),
             shutdown_trigger=trio.sleep_forever,
             task_status=task_status,

@@ -166,10 +166,6 @@ class Bodies:
         self._hands = trio.CapacityLimiter(_AT_A_TIME)
         self._disk_fails_until = -math.inf
 
-    def adopt(self, memory: Bytes) -> None:
-        """So much of them may be in memory from now on."""
-        self.memory.resize(memory)
-
     async def open_file(self) -> _File | None:
         """A new one, or None if there cannot be any now: then memory has to do."""
         if trio.current_time() < self._disk_fails_until:

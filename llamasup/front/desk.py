@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llamasup.config.schema import Server
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Seconds, Server
 from llamasup.events import Journal
 from llamasup.front.bodies import Bodies
 from llamasup.front.keepalive import Keepalive
@@ -18,38 +19,45 @@ class Desk:
 
     def __init__(
         self,
-        settings: Server,
-        max_replays: int,
+        in_effect: InEffect,
         roster: Roster,
         pool: Pool,
         control: Upstream,
         bodies: Bodies,
         journal: Journal,
     ) -> None:
-        self.settings = settings
-        self.max_replays = max_replays
+        self._in_effect = in_effect
         self.roster = roster
         self.pool = pool
         self.control = control
         self.bodies = bodies
         self.journal = journal
-        self.router = Router(settings.path_prefixes)
-        self.keepalive = _keepalive(settings)
+        self.router = Router(self.settings.path_prefixes)
+        self.keepalive = _keepalive(self.settings.keepalive_after)
         self.refusals = Refusals()
         self.closing = False
         """Every connection ends after the answer that it is at."""
 
-    def adopt(self, settings: Server, max_replays: int) -> None:
-        """Go by these from now on. A keepalive that keeps other intervals has to be run."""
-        if settings.keepalive_after != self.settings.keepalive_after:
-            if self.keepalive is not None:
-                self.keepalive.dismiss()
-            self.keepalive = _keepalive(settings)
-        self.settings = settings
-        self.max_replays = max_replays
+    @property
+    def settings(self) -> Server:
+        """What is configured for the front."""
+        return self._in_effect.config.server
+
+    @property
+    def max_replays(self) -> int:
+        """How often a request is sent again whose child was lost."""
+        return self._in_effect.config.recovery.max_replays
+
+    def renew(self) -> None:
+        """Make anew what was made by the settings before. A new keepalive has to be run."""
+        settings, keepalive = self.settings, self.keepalive
         self.router = Router(settings.path_prefixes)
-        self.bodies.adopt(settings.body_memory)
+        self.bodies.memory.resize(settings.body_memory)
+        if settings.keepalive_after != (keepalive.interval if keepalive else 0):
+            if keepalive is not None:
+                keepalive.dismiss()
+            self.keepalive = _keepalive(settings.keepalive_after)
 
 
-def _keepalive(settings: Server) -> Keepalive | None:
-    return Keepalive(settings.keepalive_after) if settings.keepalive_after else None
+def _keepalive(interval: Seconds) -> Keepalive | None:
+    return Keepalive(interval) if interval else None

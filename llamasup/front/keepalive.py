@@ -24,7 +24,7 @@ class Keepalive:
     """Speaks to each client that waits, `interval` after it came, and again and again."""
 
     def __init__(self, interval: Seconds) -> None:
-        self._interval = interval
+        self.interval = interval
         self._due: OrderedDict[KeptAlive, float] = OrderedDict()
         """When each of them is spoken to next; the first one first, for all wait equally long."""
 
@@ -46,7 +46,7 @@ class Keepalive:
             client, due = next(iter(self._due.items()))
             if due > now:
                 return
-            self._due[client] = now + self._interval
+            self._due[client] = now + self.interval
             self._due.move_to_end(client)
             try:
                 client.comfort()
@@ -61,7 +61,7 @@ class Keepalive:
 
     def begin(self, client: KeptAlive) -> None:
         """It waits from now on."""
-        self._due[client] = trio.current_time() + self._interval
+        self._due[client] = trio.current_time() + self.interval
         self._somebody.unpark()
 
     def end(self, client: KeptAlive) -> None:

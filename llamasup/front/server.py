@@ -12,7 +12,6 @@ from functools import partial
 import trio
 
 from llamasup import tending
-from llamasup.config.schema import Server
 from llamasup.errors import LlamasupError, ShuttingDown
 from llamasup.front import callers
 from llamasup.front.conversation import Conversation, converse
@@ -91,24 +90,25 @@ class Front:
                     )
                 await trio.sleep_forever()
 
-    def move(self, addresses: Sequence[str]) -> None:
-        """Listen elsewhere; connections that are open stay. Raises OperatorError if not."""
+    def listen(self, addresses: Sequence[str]) -> None:
+        """Listen on these addresses from now on, while it serves; open connections stay.
+
+        Raises OperatorError if that cannot be, and ShuttingDown once it is closed; then everything
+        is as it was.
+        """
+        if self._desk.closing:
+            raise ShuttingDown("llamasup is stopping")
+        if addresses != self._desk.settings.listen:
+            self._move(addresses)
+
+    def _move(self, addresses: Sequence[str]) -> None:
         self._watching.cancel()
         self._listeners.move(addresses)
 
-    def adopt(self, settings: Server, max_replays: int) -> None:
-        """Listen and answer by these from now on; while it serves.
-
-        Raises OperatorError if it cannot listen there, and ShuttingDown once it is closed; then
-        everything is as it was.
-        """
-        desk = self._desk
-        if desk.closing:
-            raise ShuttingDown("llamasup is stopping")
-        if settings.listen != desk.settings.listen:
-            self.move(settings.listen)
-        before = desk.keepalive
-        desk.adopt(settings, max_replays)
+    def renew(self) -> None:
+        """Go by the configuration that is in effect now; while it serves."""
+        desk, before = self._desk, self._desk.keepalive
+        desk.renew()
         if desk.keepalive is not None and desk.keepalive is not before:
             self._lookout.start_soon(tending.again, "the keepalive", desk.keepalive.run)
 
@@ -119,7 +119,7 @@ class Front:
         who has seen nothing yet gets a 503, any other answer looks cut.
         """
         self._desk.closing = True
-        self.move([])
+        self._move([])
         self._lookout.start_soon(self._end_all, last_call)
 
     async def _end_all(self, last_call: trio.Event) -> None:

@@ -274,7 +274,7 @@ class Rotating:
 
     config = Config(server=Server(admin_key="old"))
 
-    async def adopt(self, made: Callable[[Config], Config]) -> None:
+    async def change(self, made: Callable[[Config], Config]) -> None:
         made(Config(server=Server(admin_key="new")))
 
 
@@ -283,7 +283,7 @@ class Hanging:
 
     config = Config(server=Server(admin_key="key"))
 
-    async def adopt(self, made: Callable[[Config], Config]) -> None:
+    async def change(self, made: Callable[[Config], Config]) -> None:
         raise TimeoutError(errno.ETIMEDOUT, "no answer within 10 s")
 
 

@@ -122,7 +122,7 @@ async def test_control_does_not_wait_longer_for_a_fall_long_after_the_last_one(
     monkeypatch.setattr("llamasup.control.server.serve", serve)
     async with trio.open_nursery() as nursery:
         app = cast(ControlApp, None)  # nobody asks it
-        await nursery.start(ControlServer(app, Path("/nowhere/control.sock")).run)
+        await nursery.start(ControlServer(Path("/nowhere/control.sock")).run, app)
         await trio.sleep(7200)
         nursery.cancel_scope.cancel()
     pauses = [start - end for start, end in zip(began[1:], ended, strict=True)]

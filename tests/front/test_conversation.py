@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup import events
-from llamasup.config.schema import Bytes, Seconds, Server
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Bytes, Config, Seconds, Server
 from llamasup.errors import RouteNotFound
 from llamasup.front.bodies import Bodies
 from llamasup.front.conversation import Conversation
@@ -98,7 +99,7 @@ async def test_to_wait_for_room_takes_none_of_a_clients_time(
     ours.setblocking(False)
     with ours, trio.socket.from_stdlib_socket(theirs) as client:
         settings = Server(head_timeout=Seconds(0.1))
-        desk = Desk(settings, 1, None, None, None, bodies, events.Journal())  # type: ignore[arg-type]
+        desk = Desk(InEffect(Config(server=settings)), None, None, None, bodies, events.Journal())  # type: ignore[arg-type]
         connection = Connection(ours, settings.send_timeout)
         whole = request("POST", "/tokenize", b"x" * 150)
         await client.send(whole[:10])
@@ -122,7 +123,7 @@ async def test_pipelined_requests_leave_everybody_else_their_turn() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        desk = Desk(Server(), 1, None, None, None, None, events.Journal())  # type: ignore[arg-type]
+        desk = Desk(InEffect(Config()), None, None, None, None, events.Journal())  # type: ignore[arg-type]
         desk.router = Watching()  # type: ignore[assignment]
         connection = Connection(ours, Server().send_timeout)
         connection.inbox += request("GET", "/") * 100
@@ -381,7 +382,7 @@ async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        desk = Desk(Server(), 1, None, None, None, None, events.Journal())  # type: ignore[arg-type]
+        desk = Desk(InEffect(Config()), None, None, None, None, events.Journal())  # type: ignore[arg-type]
         desk.router = Answering()  # type: ignore[assignment]
         connection = Connection(ours, Server().send_timeout)
         guests = Guests[Conversation]()

@@ -1,0 +1,79 @@
+"""How a new configuration takes effect: as a whole, or not at all.
+
+All that can fail comes first: finding the engine, looking through the folders, and at last
+listening on the new addresses. The rest happens at once, without a checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from llamasup import threads
+from llamasup.config.in_effect import InEffect
+from llamasup.config.schema import Config
+from llamasup.front.server import Front
+from llamasup.models.library import Library, Look
+from llamasup.pool.pool import Pool
+from llamasup.pool.roster import Roster
+
+log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 10.0
+"""Seconds for the disk on which the engine is."""
+
+Prepare = Callable[[Config], Config]
+"""Completes a configuration. Raises OperatorError or EngineUnusable if it cannot be served."""
+
+
+class Running:
+    """Replaces the configuration in effect, and has everything act on it that has to."""
+
+    def __init__(
+        self, in_effect: InEffect, prepare: Prepare, pool: Pool, roster: Roster, front: Front
+    ) -> None:
+        self._in_effect = in_effect
+        self._prepare = prepare
+        self._pool = pool
+        self._roster = roster
+        self._front = front
+        self._one_at_a_time = trio.Lock()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in effect."""
+        return self._in_effect.config
+
+    async def change(self, made: Callable[[Config], Config]) -> None:
+        """Put into effect what is `made` of the configuration that is in effect then.
+
+        Raises OperatorError, EngineUnusable or ShuttingDown, and what `made` raises; then
+        everything is as it was, and so it is when this is cancelled.
+        """
+        async with self._one_at_a_time:
+            config = await threads.run(self._prepare, made(self.config), patience=_PATIENCE)
+            library = self._roster.library.of(config)
+            look = await library.look()
+            self._front.listen(config.server.listen)
+            self._take_effect(config, library, look)
+
+    def _take_effect(self, config: Config, library: Library, look: Look) -> None:
+        """What is only read is read from the holder; what has to act on the change follows."""
+        before, were_there = self.config, self._pool.keepers.keys()
+        if config.folders != before.folders:
+            log.warning("[folders] has changed, which takes effect when llamasup is restarted")
+        self._in_effect.replace(attrs.evolve(config, folders=before.folders))
+        if config.log != before.log:
+            logging.getLogger().setLevel(config.log.level.upper())
+        self._front.renew()
+        self._pool.residency.wake()
+        self._roster.replace(library, look)  # retires the children that are out of date
+        self._pool.preload(
+            model
+            for model in config.pool.preload
+            if model not in before.pool.preload or model not in were_there
+        )
