@@ -177,7 +177,7 @@ HTTP, nothing can be changed that decides over programs, files or keys (`control
 
 Where to begin
 --------------
-a key         `config.schema`, `config.checks`, `llamasup.toml`; and who goes by it after a reload
+a key         `config.schema`, `config.checks`, `llamasup.toml`; if it is acted on, `running`
 a route       its dialect in `apis`, or `front.routes` for control; and the README's table
 a word of an engine's    `engine.loglines`, `failures` or `error_messages`, and a log in
               `tests/engine/logs`
