@@ -108,9 +108,9 @@ The way of a request
    never inside llama-server. Meanwhile `front.keepalive` may send comments to a client that asked
    for a stream (`server.keepalive_after`).
 4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
-   read whole, a stream up to its first word (`front.events`); what only passes the time till then
-   reaches the client. If the child dies before that word, or says that memory ran out, the request
-   is sent again to the next incarnation (`recovery.max_replays` times).
+   read whole, a stream up to its first word (`front.stream_events`); what only passes the time till
+   then reaches the client. If the child dies before that word, or says that memory ran out, the
+   request is sent again to the next incarnation (`recovery.max_replays` times).
 5. From then on the content goes from socket to socket as it comes, in chunks of ours or as it was
    framed, so that an end is known to be an end. A stream that is cut ends with an error event in
    the form of its API, and properly; any other answer ends with a broken connection. So does what

@@ -87,7 +87,7 @@ PURE = (
     "errors",
     "events",
     "front.callers",
-    "front.events",
+    "front.stream_events",
     "front.guests",
     "front.limits",
     "front.answer",

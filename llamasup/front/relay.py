@@ -16,8 +16,8 @@ from llamasup.apis.dialects import dialect_at
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
 from llamasup.front.answer import Opening
-from llamasup.front.events import Overture
 from llamasup.front.rendering import Rendering, StreamRendering
+from llamasup.front.stream_events import Overture
 from llamasup.http.connection import Connection
 from llamasup.http.framing import Chunked, FramingError, UntilClose
 from llamasup.http.heads import END_OF_HEAD

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llamasup.engine.error_messages import messages_in_events
 from llamasup.front.answer import Opening, Seen
-from llamasup.front.events import Edges
+from llamasup.front.stream_events import Edges
 from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, chunk
 from llamasup.http.reply_heads import ReplyHead
 from llamasup.http.requests import Request

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from llamasup.engine.failures import verdict_on_reply
 from llamasup.front.answer import Opening, Seen
-from llamasup.front.events import LONGEST_HELD
 from llamasup.front.rendering import Rendering, StreamRendering
+from llamasup.front.stream_events import LONGEST_HELD
 from llamasup.http.framing import LAST_CHUNK, Chunked, FramingError, chunk
 from llamasup.http.reply_heads import ReplyHead
 from llamasup.http.requests import Request

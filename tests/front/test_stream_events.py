@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.front.events import LONGEST_HELD, Edges, Overture
+from llamasup.front.stream_events import LONGEST_HELD, Edges, Overture
 
 
 def data(document: object, name: str = "") -> bytes:
