@@ -1,8 +1,8 @@
 """How an answer opens: with the engine's own head, or early, with ours.
 
-A client that waits for a stream may be given a head and comments before there is an engine to ask.
-From then on the answer is a stream: the engine's head is left out, and an error is an event.
-So it is when a stream breaks off after any of its events.
+A client that waits for a stream may get a head and comments before any engine is ready to answer.
+From then on the answer is a stream: the engine's head is left out, and an error is an event. An
+error is an event, too, when a stream breaks off after one of its events.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class Seen(Enum):
     """A head, and whole events; another event may follow."""
 
     A_PART = "a part"
-    """Something that only the rest of it can follow."""
+    """A part of something, which nothing but its rest can follow."""
 
 
 class Opening:
-    """The beginning of one answer, and all of it where it is an error."""
+    """How one answer begins, and the whole answer where it is an error."""
 
     def __init__(
         self, request: Request, extra: list[bytes], begins: Callable[[], None] = lambda: None
     ) -> None:
         """`begins` is called when it does, unless it is an error and nothing else."""
         self.seen = Seen.NOTHING
-        """What the client has of it."""
+        """What the client has of the answer."""
 
         self.extra = extra
         """Header lines of ours."""
@@ -57,7 +57,7 @@ class Opening:
         return is_stream or self.seen is Seen.NOTHING
 
     def head(self, head: ReplyHead, framing_line: bytes | None) -> bytes:
-        """What the client is still to see of a reply's head."""
+        """A reply's head for the client; empty if the client has one already."""
         if self.seen is Seen.EVENTS:
             return b""
         self._begins()
@@ -73,7 +73,7 @@ class Opening:
         return head + comment
 
     def failure(self, error: LlamasupError) -> bytes:
-        """The whole answer, or the end of a stream: what went wrong. Not after a part."""
+        """The error as the whole answer, or as the end of a stream. Never after `A_PART`."""
         if self.seen is Seen.NOTHING:
             return error_reply(error, self._request, self.extra)
         dialect = dialect_at(self._request.target.partition(b"?")[0])

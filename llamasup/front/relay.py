@@ -1,9 +1,10 @@
 """One request goes to an upstream, and its answer to the client, as the bytes come.
 
-Every request has a connection of its own: kept-alive ones would pin llama-server's threads, and
-closing it is how a request is cancelled, whatever it is doing. The answer's content is passed on
-as it comes, in a framing of ours, so that a cut answer is never taken for a whole one. A stream of
-events is watched until its first word: up to then it can be had from another engine.
+Every request has its own connection to the upstream: a kept-alive one would occupy a thread of
+llama-server, and closing the connection is how a request is cancelled, whatever state it is in.
+The answer's content is passed on as it comes, framed anew (`rendering`), so that the client never
+takes a cut answer for a whole one. A stream is held back until its first word: until then, another
+engine can still answer.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _MOST_INTERIM_REPLIES = 32
 
 
 class RanOutOfMemory(ChildLost):
-    """The answer was that memory ran out; the client has seen nothing of it."""
+    """The upstream answered that memory ran out; the client has seen nothing of that."""
 
 
 class ReplyCut(Exception):
@@ -50,11 +51,11 @@ async def relay(
 ) -> None:
     """Send `request` to `upstream` as `target`, and the answer to the client.
 
-    Before the client has seen a word of it, it raises ChildLost, or RanOutOfMemory where the
-    answer was that, or another error where the answer is none, or none to what the client has
-    seen already. Afterwards an answer that breaks off raises ReplyCut. ClientLeft when the client
-    is gone. Cancelled, it closes the upstream's connection at once. However it ends, `opening`
-    knows what of an answer the client has.
+    As long as the client has seen no word of the answer, raises ChildLost if the upstream fails,
+    RanOutOfMemory if it says so, and another LlamasupError if its answer is unusable or does not
+    fit what the client has seen. After the first word, raises ReplyCut if the answer breaks off.
+    Raises ClientLeft when the client is gone. Cancelled, it closes the upstream's connection at
+    once. However it ends, `opening` knows how much of the answer the client has.
     """
     with await _connected(upstream) as wire:
         await _send_request(wire, upstream.dressed(request, target), request.body)
@@ -79,7 +80,7 @@ async def _connected(upstream: Upstream) -> Wire:
 
 
 async def _send_request(wire: Wire, head: bytes, body: bytes | bytearray | Stored) -> None:
-    """Send all, or as much as is taken: who refuses a request may say why before it is read."""
+    """Send all, or as much as is taken: a refusal may come before the request was read."""
     try:
         if not isinstance(body, bytes | bytearray):
             await wire.send(head)
@@ -128,14 +129,14 @@ async def _receive_head(wire: Wire) -> tuple[ReplyHead, bytes]:
         if head.status >= 200:
             return head, bytes(data)
         if head.status == 101:
-            raise EngineFailed("the engine speaks another protocol now, for which nobody asked")
+            raise EngineFailed("the engine speaks another protocol now, without being asked to")
     raise EngineFailed("the engine sends interim replies without end")
 
 
 async def _read_verdict(
     wire: Wire, upstream: Upstream, head: ReplyHead, request: Request, data: bytes
 ) -> tuple[ReplyHead, bytes]:
-    """Read a bad answer whole (within reason) before anybody sees it: it may be worth a retry."""
+    """Read an error whole (up to a limit) before the client sees it: a retry may be better."""
     body = head.framing(request)
     try:
         body.feed(data)
@@ -157,7 +158,7 @@ async def _read_verdict(
 
 
 def _judge(upstream: Upstream, request_size: int, status: int, message: str) -> None:
-    """Raise what an error with this message means, if that is more than the client's business."""
+    """Raise what an error with this message means, unless it concerns only the client."""
     match upstream.judge(status, message, request_size):
         case Verdict.OUT_OF_MEMORY:
             raise RanOutOfMemory(message)
@@ -216,10 +217,11 @@ async def _first_word(
     stream: StreamRendering,
     data: bytes,
 ) -> bytes:
-    """The events with which the answer begins; the client gets what only passes the time till then.
+    """The events with which the answer begins. What comes before them, only to pass the time,
+    is sent to the client at once.
 
-    llama-server sends the head before it has read the prompt, and pings while it does: they
-    promise nothing yet.
+    llama-server sends the head before it has read the prompt, and pings while it reads: neither
+    means that an answer will come.
     """
     overture = Overture()
     while True:

@@ -1,7 +1,7 @@
 """An answer as its client reads it: out of the framing it came in, into one the client knows. Pure.
 
-The content stays as it is. A stream of events is passed on in whole events, so that an error event
-may follow any of them, and on its way it is read for what it says about the engine.
+The content stays as it is. A stream is passed on in whole events, so that an error event can follow
+each of them; and it is searched for an engine's message that memory ran out.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from llamasup.pool.work import Work
 
 @frozen
 class ToModel:
-    """Send it to a child of this model (None: the client named none)."""
+    """The request goes to a child of this model (None: the client named none)."""
 
     model: str | None
     target: bytes
@@ -34,7 +34,7 @@ class ToModel:
 
 @frozen
 class ToControl:
-    """Send it to the control app."""
+    """The request goes to the control app."""
 
     target: bytes
 
@@ -79,7 +79,7 @@ _PATTERNS: Final[list[tuple[re.Pattern[bytes], _Methods]]] = [
 
 
 _AUTOLOAD = re.compile(rb"(?:^|&)autoload=(?:true|1)(?:&|$)")
-"""As llama-server's router has it: who only looks may still want the model loaded."""
+"""As in llama-server's router: a request that only looks may still ask for the model's load."""
 
 
 class Router:
@@ -90,10 +90,10 @@ class Router:
         self._prefixes = tuple(prefix.rstrip("/").encode() for prefix in prefixes)
 
     def route(self, request: Request, wishes: Wishes | None = None) -> Target:
-        """Where `request` goes, of which it may be known what its body asks for. Raises a
-        ClientError for what goes nowhere.
+        """Where `request` goes; `wishes` are what its body asks for, if that is known already.
 
-        Also for a body that no engine could read: it shall not load one.
+        Raises a ClientError for a request that goes nowhere, and for a body that no engine could
+        read: it must not load a model.
         """
         target = self._strip(origin_form(request.target))
         path, _, query = target.partition(b"?")

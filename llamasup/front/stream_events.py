@@ -1,7 +1,7 @@
-"""Server-sent events in what a stream holds, whatever it was framed in. Pure.
+"""The server-sent events in a stream's content, after its framing was taken off. Pure.
 
-Where one ends, so that an error event may follow any; and which is the first that carries a part
-of an answer, so that a request is sent again as long as none has come.
+`Edges` finds where an event ends, so that an error event can follow. `Overture` finds the first
+event that carries a part of the answer: until it has come, the request can be sent again.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _EDGE = re.compile(rb"\n\n|\n\r\n|\r\r")
 
 
 class Edges:
-    """Holds back a part of an event until the rest has come."""
+    """Holds back the beginning of an event until its end has come."""
 
     def __init__(self) -> None:
         self.within = False
-        """What was passed on last ends within an event, which is too long to be held back."""
+        """What was passed on ends in the middle of an event, which was too long to hold back."""
 
         self._part = bytearray()
 
     @property
     def nothing_held(self) -> bool:
-        """All that came was passed on, and ended with an event."""
+        """All that came was passed on, and it ended with the end of an event."""
         return not self._part and not self.within
 
     def feed(self, content: bytes) -> bytes:
@@ -69,9 +69,9 @@ def _after(content: bytearray, edge: bytes, since: int) -> int:
 class Overture:
     """Reads a stream's first events, up to the one that carries the first word of an answer.
 
-    What is there to pass the time (comments, the progress of the prompt) may reach the client at
-    once. What only opens an answer (a role, a message without content) is kept together with the
-    first word: if that never comes, another engine will open it again.
+    Events that only pass the time (comments, the progress of the prompt) may reach the client at
+    once. Events that only open an answer (a role, a message without content) are kept until the
+    first word comes: if it never does, another engine will open the answer again.
     """
 
     def __init__(self) -> None:
@@ -79,10 +79,10 @@ class Overture:
         """The event with the first word, or with an error."""
 
         self.kept = b""
-        """With what the answer begins: all that has come since it opened."""
+        """The beginning of the answer: all events since the one that opened it."""
 
     def feed(self, events: bytes) -> bytes:
-        """The comfort among these events; until there is a `first`."""
+        """Those of these events that only pass the time, as long as there is no `first`."""
         comfort = b""
         for event in _split(events):
             document = _document(event)

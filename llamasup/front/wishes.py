@@ -1,9 +1,9 @@
 """What a request's body asks of us: which model, and whether the answer is a stream.
 
-A small body is decoded at once, and nothing of it becomes an object but these two. A large one is
-looked through as it comes, in bounded steps: no decoder can stop half-way, and each holds up
-everybody for as long as it works. The steps see where strings and brackets begin and end, so of a
-large body only the structure is checked; the rest is the engine's to refuse.
+A small body is decoded at once, and only these two become objects. A large one is read as it
+comes, in small steps: a decoder cannot stop half-way, and all other requests would wait until it is
+done. The steps see where strings and brackets begin and end, so only the structure of a large body
+is checked; the engine refuses the rest.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ LONGEST_NAME: Final = 1024
 
 
 class Wishes(msgspec.Struct, frozen=True):
-    """What of a request's body concerns us."""
+    """What a request's body asks of llamasup."""
 
     model: str | None = None
     stream: bool = False
 
 
 class Reader(Protocol):
-    """Looks through a body that comes in parts."""
+    """Reads a body that comes in parts."""
 
     def feed(self, data: bytes) -> None:
-        """See some more. Raises ClientError for what no engine could read."""
+        """Read the next part. Raises ClientError if no engine could read it."""
 
     def end(self) -> Wishes:
-        """That was all. Raises ClientError as `feed` does."""
+        """What it asks for, now that all has come. Raises ClientError as `feed` does."""
 
 
 def reader_for(content_type: bytes) -> Reader:
-    """Who can read a body of this type. Raises ClientError if nobody can."""
+    """The reader for a body of this type. Raises ClientError if none can read it."""
     return FormReader(content_type) if _is_form(content_type) else JsonReader()
 
 
 def wishes_of(body: bytes | bytearray, content_type: bytes) -> Wishes:
-    """What a small body asks for. Raises ClientError for what no engine could read."""
+    """What a small body asks for. Raises ClientError if no engine could read it."""
     if not _is_form(content_type):
         return _wishes_of_json(body)
     reader = FormReader(content_type)
@@ -99,7 +99,7 @@ _decode_anything: Callable[[bytes | bytearray | memoryview], msgspec.Raw] = msgs
 _decode_string: Callable[[bytes], str] = msgspec.json.Decoder(str).decode
 
 _OPENING = re.compile(rb"(\xef\xbb\xbf)?+[ \t\r\n]*+(.?)", re.DOTALL)
-"""A byte order mark, which engines accept, and the first byte that is not blank."""
+"""A byte order mark, which engines accept; and the first byte that is not blank."""
 
 _LONGEST_RAW_NAME: Final = 6 * LONGEST_NAME + 2
 """As it stands in JSON: between quotes, where `\\u0061` is one byte."""
@@ -149,8 +149,8 @@ _DEEPEST: Final = 1000
 _MOST_MEMBERS: Final = 500
 _FREE_STEPS: Final = 1 << 18
 _BYTES_PER_STEP: Final = 64
-"""A large body may not be made of brackets alone: each costs a step, which is a third of a
-microsecond. Strings, numbers and innermost lists and objects cost none of their own."""
+"""A large body must not consist of brackets alone: each costs a step of a third of a microsecond.
+Strings, numbers, and lists and objects that hold no others cost no step."""
 
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _WITHIN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -160,14 +160,14 @@ _NO_BRACKETS = rb'(?:[^"{}\[\]]++|' + _STRING + rb")"
 _PASSED_OVER = re.compile(
     rb"(?:" + _NO_BRACKETS + rb"|[\[{]" + _NO_BRACKETS + rb"*+[\]}])*+", re.DOTALL
 )
-"""What lies deeper than our keys: strings, numbers, and whole lists and objects of these."""
+"""What may stand deeper than our keys: strings, numbers, and lists and objects of only these."""
 
 _QUOTE, _BACKSLASH, _COLON, _COMMA = b'"\\:,'
 _OPEN, _CLOSE = b"[{", b"]}"
 
 
 class JsonReader:
-    """See `Reader`. A later `model` or `stream` counts instead of an earlier one, as in engines."""
+    """See `Reader`. Of two members `model` or `stream` the later one counts, as in engines."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -299,7 +299,7 @@ class JsonReader:
             return
         if not key.startswith(b'"') or not value:
             _refuse("a key or its value is missing")
-        # Longer than this none of ours is, though all its letters were escaped.
+        # None of our keys is longer than this, even if all its letters are escaped.
         name = _string(key) if len(key) <= 40 else ""
         if name == "model":
             self._model = value
@@ -330,7 +330,7 @@ class FormReader:
         if boundary is None:
             raise ClientError("the multipart body's Content-Type names no boundary")
         self._delimiter = b"\r\n--" + boundary[1]
-        self._unread = bytearray(b"\r\n")  # for the first delimiter has no line before it
+        self._unread = bytearray(b"\r\n")  # the first delimiter has no line before it
         self._in_head = False
         self._fields = 0
         self._wanted: bytearray | None = None  # the content of the field that is ours
@@ -353,7 +353,7 @@ class FormReader:
         return Wishes(self._model)
 
     def _read_head(self) -> bool:
-        """The field's head is cut off, if it is there or nothing of the kind comes."""
+        """Cut off the field's head. False as long as its end has not come and still may."""
         end = self._unread.find(b"\r\n\r\n", 0, _LONGEST_FIELD_HEAD)
         if end < 0 and len(self._unread) < _LONGEST_FIELD_HEAD:
             return False
@@ -365,7 +365,7 @@ class FormReader:
         return True
 
     def _read_content(self) -> bool:
-        """All up to the next delimiter is cut off, and the delimiter if it is there."""
+        """Cut off all up to the next delimiter, and the delimiter. False if it has not come."""
         found = self._unread.find(self._delimiter)
         stop = found if found >= 0 else max(0, len(self._unread) - len(self._delimiter))
         if self._wanted is not None:
@@ -386,7 +386,7 @@ class FormReader:
 
 
 def _field_name(head: bytes) -> bytes | None:
-    """The `name` of a field, which is one only outside of the quotes of others."""
+    """The parameter `name` of a field; the same letters within another's quotes are none."""
     disposition = _DISPOSITION.search(head)
     if disposition is None:
         return None

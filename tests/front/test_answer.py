@@ -37,7 +37,7 @@ def unchunked(body: bytes) -> bytes:
     return bytes(payload)
 
 
-def test_an_answer_that_nobody_opened_has_the_engines_head() -> None:
+def test_an_answer_that_was_not_opened_has_the_engines_head() -> None:
     opening = Opening(asked(), [CORS])
     head = opening.head(STREAM, b"Transfer-Encoding: chunked")
     assert b"\r\nServer: x\r\n" in head

@@ -232,7 +232,7 @@ def test_a_body_that_no_engine_could_read_is_the_clients_fault(body: bytes) -> N
     assert refusal.value.status == 400
 
 
-# --- who only looks ---
+# --- requests that only look ---
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_body_that_no_engine_could_read_is_the_clients_fault(body: bytes) -> N
         ("?noautoload=true", LOOK),
     ],
 )
-def test_who_looks_has_a_model_loaded_only_by_saying_so(query: str, work: Work) -> None:
+def test_a_request_that_only_looks_loads_a_model_only_by_saying_so(query: str, work: Work) -> None:
     for path in ("/props", "/metrics", "/slots", "/lora-adapters"):
         goal = Router().route(asking("GET", path + query))
         assert isinstance(goal, ToModel)
