@@ -1,11 +1,11 @@
 """Where the bodies of requests lie until their answers are done, within common bounds.
 
-Small ones are in memory. Of a large one a piece at a time is, and the rest in a file without a
-name, from which it can be sent as often as need be. Who has the most has to wait for room first
-(`shares`), and is sent away if it finds none; to wait costs its client nothing but time.
+Small ones are in memory. Large ones pass through it in pieces into a file without a name, from
+which they can be sent more than once. If room is short, the client that holds most of it waits
+first (`shares`), and is refused after some seconds; the time does not count as the client's.
 
-Files are written and read in worker threads, by a few at a time: a disk that hangs holds up large
-bodies, and nobody else.
+Files are written and read in a few worker threads: a disk that hangs holds up large bodies, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from llamasup.http.requests import Request
 log = logging.getLogger(__name__)
 
 LONGEST_IN_MEMORY: Final = 1 << 20
-"""Measured: to decode so much takes 3 ms at worst."""
+"""Measured: decoding so much takes 3 ms at worst."""
 
 STEP: Final = 8 << 10
-"""So much is looked through at once, which takes 4 ms at worst."""
+"""So much is read at once for its wishes, which takes 4 ms at worst."""
 
 _PIECE: Final = 1 << 20
 _LEAST_PIECE: Final = 64 << 10
@@ -68,7 +68,7 @@ class StorageFailed(LlamasupError):
 
 
 class Room:
-    """Something that bodies take up. Who wants more than there is waits, the first one first."""
+    """Something that bodies take up. When it is short, clients wait in turns."""
 
     def __init__(self, limit: int, refusal: str) -> None:
         self._shares = Shares(limit)
@@ -81,7 +81,7 @@ class Room:
         return self._shares.taken
 
     def resize(self, limit: int) -> None:
-        """There is so much from now on. Nobody loses what it has."""
+        """There is so much from now on. What was taken stays taken."""
         self._shares.limit = limit
         self._admit()
 
@@ -111,7 +111,7 @@ class Room:
             raise
         finally:
             self._forget(holder, wish)
-            self._admit()  # who waited behind it may want less
+            self._admit()  # what waits behind it may be less
         if not wish.granted.is_set():
             raise TooManyBodies(self._refusal)
 
@@ -122,7 +122,7 @@ class Room:
             self._admit()
 
     def _admit(self) -> None:
-        """As many as there is room for now, the clients in turns."""
+        """Grant as many wishes as there is room for, the clients in turns."""
         while self._waiting and [holder for holder in list(self._waiting) if self._grant(holder)]:
             pass
 
@@ -167,7 +167,7 @@ class Bodies:
         self._disk_fails_until = -math.inf
 
     async def open_file(self) -> _File | None:
-        """A new one, or None if there cannot be any now: then memory has to do."""
+        """A new one, or None if the disk fails: then bodies stay in memory."""
         if trio.current_time() < self._disk_fails_until:
             return None
         file = _File(self._folder, self._hands)
@@ -188,7 +188,7 @@ class IncomingBody:
     """One request's body, from its first byte until its answer is done."""
 
     def __init__(self, bodies: Bodies, holder: str, reader: Callable[[], Reader] | None) -> None:
-        """Where a `reader` can be made for it, it may grow large; else it stays in memory."""
+        """With a `reader` it may grow large; without, it stays in memory."""
         self.size = 0
         self._bodies = bodies
         self._holder = holder
@@ -196,13 +196,13 @@ class IncomingBody:
         self._reader: Reader | None = None
         self._in_memory = bytearray()
         self._file: _File | None = None
-        self._stays = False  # in memory, for it could not be written
+        self._stays = False  # in memory: it could not be written
 
     async def add(self, data: bytes | bytearray) -> None:
         """Some more of it has come: at most a STEP.
 
         Waits for room, and for the disk. Raises TooManyBodies and StorageFailed, and ClientError
-        where it is seen that no engine could read it. Cancelled, it can only be released.
+        if no engine could read it. Cancelled, it can only be released.
         """
         memory = self._bodies.memory
         if not memory.take_now(self._holder, len(data)):
@@ -219,8 +219,8 @@ class IncomingBody:
                 await self._move_to_disk()
 
     async def end(self, request: Request) -> Wishes | None:
-        """It is whole, and becomes the request's. Returns what it asks for, if it was looked
-        through as it came. Raises as `add` does."""
+        """It is complete, and becomes the request's. Returns its wishes, if it was read for them as
+        it came. Raises as `add` does."""
         wishes = None if self._reader is None else self._reader.end()
         if self._file is not None:
             await self._move_to_disk()
@@ -230,7 +230,7 @@ class IncomingBody:
         return wishes
 
     def release(self) -> None:
-        """Nobody needs it any more."""
+        """It is not needed any more."""
         self._bodies.memory.give_back(self._holder, len(self._in_memory))
         self._in_memory = bytearray()
         if self._file is not None:
@@ -246,7 +246,7 @@ class IncomingBody:
                 await trio.lowlevel.checkpoint()
 
     async def _move_to_disk(self) -> None:
-        """What is in memory goes to the disk, if there is one that can be written."""
+        """Move what is in memory to the disk, if the disk can be written."""
         await self._begin_to_read()
         if self._reader is None or self._stays:
             return
@@ -264,11 +264,11 @@ class IncomingBody:
 
 
 class SmallBody:
-    """One that came whole, and is in memory until its answer is done."""
+    """A small one that came whole. It is in memory until its answer is done."""
 
     @classmethod
     def of(cls, bodies: Bodies, holder: str, size: int) -> SmallBody | None:
-        """Have room for it, if there is some now."""
+        """Take room for it; None if there is none now."""
         return cls(bodies, holder, size) if bodies.memory.take_now(holder, size) else None
 
     def __init__(self, bodies: Bodies, holder: str, size: int) -> None:
@@ -277,7 +277,7 @@ class SmallBody:
         self._size = size
 
     def release(self) -> None:
-        """Nobody needs it any more."""
+        """It is not needed any more."""
         self._bodies.memory.give_back(self._holder, self._size)
 
 
@@ -296,7 +296,7 @@ class StoredBody:
 
 
 class _File:
-    """A file without a name: it goes with us, however we go."""
+    """A file without a name: the system removes it when llamasup ends, however that happens."""
 
     def __init__(self, folder: Path, hands: trio.CapacityLimiter) -> None:
         self.size = 0
@@ -305,7 +305,7 @@ class _File:
 
         self._folder = folder
         self._hands = hands
-        self._one_at_a_time = threading.Lock()  # who was left behind may still be at it
+        self._one_at_a_time = threading.Lock()  # an abandoned thread may still be using the file
         self._file: BinaryIO | None = None
         self._closed = False
 
@@ -314,7 +314,7 @@ class _File:
         await _in_thread(self._open, hands=self._hands)
 
     async def append(self, data: bytearray) -> None:
-        """Write `data`, which nobody changes. Raises StorageFailed."""
+        """Write `data`, which must not change. Raises StorageFailed."""
         await _in_thread(self._append, data, self.size, hands=self._hands)
         self.size += len(data)
 
@@ -327,7 +327,7 @@ class _File:
         return piece
 
     def close(self) -> None:
-        """Close it, when whoever is at it is done. It may take long to free a large one."""
+        """Close it in a thread, after the one that uses it: freeing a large file takes long."""
         try:
             trio.lowlevel.start_thread_soon(self._close, lambda _: None)
         except RuntimeError:  # no thread can be started

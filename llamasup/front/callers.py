@@ -1,8 +1,8 @@
-"""Who asks, and how urgently: by what a queue tells its waiters apart.
+"""Who asks, and how urgently: a queue takes turns by that.
 
 The urgency is that of the standard header `Priority: u=N` (RFC 9218), 0 for the most urgent to 7.
-The header is a dictionary of structured fields (RFC 8941), and one that is malformed counts as
-none, whatever can still be read of it.
+The header is a dictionary of structured fields (RFC 8941), and a malformed one counts as
+none, whatever part of it could be read.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE)
 def client(request: Request, peer: str) -> Client:
     """What all requests of one client have in common: where it is, and there its API key.
 
-    Nobody has to believe the key, for it tells apart only those who come from one place. Of it
-    only a digest is kept, so that it can be written to a log.
+    The key need not be valid: it only tells apart clients that come from one place. Only a
+    digest of it is kept, which may be written to a log.
     """
     secret = request.header(b"x-api-key")
     if bearer := _BEARER.fullmatch(request.header(b"authorization") or b""):
@@ -42,9 +42,9 @@ def client(request: Request, peer: str) -> Client:
 
 @lru_cache(maxsize=4096)  # each body asks, and an IPv6 address takes 20 µs
 def place(peer: str) -> str:
-    """All that one client can come from: an address, or the network of an IPv6 address.
+    """All addresses that one client may have: one, or the network of an IPv6 address.
 
-    Of those each household has 2^64 or more, and a client may take another one each time.
+    Each household has 2^64 or more of those, and a client may use another one each time.
     """
     if ":" not in peer:
         return peer

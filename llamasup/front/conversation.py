@@ -46,52 +46,52 @@ class Conversation:
         self, connection: Connection, desk: Desk, guests: Guests[Conversation] | None = None
     ) -> None:
         self.idle = True
-        """Nothing of a request has come, and none is being answered."""
+        """No byte of a request has come, and none is being answered."""
 
         self.idle_since = trio.current_time()
-        """When it came, or its last answer had been given."""
+        """Since then: when the client connected, or when its last answer had been given."""
 
         self._guests = Guests[Conversation]() if guests is None else guests
-        """Among whom it rests while it is idle."""
+        """All connections; it counts as resting there while it is idle."""
 
         self._connection = connection
         self._desk = desk
         self._body: IncomingBody | SmallBody | None = None
         self._wishes: Wishes | None = None
-        """What the body asks for, where it was looked through as it came."""
+        """What a large body asks for: it is read for that as it comes."""
 
         self._course = trio.CancelScope()
         self._exchange: Exchange | None = None
-        """The one that it is at."""
+        """The one under way, if any."""
 
         self._broken_off: LlamasupError | None = None
 
     @property
     def silent(self) -> bool:
-        """It is idle, and nothing has come that was not read yet."""
+        """It is idle, and nothing unread has come."""
         return self.idle and not self._connection.has_arrived
 
     @property
     def answering(self) -> bool:
-        """An answer may have begun, and has not ended."""
+        """May an answer have begun that has not ended?"""
         return self._exchange is not None
 
     def end_if_silent(self) -> bool:
-        """End now, without a word, if it is silent; also before it runs. Does it?"""
+        """End now, without a word, if it is silent; also before it runs. Says if it does."""
         if not self.silent:
-            self._guests.act(self)  # its request has come, though nobody read it yet
+            self._guests.act(self)  # its request has come, and will be read next
             return False
         self._guests.go(self)
         self._course.cancel()
         return True
 
     def break_off(self, why: LlamasupError) -> None:
-        """End now, whatever it is at, and tell the client why as far as its answer allows it."""
+        """End now, and tell the client why, as far as its answer allows that."""
         self._broken_off = why
         self._course.cancel()
 
     async def run(self) -> None:
-        """Talk until either side has had enough, or it is dismissed or broken off.
+        """Read and answer until either side ends it, or it is ended or broken off from outside.
 
         Raises ClientLeft or ReplyCut where the connection is not to be ended politely.
         """
@@ -123,7 +123,7 @@ class Conversation:
         await self._exchange.run()
         self._exchange = None
         if self._connection.inbox:
-            # Who sends a thousand requests at once shall not hold up the others.
+            # A client that sends a thousand requests at once must not hold up the others.
             await trio.lowlevel.checkpoint()
         return request.keep_alive
 
@@ -145,10 +145,10 @@ class Conversation:
         return request
 
     async def _read_head(self) -> bytes:
-        """The next head. It may be long in coming; what has begun may not.
+        """The next head. It may take long to begin, but not to become complete.
 
-        That it rests too long is for the front to see: a deadline for each wait, set and taken
-        back, costs a request 10 µs.
+        The server ends connections that rest for too long: a deadline for each wait, set and
+        taken back, would cost a request 10 µs.
         """
         desk, inbox = self._desk, self._connection.inbox
         while (head := take_head(inbox, desk.settings.max_head)) is None and not inbox:
@@ -164,7 +164,7 @@ class Conversation:
         return head
 
     def _take_small_body(self, request: Request) -> bool:
-        """Take a body that came whole, in one piece with its head or soon after, as most do."""
+        """Take a small body that is there already, as most are. False if this is none."""
         framing, inbox = request.framing, self._connection.inbox
         if not isinstance(framing, Counted):
             return False
@@ -208,7 +208,7 @@ class Conversation:
         self._wishes = await body.end(request)
 
     def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
-        """How a body may come, and who looks it through if it is a large one."""
+        """The limits of a body, and what reads it for its wishes if it is a large one."""
         settings, now = self._desk.settings, trio.current_time()
         if not self._desk.router.is_for_model(request):
             why = "what is for no model"
@@ -227,7 +227,7 @@ class Conversation:
         await self._connection.finish()
 
     async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
-        """Answer what was no request, and end: what follows it cannot be told apart."""
+        """Answer what was no request, and end: where the next one begins is unknown."""
         await self._connection.send(error_reply(error, None, list(extra)))
         await self._connection.finish()
 
@@ -242,9 +242,9 @@ async def converse(connection: Connection, conversation: Conversation) -> None:
     except ClientLeft:
         pass
     except ReplyCut:
-        pass  # the connection says so
+        pass  # the broken connection tells the client
     finally:
         if conversation.answering:
-            # Where an answer ends with its connection, a clean end would make it look whole.
+            # A clean end could make an answer look whole that ends with its connection.
             connection.reset()
         connection.close()

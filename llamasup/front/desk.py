@@ -1,4 +1,4 @@
-"""What all conversations share: the settings, and whom to ask."""
+"""What all conversations share: the settings, and what can answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llamasup.upstream import Upstream
 
 
 class Desk:
-    """The same for all; what changes with the configuration, they read when it matters."""
+    """One object for all conversations, which read it whenever they need it."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Desk:
         self.keepalive = _keepalive(self.settings.keepalive_after)
         self.refusals = Refusals()
         self.closing = False
-        """Every connection ends after the answer that it is at."""
+        """Every connection ends after its current answer."""
 
     @property
     def settings(self) -> Server:
@@ -49,7 +49,7 @@ class Desk:
         return self._in_effect.config.recovery.max_replays
 
     def renew(self) -> None:
-        """Make anew what was made by the settings before. A new keepalive has to be run."""
+        """Make again what was made from the settings before. A new keepalive has to be run."""
         settings, keepalive = self.settings, self.keepalive
         self.router = Router(settings.path_prefixes)
         self.bodies.memory.resize(settings.body_memory)

@@ -1,4 +1,4 @@
-"""By what a request is known again that has ended an engine: the digest of all that engines see."""
+"""Digests, by which a request that ended an engine is recognised: of all that the engine sees."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from llamasup.errors import LlamasupError
 from llamasup.http.requests import Request, Stored
 
 _AT_ONCE = 1 << 20
-"""Bytes that are digested on the loop: in half a millisecond."""
+"""So many bytes are digested on the event loop, in half a millisecond."""
 
 
 class Digest:
-    """That of one request, made when it is first asked for."""
+    """The digest of one request, made when it is first needed."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._made: bytes | None = None
 
     async def __call__(self) -> bytes:
-        """The digest. Raises OSError for want of a thread, or of a body that can be read."""
+        """The digest. Raises OSError if there is no thread for it, or the body cannot be read."""
         if self._made is None:
             self._made = await _digest(self._request)
         return self._made

@@ -1,8 +1,8 @@
 """One request and its answer: all that happens to it, step by step.
 
-The steps stand in `_steps`, in order, so that whoever looks for one finds it: may a page ask this →
-where does it go → (a model:) which one is meant → a lease → relay it, and again if the engine is
-lost before the client has seen a word.
+The steps stand in `_steps`, in order: may this web page ask → where does it go → (for a model)
+which one is meant → wait for a lease → relay, and again if the engine is lost before the client has
+seen a word.
 """
 
 from __future__ import annotations
@@ -57,24 +57,24 @@ _MOST_LOSSES = 8
 
 
 class Exchange:
-    """From the moment when a request was read to the last byte of its answer."""
+    """It begins when the request was read, and ends with the last byte of its answer."""
 
     def __init__(
         self, request: Request, wishes: Wishes | None, connection: Connection, desk: Desk
     ) -> None:
-        """Of a large body it is known already what it asks for (`wishes`)."""
+        """`wishes` are known already if the body is a large one."""
         self._request = request
         self._wishes = wishes
         self._connection = connection
         self._desk = desk
         self._came = trio.current_time()
         self._model = ""
-        """The one that it is for, once that is known."""
+        """The model that it is for, once that is known."""
 
         self._opening = Opening(request, [], self._begins)
 
     async def run(self) -> None:
-        """Answer the request, be it with an error.
+        """Answer the request, or say what is wrong with it.
 
         Raises ClientLeft, and ReplyCut where an answer ended in the middle. Cancelled, it leaves
         the answer as it is; see `break_off`.
@@ -134,11 +134,11 @@ class Exchange:
         self._opening = Opening(self._request, extra, self._begins)
 
     async def _ask_control(self, goal: ToControl) -> None:
-        """Have control answer, within a limit of time that no answer of its needs."""
+        """Have control answer, within a time that is long enough for all its answers."""
         request = self._request
         others = (header for header in request.headers if header[0] != CLIENT)
         headers = [*others, (CLIENT, self._connection.peer.encode())]
-        # One that is no POST would not be read, and Hypercorn hangs in its reply then.
+        # Unless it is a POST, it would not be read, and then Hypercorn hangs in its reply.
         body = request.body if request.method == b"POST" else b""
         request = evolve(request, headers=headers, body=body)
         with trio.move_on_after(_PATIENCE_WITH_CONTROL):
@@ -149,7 +149,7 @@ class Exchange:
         raise ControlTimeout("llamasup took too long to answer this itself")
 
     async def _ask_model(self, goal: ToModel) -> None:
-        """Have a child answer; if it fails before the client has seen a byte, the next one."""
+        """Have a child answer, or the next one, if it fails before the client has seen a word."""
         roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
         digest = Digest(self._request)
         try:
@@ -159,7 +159,7 @@ class Exchange:
                     return
                 self._tell(RequestReplayed, model, *self._named)
         except ModelFileMissing:
-            await roster.refresh()  # the next one to ask for it shall know
+            await roster.refresh()  # so that the next request knows
             raise
 
     async def _relay(self, coming: Lease | KeptAlive, goal: ToModel, losses: _Losses) -> bool:
@@ -170,7 +170,7 @@ class Exchange:
                 await relay(self._connection, self._request, lease, goal.target, self._opening)
                 return True
             except RanOutOfMemory as error:
-                # Sent again or not: the next request shall find a child that needs less.
+                # Even if it is not sent again: the next request shall find a child that needs less.
                 if not lease.out_of_memory(str(error)) or not losses.may_grow:
                     raise lease.exhausted(str(error)) from error
                 losses.add(lambda: False)
@@ -205,7 +205,7 @@ class Exchange:
         try:
             peer = self._connection.peer
         except ClientLeft:
-            return  # and will not see it either
+            return  # it will not see the error either
         now, refusals = trio.current_time(), self._desk.refusals
         if refusals.told(peer, now):
             code = error.code or type(error).__name__
@@ -234,8 +234,8 @@ class Exchange:
 
 
 class _Losses:
-    """The engines that were lost over one request, each with the question whether another request
-    is to blame for it, which may be answered late."""
+    """The engines that were lost over one request. For each there is a question, which may be
+    answered later: is another request to blame for that?"""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -1,9 +1,9 @@
-"""Who is in the house, from which place, and who has to go for whoever comes when it is full. Pure.
+"""Which connections are open, from which places, and which one is closed for a new one. Pure.
 
-The one that has rested longest goes, of those from the place that has most of them resting. So
-whoever opens connections and does nothing with them loses his own. And nobody fills the house
-alone: from one place come three quarters at most, so that some room is left to all others. (Half
-would be little for a proxy, behind which everybody comes from its address.)
+Of those that rest, the place that has most of them loses the one that has rested longest. So a
+client that opens connections and does not use them loses its own. No place may hold more than three
+quarters of all, so that some room is left for others. (Half would be little for a proxy: all its
+clients come from its address.)
 
 Every change and every choice of one cost the same, however many there are.
 """
@@ -21,13 +21,13 @@ G = TypeVar("G", bound=Hashable)
 
 
 class Guests(Generic[G]):
-    """All that are in. A guest rests while nothing of a request of it is under way."""
+    """All open connections. One rests while no request of its is under way."""
 
     def __init__(self) -> None:
         self._place_of: dict[G, str] = {}
         self._from = Tally[str]()
         self._resting: dict[str, OrderedDict[G, None]] = {}
-        """By place, who rests longest first."""
+        """By place; the one that rests longest comes first."""
 
         self._resting_from = Tally[str]()
 
@@ -38,19 +38,19 @@ class Guests(Generic[G]):
         return iter([*self._place_of])
 
     def come(self, guest: G, place: str) -> None:
-        """It is in, and rests."""
+        """It was opened, and rests."""
         self._place_of[guest] = place
         self._from.add(place)
         self.rest(guest)
 
     def go(self, guest: G) -> None:
-        """It is in no more. Doing it again is harmless."""
+        """It was closed. Doing this again is harmless."""
         self.act(guest)
         if place := self._place_of.pop(guest, None):
             self._from.take(place)
 
     def rest(self, guest: G) -> None:
-        """It rests from now on, if it is in, and did not yet."""
+        """It rests from now on, if it is open and did not rest yet."""
         place = self._place_of.get(guest)
         if place is None:
             return
@@ -60,7 +60,7 @@ class Guests(Generic[G]):
             self._resting_from.add(place)
 
     def act(self, guest: G) -> None:
-        """It rests no more, if it did."""
+        """It does not rest any more."""
         place = self._place_of.get(guest, "")
         resting = self._resting.get(place)
         if resting is None or guest not in resting:
@@ -71,25 +71,25 @@ class Guests(Generic[G]):
             del self._resting[place]
 
     def resting(self, long_enough: Callable[[G], bool], most: int) -> list[G]:
-        """Those who rest long enough; so many at most."""
+        """Those that rest long enough; so many at most."""
         found = (
             guest for resting in self._resting.values() for guest in takewhile(long_enough, resting)
         )
         return list(islice(found, most))
 
     def is_full_for(self, place: str, most: int) -> bool:
-        """Where at most so many may be in, is there no room for another one from there?"""
+        """With a limit of `most`: is there no room for another one from there?"""
         return len(self) >= most or self.has_its_part(place, most)
 
     def has_its_part(self, place: str, most: int) -> bool:
-        """Where at most so many may be in, have as many come from there as may?"""
+        """With a limit of `most`: has the place as many as it may have?"""
         return self._from[place] >= -(-most * 3 // 4)
 
     def who_goes_for(self, place: str, most: int) -> G | None:
-        """Whose room another one from `place` may have, where at most so many may be in.
+        """With a limit of `most`: which one may be closed for another one from `place`.
 
-        One of its own, if it has its part, or if no place would have more that rest. None if all
-        who could go are busy.
+        One of the same place, if it has its part, or if no place has more that rest. None if all
+        that could be closed are busy.
         """
         own, leader = self._resting_from[place], self._leader
         if self.has_its_part(place, most) or (own and own + 1 >= self._resting_from[leader]):
@@ -97,7 +97,7 @@ class Guests(Generic[G]):
         return self._longest_resting(leader)
 
     def who_rests_longest(self) -> G | None:
-        """Of those from the place that has most of them resting; None if nobody rests."""
+        """Of those from the place that has most of them resting; None if none rests."""
         return self._longest_resting(self._leader)
 
     @property

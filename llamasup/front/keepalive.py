@@ -1,7 +1,7 @@
-"""Comforts clients that wait for a stream: every now and then a comment says for what they wait.
+"""Keeps clients that wait for a stream: every now and then a comment tells them what they wait for.
 
-One task speaks to all of them, as one (`http.disconnects`) watches them all: to wait costs a
-request no task of its own, and no comment is ever cancelled halfway.
+One task does so for all of them: waiting costs a request no task of its own, and no comment is ever
+cancelled halfway.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ log = logging.getLogger(__name__)
 
 
 class Keepalive:
-    """Speaks to each client that waits, `interval` after it came, and again and again."""
+    """Sends each waiting client a comment, `interval` after it came, and again and again."""
 
     def __init__(self, interval: Seconds) -> None:
         self.interval = interval
         self._due: OrderedDict[KeptAlive, float] = OrderedDict()
-        """When each of them is spoken to next; the first one first, for all wait equally long."""
+        """When each of them gets its next comment, in order: the interval is the same for all."""
 
         self._somebody = trio.lowlevel.ParkingLot()
         self._dismissed = False
 
     async def run(self) -> None:
-        """Speak until cancelled, or dismissed and done."""
+        """Send comments until cancelled, or until dismissed and no client waits."""
         while True:
             while not self._due:
                 if self._dismissed:
@@ -49,13 +49,13 @@ class Keepalive:
             self._due[client] = now + self.interval
             self._due.move_to_end(client)
             try:
-                client.comfort()
+                client.comment()
             except Exception:
-                # Whom we cannot speak to shall not cost the others their comfort.
-                log.exception("a client that waits cannot be comforted")
+                # One client that cannot be told must not keep the others from it.
+                log.exception("a waiting client cannot be told what it waits for")
 
     def dismiss(self) -> None:
-        """Nobody comes any more; those who wait are still spoken to."""
+        """No more clients come; those that wait still get their comments."""
         self._dismissed = True
         self._somebody.unpark_all()
 
@@ -70,7 +70,7 @@ class Keepalive:
 
 
 class KeptAlive:
-    """A lease whose client is spoken to while it is being entered. Otherwise it is the lease."""
+    """A lease whose client gets comments while it waits for it. Otherwise it is the lease."""
 
     def __init__(
         self, keepalive: Keepalive, lease: Lease, connection: Connection, opening: Opening
@@ -80,8 +80,8 @@ class KeptAlive:
         self._connection = connection
         self._opening = opening
 
-    def comfort(self) -> None:
-        """Tell the client how things stand. Not if it has left: that is noticed elsewhere."""
+    def comment(self) -> None:
+        """Tell the client how things stand. That it has left is noticed elsewhere."""
         with suppress(ClientLeft):
             self._connection.send_in_passing(self._opening.comment(self._lease.outlook()))
 

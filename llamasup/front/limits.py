@@ -9,18 +9,18 @@ from llamasup.errors import BodyTooLarge, MalformedRequest
 from llamasup.http.framing import Body, Chunked, FramingError
 
 LONGEST_ELSEWHERE: Final = 1 << 20
-"""Of a body that is for no model: a configuration, at most."""
+"""For a body that is not for a model, such as a configuration."""
 
 _LEAST_RATE: Final = 16 << 10
 """Bytes a second, on the whole. An upload holds memory and a connection until it is complete."""
 
 _FREE_CHUNKS: Final = 1 << 14
 _BYTES_PER_CHUNK: Final = 64
-"""A client may send chunks of single bytes, but no megabytes of these: each costs a microsecond."""
+"""A client may send chunks of single bytes, but not megabytes of them: each takes a microsecond."""
 
 
 class Limits:
-    """Of one body. `now` and `began` are readings of one clock."""
+    """Those of one body. `now` and `began` are readings of one clock."""
 
     def __init__(self, longest: int, key: str, timeout: Seconds, began: float) -> None:
         self._longest = longest
@@ -34,11 +34,11 @@ class Limits:
             raise BodyTooLarge(f"the body is over {self._longest} bytes ({self._key})")
 
     def held_up(self, seconds: float) -> None:
-        """So long the client could not send, for we did not read."""
+        """For so long nothing was read, so the client could not send."""
         self._began += seconds
 
     def deadline(self, received: int, now: float) -> float:
-        """Until when more has to come, after so many bytes."""
+        """The time by which more has to come, after so many bytes."""
         on_the_whole = self._began + self._timeout + received / _LEAST_RATE
         return min(now + self._timeout, on_the_whole)
 

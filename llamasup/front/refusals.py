@@ -25,7 +25,7 @@ class _Client:
 
 
 class Refusals:
-    """How many were told lately, by client."""
+    """By client: how many were logged lately."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, _Client] = OrderedDict()
@@ -43,7 +43,7 @@ class Refusals:
         return True
 
     def untold(self, client: str, now: float) -> list[tuple[str, int]]:
-        """Who was refused how often without a word: `client`, and those who ask no more."""
+        """How often clients were refused without a line: `client`, and those that ask no more."""
         counted = [(client, self._clients[client])] if client in self._clients else []
         while self._clients and (
             len(self._clients) > MOST_CLIENTS

@@ -26,20 +26,21 @@ from llamasup.shortages import Spare, is_shortage, most_connections
 log = logging.getLogger(__name__)
 
 BREATH = 0.5
-"""Seconds that nobody is sent away for resting: whoever came just now is about to ask."""
+"""Seconds for which a connection may rest and is not closed for another one: its client has just
+connected, or was just answered, and may be about to ask."""
 
 _ONE_REQUEST = 64 << 10
 _PAUSE_WITHOUT_DESCRIPTORS = 0.1
 _PAUSE_BETWEEN_COMPLAINTS = 10.0
 
 _AT_ONCE = 64
-"""Connections that are accepted in one go. One at a time, each would wait for all that the others
-have to do meanwhile; many more would hold these up."""
+"""Connections that are accepted in one go. One at a time, each would wait for all other tasks in
+between; many more at once would hold up those tasks."""
 
 _COME_AGAIN_AFTER = 5.0
 
 _OF_A_NEWCOMER = 2
-"""Descriptors: its own, and that of the child that it will ask."""
+"""Descriptors: one for the client, and one for the child that will be asked."""
 
 
 class TooManyConnections(LlamasupError):
@@ -51,7 +52,7 @@ class TooManyConnections(LlamasupError):
 
 
 class Front:
-    """The public listeners, and the conversations with all who came."""
+    """The public listeners, and the conversations with all clients."""
 
     def __init__(self, desk: Desk, listeners: Listeners) -> None:
         self._desk = desk
@@ -115,8 +116,8 @@ class Front:
     def close(self, last_call: trio.Event) -> None:
         """Accept no more and end the idle conversations; the others end after their answer.
 
-        Those that have not at the `last_call` are broken off: a stream ends with an error event,
-        who has seen nothing yet gets a 503, any other answer looks cut.
+        Those that have not ended at the `last_call` are broken off: a stream ends with an error
+        event, a client that has seen nothing yet gets a 503, any other answer looks cut.
         """
         self._desk.closing = True
         self._move([])
@@ -132,7 +133,7 @@ class Front:
             conversation.break_off(why)
 
     async def _all(self) -> AsyncIterator[Conversation]:
-        """All that are in, and between them everybody else has a turn."""
+        """All conversations; other tasks have their turns in between."""
         for number, conversation in enumerate(self._guests):
             yield conversation
             if number % _AT_ONCE == 0:
@@ -177,8 +178,8 @@ class Front:
             conversations.start_soon(self._attend, sock, connection, conversation)
 
     def _make_room_for(self, place: str) -> None:
-        """Somebody from `place` may come in, if need be for one that rests. Raises
-        TooManyConnections."""
+        """Make sure that a client from `place` may come in, if need be by closing a connection that
+        rests. Raises TooManyConnections."""
         guests, most = self._guests, most_connections(self._desk.settings.max_connections)
         while guests.is_full_for(place, most):
             if not self._dismiss(lambda: guests.who_goes_for(place, most)):
@@ -190,16 +191,16 @@ class Front:
                 )
 
     def _dismiss(self, choice: Callable[[], Conversation | None]) -> bool:
-        """Send away whoever is the choice among those who rest. False if there is nobody."""
+        """Close the connection that is the choice among those that rest. False if there is none."""
         while conversation := choice():
             if conversation.silent and trio.current_time() - conversation.idle_since < BREATH:
-                return False  # it is who rests longest, and its request may be on its way
+                return False  # it rests longest of all, and its request may be on its way
             if conversation.end_if_silent():
                 return True
         return False
 
     async def _do_without(self, listener: socket.socket, shortage: OSError) -> None:
-        """Nothing more can be opened: somebody who rests goes, or else the one that comes."""
+        """No descriptor is left: a connection that rests is closed, or else the new one."""
         if (now := trio.current_time()) >= self._silent_until:
             log.error("cannot accept a connection: %s", shortage.strerror)
             self._silent_until = now + _PAUSE_BETWEEN_COMPLAINTS
@@ -224,7 +225,7 @@ class Front:
             with self._disconnects.cancelling(sock):
                 await converse(connection, conversation)
         except Exception:
-            # A mistake of ours in one conversation is no reason to end the others.
+            # A bug met by one conversation must not end the others.
             log.exception("a conversation failed")
         finally:
             connection.close()

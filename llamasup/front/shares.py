@@ -1,14 +1,14 @@
 """How much of something each client may hold of what all of them share.
 
-Nobody may hold more than what is left for others: one client at most half of all, two a third
-each, so that there is always room for one more, and whoever has the most is the first to wait.
+No client may hold more than what is left for others: one client at most half of all, two a third
+each. So there is always room for one more, and the client that has most is the first to wait.
 """
 
 from __future__ import annotations
 
 
 class Shares:
-    """Who holds how much."""
+    """How much each client holds."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -16,7 +16,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ClientLeft(Exception):
-    """The client has gone, or takes nothing any more: there is nobody to answer."""
+    """The client has gone, or reads nothing any more: an answer would reach nobody."""
 
 
 class Connection:
@@ -24,7 +24,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, send_timeout: Seconds) -> None:
         self.inbox = bytearray()
-        """What the client sent and nobody took yet."""
+        """What the client sent, and was not read yet."""
 
         self._sock = sock
         self._send_timeout = send_timeout
@@ -33,9 +33,9 @@ class Connection:
 
     @property
     def peer(self) -> str:
-        """Where the client is, without its port; on a Unix socket they are all in one place.
+        """The client's address, without its port; clients of a Unix socket all have the same.
 
-        Known once, it is known also when the client has left, which the kernel forgets then.
+        It is remembered: the kernel forgets it when the client has left.
         """
         if self._peer is None:
             try:
@@ -47,7 +47,7 @@ class Connection:
 
     @property
     def has_arrived(self) -> bool:
-        """Is there something that the client sent, and nobody has received yet?"""
+        """Has the client sent something that is still in the kernel's buffer?"""
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK))
         except OSError:  # nothing, or it has gone
@@ -76,8 +76,8 @@ class Connection:
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Raises ClientLeft, also when nothing moved for `send_timeout`.
 
-        Waiting here is the back-pressure: who relays reads no further meanwhile. Cancelled, a
-        part may have been sent; the next `send` begins with the rest.
+        Waiting here is the back-pressure: the relay reads no further meanwhile. Cancelled, a part
+        may have been sent; the next `send` begins with the rest.
         """
         if rest := self.send_now(data):
             await self.send_slowly(rest)
@@ -85,15 +85,15 @@ class Connection:
     def send_in_passing(self, data: bytes) -> None:
         """Send without waiting; what the kernel does not take now, the next `send` sends first.
 
-        While such a rest is left the client does not read, and gets nothing more in passing.
-        Raises ClientLeft.
+        While such a rest is left, the client does not read, and later calls send nothing. Raises
+        ClientLeft.
         """
         if not self._owed:
             self._owed = self.send_now(data)
 
     def send_now(self, data: bytes | bytearray | memoryview) -> memoryview | None:
-        """Send what the kernel takes at once, and return the rest if there is one: all, with what
-        is owed before it, while something is.
+        """Send what the kernel takes at once, and return the rest if there is one. While an earlier
+        rest is unsent, nothing is sent, and both are returned.
 
         Raises ClientLeft.
         """

@@ -1,13 +1,13 @@
 """Notices clients that leave, all of them in one task.
 
-The kernel tells of a FIN, RST or half-close by itself, beside whatever else is awaited, and also
-when a pipelined request lies unread before it. So neither a connection nor a request needs a task
+The kernel reports a FIN, a RST or a half-close by itself, whatever else is awaited, also when a
+pipelined request lies unread before it. So neither a connection nor a request needs a task
 that watches it (measured: a watcher per connection adds 12 µs to a request, one per request more).
 
 A client that only ends its own side (`shutdown`, `nc -N`) counts as gone, as it does with most
 proxies: the kernel tells the two apart only when something is sent, and an answer that is not
-streamed sends nothing until it is done. To wait for that would let every client that has hung up
-keep its slot to the end.
+streamed sends nothing until it is done. Waiting for that would let every client that has hung
+up keep its slot to the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Disconnects:
         self._scopes: dict[int, trio.CancelScope] = {}
 
     async def watch(self) -> None:
-        """Look out until cancelled."""
+        """Watch until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._events.fileno())
             for descriptor in self._events.gone():

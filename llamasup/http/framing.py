@@ -1,7 +1,7 @@
 """Where a message body ends: by its length, by its last chunk, or by the end of the connection.
 
-One reader for both directions. Towards clients the bytes are passed on as they came and only
-counted, so that an end is known to be an end; of a chunked request the payload is kept.
+One reader for both directions. An answer's bytes are only counted, so that its end is known; of a
+chunked request the payload is kept.
 
 Chunk extensions are refused. They are legal and unused, and how leniently they are read is where
 two servers come to disagree about a message's end (request smuggling). h11 reads them leniently,
@@ -22,7 +22,7 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def chunk(content: bytes) -> bytes:
-    """Content as a chunk; none makes none, for an empty chunk would be the last."""
+    """Content as a chunk. Empty content makes no chunk: an empty chunk would be the last."""
     return b"%x\r\n%b\r\n" % (len(content), content) if content else b""
 
 

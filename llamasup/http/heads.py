@@ -1,4 +1,4 @@
-"""What must be true of every head, a client's or an engine's, before anybody reads more of it.
+"""What must be true of every head, a client's or an engine's, before more of it is read.
 
 Two servers that read a head differently disagree about where a message ends, and that is how one
 client's request becomes a part of another's. So what can be read in two ways is not read at all.
@@ -12,7 +12,7 @@ from typing import Final
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 MOST_HEADERS: Final = 100
-"""llama-server refuses more in a request, and to read thousands holds up everybody."""
+"""llama-server refuses more in a request, and reading thousands would hold up all others."""
 
 _MOST_LINES = MOST_HEADERS + 2  # the request or status line, and the blank one
 
@@ -44,7 +44,7 @@ class BadHead(ValueError):
 
 
 class TooManyLines(BadHead):
-    """More header lines than anybody needs."""
+    """More header lines than any client needs."""
 
 
 def refuse_ambiguity(head: bytes) -> None:

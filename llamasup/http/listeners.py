@@ -57,7 +57,7 @@ class Listeners:
         self._open |= opened
 
     def _reopen(self, addresses: Iterable[str]) -> None:
-        """As many of them as can be: somebody may have taken one in between."""
+        """As many of them as possible: another program may have taken one in between."""
         for address in addresses:
             try:
                 self._open |= _opened([address])
@@ -78,7 +78,7 @@ def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
             address = parse_address(text)
             try:
                 opened[text] = _bind(address)
-            except (OSError, UnicodeError) as error:  # the latter is of hosts that cannot be
+            except (OSError, UnicodeError) as error:  # UnicodeError: the host's name is impossible
                 why = error.strerror if isinstance(error, OSError) else error
                 raise OperatorError(
                     f"cannot listen on {address}: {why}; choose another address with"
@@ -110,7 +110,7 @@ def _bind_unix(address: UnixAddress) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on; one that somebody does, binding will report."""
+    """Remove a socket on which no process listens. If one does, binding reports it."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return
@@ -161,7 +161,7 @@ def _close(listener: socket.socket) -> None:
 
 
 def bound_address(listener: socket.socket) -> Address:
-    """Where it really listens: port 0 has become a number."""
+    """The address in use: port 0 has become a number."""
     if listener.family == socket.AF_UNIX:
         return UnixAddress(listener.getsockname())
     host, port = listener.getsockname()[:2]

@@ -35,7 +35,7 @@ _SANE_HOST = re.compile(
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 CLIENT: Final = b"x-llamasup-client"
-"""Tells control where a client is. Nobody else hears or says it."""
+"""Tells control a client's address. It comes from the front alone, and goes to control alone."""
 
 _WRITTEN_ANEW: Final = HOP_BY_HOP | {
     b"content-length",
@@ -48,7 +48,7 @@ _WRITTEN_ANEW: Final = HOP_BY_HOP | {
 
 
 class Stored(Protocol):
-    """A large body, which lies outside of the memory."""
+    """A large body, which is not kept in memory."""
 
     def __len__(self) -> int:
         """In bytes."""
@@ -67,7 +67,7 @@ class Request:
     method: bytes
     target: bytes
     headers: Headers
-    """Names in lower case, in order. They do not change: whoever says others makes a new one."""
+    """Names in lower case, in order. They are never changed; a new Request may have others."""
 
     keep_alive: bool
     http_1_0: bool
@@ -135,8 +135,8 @@ def take_head(inbox: bytearray, longest: int) -> bytes | None:
 def parse_head(head: bytes) -> Request:
     """A complete head becomes a `Request` whose body is still to be read.
 
-    Raises a ClientError that closes the connection: after a head that is not understood, nobody
-    can say where the next request begins.
+    Raises a ClientError that closes the connection: after a head that is not understood, it
+    is unknown where the next request begins.
     """
     method, target, headers, http_1_0 = read_head(head)
     options = connection_options(headers)
@@ -144,7 +144,7 @@ def parse_head(head: bytes) -> Request:
         method=method,
         target=target,
         headers=headers,
-        # What follows a CONNECT would be for somebody else.
+        # What follows a CONNECT would not be for this server.
         keep_alive=not http_1_0 and b"close" not in options and method != b"CONNECT",
         http_1_0=http_1_0,
         id=b"",

@@ -15,8 +15,8 @@ import trio
 from llamasup.config.addresses import Address, UnixAddress
 
 _BUFFER = memoryview(bytearray(64 << 10))
-"""Everything comes in here first, and is copied at once. Were each read given a buffer of its own,
-which is cut down to the little that came, the heap would be in shreds after some hours."""
+"""All reads share this buffer, and what came is copied at once. With a buffer for each read, cut
+down to the little that came, the heap would be fragmented after some hours."""
 
 _CROWDED_RETRY = 0.001
 _CROWDED_PATIENCE = 5.0
@@ -65,8 +65,8 @@ class Wire:
 async def dial(address: Address) -> Wire:
     """A connection to `address`. Raises OSError; cancelled, it leaves nothing open.
 
-    A Unix socket answers at once. Who is refused there has let the others run all the same, or
-    whoever tries again and again would hold up everybody, and could not even be cancelled.
+    A Unix socket answers at once. A refusal is a checkpoint all the same: otherwise a caller that
+    tries again and again would hold up all tasks, and could not be cancelled.
     """
     try:
         if isinstance(address, UnixAddress):
@@ -86,7 +86,7 @@ async def _dial_unix(path: str) -> socket.socket:
             try:
                 sock.connect(path)
             except BlockingIOError:
-                # The listener's queue is full, and nothing tells us when it is not.
+                # The listener's queue is full, and the kernel does not tell when that changes.
                 if trio.current_time() > deadline:
                     raise TimeoutError(errno.ETIMEDOUT, "its queue stays full") from None
                 await trio.sleep(_CROWDED_RETRY)
