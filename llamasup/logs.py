@@ -51,10 +51,9 @@ def flowing(level: str, form: str = "text") -> Iterator[Say]:
     """
     outlet = Outlet(_descriptor())
     handler = _Handler(outlet)
-    handler.setFormatter(JsonFormatter() if form == "json" else Formatter())
     root = logging.getLogger()
-    root.setLevel(level.upper())
     root.addHandler(handler)
+    change(level, form)
     before, sys.stderr = sys.stderr, _Stderr(outlet)
     try:
         yield outlet.say
@@ -62,6 +61,15 @@ def flowing(level: str, form: str = "text") -> Iterator[Say]:
         sys.stderr = before
         root.removeHandler(handler)
         outlet.close(_LAST_WORDS)
+
+
+def change(level: str, form: str) -> None:
+    """From now on the log is as if it had begun to flow so."""
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for handler in root.handlers:
+        if isinstance(handler, _Handler):
+            handler.setFormatter(JsonFormatter() if form == "json" else Formatter())
 
 
 def _descriptor() -> int:

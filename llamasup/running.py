@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from llamasup import threads
+from llamasup import logs, threads
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config
 from llamasup.front.server import Front
@@ -68,7 +68,7 @@ class Running:
             log.warning("[folders] has changed, which takes effect when llamasup is restarted")
         self._in_effect.replace(attrs.evolve(config, folders=before.folders))
         if config.log != before.log:
-            logging.getLogger().setLevel(config.log.level.upper())
+            logs.change(config.log.level, config.log.format)
         self._front.renew()
         self._pool.residency.wake()
         self._roster.replace(library, look)  # retires the children that are out of date

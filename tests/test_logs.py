@@ -263,3 +263,16 @@ def test_a_mistake_of_ours_in_json_has_its_traceback() -> None:
     said = record("it fell", error=ZeroDivisionError("by design"))
     document = json.loads(JsonFormatter().format(said))
     assert document["traceback"][-1] == "ZeroDivisionError: by design"
+
+
+def test_the_log_may_become_another_one_while_it_flows(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_descriptor", lambda: pipe.into)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
+    with flowing("warning", "text"):
+        logging.getLogger("x").info("too little")
+        logs.change("info", "json")
+        logging.getLogger("x").info("in JSON")
+    (line,) = pipe.read_to_end().splitlines()
+    assert json.loads(line)["message"] == "in JSON"
