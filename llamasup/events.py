@@ -240,7 +240,7 @@ class AnswerCut(OfRequest):
 # The configuration
 
 
-class Source(Enum):
+class By(Enum):
     """Where a configuration came from."""
 
     FILE = "file"
@@ -251,7 +251,7 @@ class Source(Enum):
 class ConfigurationChanged(Event):
     """Another configuration is in effect."""
 
-    source: Source
+    by: By
 
 
 @frozen

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from llamasup import events
-from llamasup.events import Event, Reason, Source
+from llamasup.events import By, Event, Reason
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ _REASONS: Final = {
     Reason.NUMBER: "there are more than max_loaded_models",
     Reason.IDLE: "it has not been used for a while",
 }
-_SOURCES: Final = {
-    Source.FILE: "the configuration was loaded again and is in effect",
-    Source.OPERATOR: "an operator has changed the configuration over HTTP",
+_CHANGES: Final = {
+    By.FILE: "the configuration was loaded again and is in effect",
+    By.OPERATOR: "an operator has changed the configuration over HTTP",
 }
 
 _LINES: Final[dict[type[Event], tuple[int, _Words]]] = {
@@ -76,10 +76,10 @@ _LINES: Final[dict[type[Event], tuple[int, _Words]]] = {
             else f"an answer was cut: {it.why}"
         ),
     ),
-    events.ConfigurationChanged: (logging.INFO, lambda it: _SOURCES[it.source]),
+    events.ConfigurationChanged: (logging.INFO, lambda it: _CHANGES[it.by]),
     events.ConfigurationRefused: (
         logging.ERROR,
-        lambda it: f"the configuration stays as it was: {it.why}",
+        lambda it: "\n  ".join(["the configuration stays as it was:", *it.why.splitlines()]),
     ),
 }
 
@@ -88,6 +88,9 @@ HEARD: Final = tuple(_LINES)
 
 
 def narrate(event: Event) -> None:
-    """Write the event's line."""
+    """Write the event's line, or its lines; it goes along with the first."""
     level, words = _LINES[type(event)]
-    log.log(level, "%s", words(event), extra={"event": event})
+    first, *others = words(event).split("\n")
+    log.log(level, "%s", first, extra={"event": event})
+    for line in others:
+        log.log(level, "%s", line)

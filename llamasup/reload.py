@@ -12,6 +12,7 @@ import trio
 from llamasup import tending, threads
 from llamasup.config.source import Source
 from llamasup.errors import LlamasupError
+from llamasup.events import By, ConfigurationChanged, ConfigurationRefused, Journal
 from llamasup.running import Running
 from llamasup.systemd import Notifier
 
@@ -28,10 +29,13 @@ _PATIENCE: Final = 10.0
 class Follower:
     """Puts into effect what is written."""
 
-    def __init__(self, source: Source, hangups: AsyncIterator[int], notifier: Notifier) -> None:
+    def __init__(
+        self, source: Source, hangups: AsyncIterator[int], notifier: Notifier, journal: Journal
+    ) -> None:
         self._source = source
         self._hangups = hangups
         self._notifier = notifier
+        self._journal = journal
         self._one_at_a_time = trio.Lock()
 
     async def follow(self, running: Running) -> None:
@@ -69,11 +73,9 @@ class Follower:
             config = await threads.run(self._source.load, patience=_PATIENCE)
             await running.change(lambda _: config)
         except (LlamasupError, OSError) as error:
-            log.error("the configuration stays as it was:")
-            for line in str(error).splitlines():
-                log.error("  %s", line)
+            self._journal.tell(ConfigurationRefused, str(error))
         except Exception:
             # A mistake of ours is no reason to end what runs.
             log.exception("the configuration stays as it was")
         else:
-            log.info("the configuration was loaded again and is in effect")
+            self._journal.tell(ConfigurationChanged, By.FILE)

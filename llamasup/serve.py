@@ -111,7 +111,7 @@ async def serve(
             Launcher(in_effect, environ, cache, run_folder),
             run_folder,
             listeners,
-            Follower(source, terminal.reloads(hangups, stop.begin), notifier),
+            Follower(source, terminal.reloads(hangups, stop.begin), notifier, journal),
             journal,
             stop,
             notifier,
@@ -147,7 +147,7 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         desk = Desk(in_effect, roster, pool, control, bodies, journal)
         front = Front(desk, opened.listeners)
         running = Running(in_effect, opened.prepare, pool, roster, front)
-        app = ControlApp(running, pool, roster, launcher, started=time.time())
+        app = ControlApp(running, pool, roster, launcher, journal, started=time.time())
         await children.start(control.run, app)
         children.start_soon(_keep_run_folder, opened.run_folder, control, pool)
         children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)

@@ -10,11 +10,11 @@ import pytest
 from llamasup import narrator
 from llamasup.events import (
     AnswerCut,
+    By,
     Evicted,
     Ready,
     Reason,
     RequestRefused,
-    Source,
     SteppedDown,
 )
 
@@ -25,7 +25,7 @@ EXAMPLES = {
     "bool": True,
     "tuple[str, ...]": ("a", "b"),
     "Reason": Reason.PLACE,
-    "Source": Source.FILE,
+    "By": By.FILE,
 }
 
 
@@ -34,7 +34,7 @@ def test_every_kind_has_a_line(kind: type, caplog: pytest.LogCaptureFixture) -> 
     event = kind(**{field.name: EXAMPLES[str(field.type)] for field in attrs.fields(kind)})
     with caplog.at_level(logging.INFO):
         narrator.narrate(event)
-    (record,) = caplog.records
+    record = caplog.records[0]
     assert record.getMessage()
     assert record.__dict__["event"] == event
 

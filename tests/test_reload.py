@@ -19,6 +19,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llamasup.config.schema import Config
 from llamasup.config.source import Source
 from llamasup.errors import OperatorError
+from llamasup.events import Journal
+from llamasup.narrator import HEARD, narrate
 from llamasup.reload import PAUSE, Follower
 from llamasup.running import Running
 from llamasup.systemd import Notifier
@@ -65,12 +67,14 @@ async def following(tmp_path: Path, clock: MockClock) -> AsyncIterator[Stage]:
     stage.write(1)
     source = Source(stage.file, {}, {})
     source.load()
-    follower = Follower(source, receive, Notifier({}))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(follower.follow, cast(Running, stage.adopter))
-        await wait_all_tasks_blocked()
-        yield stage
-        nursery.cancel_scope.cancel()
+    journal = Journal()
+    follower = Follower(source, receive, Notifier({}), journal)
+    with journal.heard_by(narrate, *HEARD):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follower.follow, cast(Running, stage.adopter))
+            await wait_all_tasks_blocked()
+            yield stage
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_change_is_loaded_when_it_has_settled(

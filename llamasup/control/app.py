@@ -34,6 +34,7 @@ from llamasup.errors import (
     OperatorError,
     Shortage,
 )
+from llamasup.events import By, ConfigurationChanged, Journal
 from llamasup.http.requests import CLIENT
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.contexts import TrainedContexts
@@ -79,6 +80,7 @@ class ControlApp:
     pool: Pool
     roster: Roster
     launcher: Launcher
+    journal: Journal
     started: float
     _trained: TrainedContexts = field(factory=TrainedContexts, init=False)
     _surveying: trio.Lock = field(factory=trio.Lock, init=False)
@@ -226,7 +228,7 @@ class ControlApp:
             await self.running.change(changed)
         except (OperatorError, EngineUnusable) as error:
             return 400, _error("invalid_configuration", str(error))
-        log.info("an operator has changed the configuration over HTTP")
+        self.journal.tell(ConfigurationChanged, By.OPERATOR)
         return 200, {"status": "in effect", "note": _NOT_WRITTEN}
 
     def _demand_key(self, scope: Scope, running: Config) -> None:
