@@ -35,7 +35,7 @@ class Seen(Enum):
     """A part of something, which nothing but its rest can follow."""
 
 
-class Opening:
+class Answer:
     """How one answer begins, and the whole answer where it is an error."""
 
     def __init__(

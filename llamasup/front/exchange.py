@@ -35,7 +35,7 @@ from llamasup.events import (
     RequestReplayed,
 )
 from llamasup.front import callers
-from llamasup.front.answer import Opening, Seen
+from llamasup.front.answer import Answer, Seen
 from llamasup.front.desk import Desk
 from llamasup.front.digests import Digest
 from llamasup.front.keepalive import KeptAlive
@@ -71,7 +71,7 @@ class Exchange:
         self._model = ""
         """The model that it is for, once that is known."""
 
-        self._opening = Opening(request, [], self._begins)
+        self._answer = Answer(request, [], self._begins)
 
     async def run(self) -> None:
         """Answer the request, or say what is wrong with it.
@@ -81,44 +81,44 @@ class Exchange:
         """
         self._tell(RequestCame, self._connection.peer, *self._named)
         try:
-            await self._answer()
+            await self._respond()
         except (trio.Cancelled, ClientLeft):
-            is_waiting = self._opening.seen is Seen.NOTHING
+            is_waiting = self._answer.seen is Seen.NOTHING
             phase = Phase.WAITING if is_waiting else Phase.ANSWERING
             self._tell(RequestCancelled, self._model, phase, self._age)
             raise
         self._tell(RequestEnded, self._model, self._age)
 
-    async def _answer(self) -> None:
+    async def _respond(self) -> None:
         try:
             await self._steps()
         except LlamasupError as error:
             self._tell_of_refusal(error)
             if isinstance(error, MalformedRequest):
                 self._request.keep_alive = False
-            await self._connection.send(self._opening.failure(error))
+            await self._connection.send(self._answer.failure(error))
         except ReplyCut as cut:
-            can_be_told = self._opening.seen is Seen.EVENTS
+            can_be_told = self._answer.seen is Seen.EVENTS
             self._tell(AnswerCut, str(cut), can_be_told)
             if not can_be_told:
                 raise
-            await self._connection.send(self._opening.failure(ChildLost(str(cut))))
+            await self._connection.send(self._answer.failure(ChildLost(str(cut))))
 
     async def break_off(self, why: LlamasupError) -> None:
         """End the answer, after `run` was cancelled; the connection ends with it.
 
         Raises ReplyCut where nothing more can be said in it.
         """
-        if self._opening.seen is Seen.A_PART:
+        if self._answer.seen is Seen.A_PART:
             self._tell(AnswerCut, str(why), told=False)
             raise ReplyCut(str(why))
-        await self._connection.send(self._opening.last_words(why))
+        await self._connection.send(self._answer.last_words(why))
 
     async def _steps(self) -> None:
         if origin := self._request.header(b"origin"):
             self._let_page_in(origin)
             if self._request.method == b"OPTIONS":
-                await self._connection.send(preflight_reply(self._request, self._opening.extra))
+                await self._connection.send(preflight_reply(self._request, self._answer.extra))
                 return
         goal = self._desk.router.route(self._request, self._wishes)
         if isinstance(goal, ToControl):
@@ -131,7 +131,7 @@ class Exchange:
         settings = self._desk.settings
         pages.refuse_foreign_pages(self._request.headers, settings)
         extra = pages.cors_lines(settings.cors_origins, origin)
-        self._opening = Opening(self._request, extra, self._begins)
+        self._answer = Answer(self._request, extra, self._begins)
 
     async def _ask_control(self, goal: ToControl) -> None:
         """Have control answer, within a time that is long enough for all its answers."""
@@ -142,9 +142,9 @@ class Exchange:
         body = request.body if request.method == b"POST" else b""
         request = evolve(request, headers=headers, body=body)
         with trio.move_on_after(_PATIENCE_WITH_CONTROL):
-            await relay(self._connection, request, self._desk.control, goal.target, self._opening)
+            await relay(self._connection, request, self._desk.control, goal.target, self._answer)
             return
-        if self._opening.seen is not Seen.NOTHING:
+        if self._answer.seen is not Seen.NOTHING:
             raise ReplyCut("control took too long to answer")
         raise ControlTimeout("llamasup took too long to answer this itself")
 
@@ -167,7 +167,7 @@ class Exchange:
         async with coming as lease:
             self._tell(RequestEntered, self._model, self._age)
             try:
-                await relay(self._connection, self._request, lease, goal.target, self._opening)
+                await relay(self._connection, self._request, lease, goal.target, self._answer)
                 return True
             except RanOutOfMemory as error:
                 # Even if it is not sent again: the next request shall find a child that needs less.
@@ -198,7 +198,7 @@ class Exchange:
         )
         if desk.keepalive is None or not goal.streams:
             return lease
-        return KeptAlive(desk.keepalive, lease, self._connection, self._opening)
+        return KeptAlive(desk.keepalive, lease, self._connection, self._answer)
 
     def _tell_of_refusal(self, error: LlamasupError) -> None:
         """Unless this client is refused all the time."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from llamasup.config.schema import Seconds
-from llamasup.front.answer import Opening
+from llamasup.front.answer import Answer
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.pool.pool import Lease
 
@@ -73,17 +73,17 @@ class KeptAlive:
     """A lease whose client gets comments while it waits for it. Otherwise it is the lease."""
 
     def __init__(
-        self, keepalive: Keepalive, lease: Lease, connection: Connection, opening: Opening
+        self, keepalive: Keepalive, lease: Lease, connection: Connection, answer: Answer
     ) -> None:
         self._keepalive = keepalive
         self._lease = lease
         self._connection = connection
-        self._opening = opening
+        self._answer = answer
 
     def comment(self) -> None:
         """Tell the client how things stand. That it has left is noticed elsewhere."""
         with suppress(ClientLeft):
-            self._connection.send_in_passing(self._opening.comment(self._lease.outlook()))
+            self._connection.send_in_passing(self._answer.comment(self._lease.outlook()))
 
     async def __aenter__(self) -> Lease:
         self._keepalive.begin(self)

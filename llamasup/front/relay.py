@@ -16,7 +16,7 @@ from attrs import evolve
 from llamasup.apis.dialects import dialect_at
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
-from llamasup.front.answer import Opening
+from llamasup.front.answer import Answer
 from llamasup.front.rendering import Rendering, StreamRendering
 from llamasup.front.stream_events import Overture
 from llamasup.http.connection import Connection
@@ -47,7 +47,7 @@ async def relay(
     request: Request,
     upstream: Upstream,
     target: bytes,
-    opening: Opening,
+    answer: Answer,
 ) -> None:
     """Send `request` to `upstream` as `target`, and the answer to the client.
 
@@ -55,16 +55,16 @@ async def relay(
     RanOutOfMemory if it says so, and another LlamasupError if its answer is unusable or does not
     fit what the client has seen. After the first word, raises ReplyCut if the answer breaks off.
     Raises ClientLeft when the client is gone. Cancelled, it closes the upstream's connection at
-    once. However it ends, `opening` knows how much of the answer the client has.
+    once. However it ends, `answer` knows how much of the answer the client has.
     """
     with await _connected(upstream) as wire:
         await _send_request(wire, upstream.dressed(request, target), request.body)
         head, data = await _receive_head(wire)
         if head.status >= 400:
             head, data = await _read_verdict(wire, upstream, head, request, data)
-        if not opening.suits(head):
+        if not answer.suits(head):
             raise _refusal(head, request, data)
-        rendering = _rendering(head, request, opening, upstream)
+        rendering = _rendering(head, request, answer, upstream)
         if isinstance(rendering, StreamRendering):
             first = await _first_word(connection, upstream, wire, rendering, data)
         else:
@@ -190,12 +190,10 @@ def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
     return ClientError(words) if head.status < 500 else EngineFailed(words)
 
 
-def _rendering(
-    head: ReplyHead, request: Request, opening: Opening, upstream: Upstream
-) -> Rendering:
+def _rendering(head: ReplyHead, request: Request, answer: Answer, upstream: Upstream) -> Rendering:
     if head.is_event_stream and head.status < 400 and not head.framing(request).done:
-        return StreamRendering(head, request, opening, upstream)
-    return Rendering(head, request, opening)
+        return StreamRendering(head, request, answer, upstream)
+    return Rendering(head, request, answer)
 
 
 def _content_of(data: bytes, rendering: Rendering) -> bytes:

@@ -7,7 +7,7 @@ each of them; and it is searched for an engine's message that memory ran out.
 from __future__ import annotations
 
 from llamasup.engine.error_messages import messages_in_events
-from llamasup.front.answer import Opening, Seen
+from llamasup.front.answer import Answer, Seen
 from llamasup.front.stream_events import Edges
 from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, chunk
 from llamasup.http.reply_heads import ReplyHead
@@ -18,7 +18,7 @@ from llamasup.upstream import Upstream, Verdict
 class Rendering:
     """Turns what comes of one answer into what is sent to the client."""
 
-    def __init__(self, head: ReplyHead, request: Request, opening: Opening) -> None:
+    def __init__(self, head: ReplyHead, request: Request, answer: Answer) -> None:
         self.body = head.framing(request)
         """How the answer comes, and whether all of it has come."""
 
@@ -26,7 +26,7 @@ class Rendering:
         """Bytes that came after the answer's end; they are not passed on."""
 
         self._head = head
-        self._opening = opening
+        self._answer = answer
         self._framing_line: bytes | None = None
         self._payload = bytearray()
         self._in_chunks = False
@@ -55,7 +55,7 @@ class Rendering:
 
     def begun(self, content: bytes) -> bytes:
         """What is sent first: the head, unless the client has one, and the first content."""
-        return self._opening.head(self._head, self._framing_line) + self._framed(
+        return self._answer.head(self._head, self._framing_line) + self._framed(
             self._heeded(content)
         )
 
@@ -69,8 +69,8 @@ class Rendering:
         return LAST_CHUNK if self._in_chunks else b""
 
     def note_seen(self) -> None:
-        """The client may have all that was passed on so far: `Opening.seen` says so from now on."""
-        self._opening.seen = Seen.A_PART
+        """The client may have all that was passed on so far: `Answer.seen` says so from now on."""
+        self._answer.seen = Seen.A_PART
 
     def _heeded(self, content: bytes) -> bytes:
         """`content`, after a look at what it says about its engine."""
@@ -86,9 +86,9 @@ class StreamRendering(Rendering):
     """The same for server-sent events: none is passed on in parts, unless it is very long."""
 
     def __init__(
-        self, head: ReplyHead, request: Request, opening: Opening, upstream: Upstream
+        self, head: ReplyHead, request: Request, answer: Answer, upstream: Upstream
     ) -> None:
-        super().__init__(head, request, opening)
+        super().__init__(head, request, answer)
         self.request_size = len(request.body)
         """Bytes of the body that this answers."""
 
@@ -116,8 +116,8 @@ class StreamRendering(Rendering):
 
     def comforted(self, events: bytes) -> bytes:
         """Events that only pass the time, as they are sent before the answer has begun."""
-        head = self._opening.head(self._head, self._framing_line)
-        self._opening.seen = Seen.EVENTS
+        head = self._answer.head(self._head, self._framing_line)
+        self._answer.seen = Seen.EVENTS
         return head + self._framed(events)
 
     def passed(self, data: bytes) -> bytes:
@@ -141,7 +141,7 @@ class StreamRendering(Rendering):
 
     def note_seen(self) -> None:
         """See `Rendering.note_seen`."""
-        self._opening.seen = Seen.A_PART if self._edges.within else Seen.EVENTS
+        self._answer.seen = Seen.A_PART if self._edges.within else Seen.EVENTS
 
     def _heeded(self, content: bytes) -> bytes:
         if b"error" in content and not self._edges.within:

@@ -12,10 +12,9 @@ from typing import Any, cast
 import pytest
 import trio
 
-from llamasup import __version__
+from llamasup import __version__, events
 from llamasup.config.schema import Config, Server
 from llamasup.control.app import ControlApp
-from llamasup.events import Journal
 from llamasup.pool.fits import Survey, survey
 from llamasup.pool.pool import Pool
 from tests.conftest import EMPTY_MODEL
@@ -290,7 +289,7 @@ class Hanging:
 
 async def status_of_a_post(running: Any, key: str) -> int:
     """What is answered to an operator with this key who posts a configuration."""
-    app = ControlApp(running, *cast(Any, (None, None, None, Journal())), started=0.0)
+    app = ControlApp(running, *cast(Any, (None, None, None, events.Journal())), started=0.0)
     sent: list[Any] = []
 
     async def receive() -> Any:

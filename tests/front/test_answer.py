@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llamasup.errors import ModelUnavailable, QueueTimeout
-from llamasup.front.answer import Opening
+from llamasup.front.answer import Answer
 from llamasup.http.framing import Chunked
 from llamasup.http.reply_heads import ReplyHead, read_head
 from llamasup.http.requests import Request
@@ -38,21 +38,21 @@ def unchunked(body: bytes) -> bytes:
 
 
 def test_an_answer_that_was_not_opened_has_the_engines_head() -> None:
-    opening = Opening(asked(), [CORS])
-    head = opening.head(STREAM, b"Transfer-Encoding: chunked")
+    answer = Answer(asked(), [CORS])
+    head = answer.head(STREAM, b"Transfer-Encoding: chunked")
     assert b"\r\nServer: x\r\n" in head
     assert CORS in head
-    assert opening.suits(ReplyHead(404, [], 5, False))
+    assert answer.suits(ReplyHead(404, [], 5, False))
 
 
 def test_a_comment_may_name_a_model_whose_file_has_a_name_that_is_no_text() -> None:
-    _, body = parted(Opening(asked(), []).comment("loading caf\udce9"))
+    _, body = parted(Answer(asked(), []).comment("loading caf\udce9"))
     assert body == b": loading caf?\n\n"
 
 
 def test_the_first_comment_opens_the_answer_and_no_other_head_follows() -> None:
-    opening = Opening(asked(), [CORS])
-    lines, body = parted(opening.comment("loading qwen3"))
+    answer = Answer(asked(), [CORS])
+    lines, body = parted(answer.comment("loading qwen3"))
     assert lines == [
         b"HTTP/1.1 200 OK",
         b"Content-Type: text/event-stream",
@@ -61,27 +61,27 @@ def test_the_first_comment_opens_the_answer_and_no_other_head_follows() -> None:
         b"X-Request-ID: the-id",
     ]
     assert body == b": loading qwen3\n\n"
-    assert unchunked(opening.comment("still loading")) == b": still loading\n\n"
-    assert opening.head(STREAM, b"Transfer-Encoding: chunked") == b""
+    assert unchunked(answer.comment("still loading")) == b": still loading\n\n"
+    assert answer.head(STREAM, b"Transfer-Encoding: chunked") == b""
 
 
 def test_a_connection_that_is_to_end_is_told_so_in_our_head_too() -> None:
-    lines, _ = parted(Opening(asked(keep_alive=False), []).comment("x"))
+    lines, _ = parted(Answer(asked(keep_alive=False), []).comment("x"))
     assert b"Connection: close" in lines
 
 
 def test_http_1_0_gets_its_comments_raw_and_until_the_connection_ends() -> None:
-    opening = Opening(asked(http_1_0=True), [])
-    lines, body = parted(opening.comment("one"))
+    answer = Answer(asked(http_1_0=True), [])
+    lines, body = parted(answer.comment("one"))
     assert lines[-1] == b"Connection: close"
     assert body == b": one\n\n"
-    assert opening.comment("two") == b": two\n\n"
-    assert opening.failure(QueueTimeout("it took too long")).startswith(b'data: {"error"')
+    assert answer.comment("two") == b": two\n\n"
+    assert answer.failure(QueueTimeout("it took too long")).startswith(b'data: {"error"')
 
 
 @pytest.mark.parametrize("words", ["two\nlines", "two\r\n\r\nlines", "  two\rlines\n"])
 def test_no_words_make_more_of_a_comment_than_one_line(words: str) -> None:
-    assert parted(Opening(asked(), []).comment(words))[1] == b": two lines\n\n"
+    assert parted(Answer(asked(), []).comment(words))[1] == b": two lines\n\n"
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,16 @@ def test_no_words_make_more_of_a_comment_than_one_line(words: str) -> None:
     ],
 )
 def test_after_a_comment_only_a_stream_will_do(head: bytes, suits: bool) -> None:
-    opening = Opening(asked(), [])
-    assert opening.suits(read_head(head + b"\r\n\r\n"))
-    opening.comment("loading")
-    assert opening.suits(read_head(head + b"\r\n\r\n")) == suits
+    answer = Answer(asked(), [])
+    assert answer.suits(read_head(head + b"\r\n\r\n"))
+    answer.comment("loading")
+    assert answer.suits(read_head(head + b"\r\n\r\n")) == suits
 
 
 def test_an_error_without_a_comment_before_it_is_a_reply_of_its_own() -> None:
     error = ModelUnavailable("it cannot be started")
     error.retry_after = 1.2
-    lines, body = parted(Opening(asked(), [CORS]).failure(error))
+    lines, body = parted(Answer(asked(), [CORS]).failure(error))
     assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
     assert b"Retry-After: 2" in lines
     assert json.loads(body)["error"]["code"] == "model_unavailable"
@@ -121,9 +121,9 @@ def test_an_error_without_a_comment_before_it_is_a_reply_of_its_own() -> None:
     ],
 )
 def test_an_error_after_a_comment_is_the_last_event(path: bytes, event: bytes) -> None:
-    opening = Opening(asked(path), [])
-    opening.comment("waiting")
-    end = opening.failure(QueueTimeout("it took too long"))
+    answer = Answer(asked(path), [])
+    answer.comment("waiting")
+    end = answer.failure(QueueTimeout("it took too long"))
     assert end.endswith(b"\r\n0\r\n\r\n")
     assert unchunked(end).startswith(event)
     assert b"it took too long" in end

@@ -13,7 +13,7 @@ from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.schema import Seconds
-from llamasup.front.answer import Opening
+from llamasup.front.answer import Answer
 from llamasup.front.keepalive import Keepalive, KeptAlive
 from llamasup.http.connection import Connection
 from llamasup.http.requests import Request
@@ -53,7 +53,7 @@ def client() -> Iterator[tuple[Connection, socket.socket]]:
 
 def comforted(keepalive: Keepalive, lessor: Lessor, connection: Connection) -> KeptAlive:
     request = Request(b"POST", b"/v1/completions", [], False, True, b"the-id")
-    return KeptAlive(keepalive, cast(Lease, lessor), connection, Opening(request, []))
+    return KeptAlive(keepalive, cast(Lease, lessor), connection, Answer(request, []))
 
 
 def heard(theirs: socket.socket) -> list[str]:

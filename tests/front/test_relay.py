@@ -18,7 +18,7 @@ from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import Server
 from llamasup.engine.failures import verdict_on_reply
 from llamasup.errors import ChildLost, EngineFailed
-from llamasup.front.answer import Opening
+from llamasup.front.answer import Answer
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.http.connection import Connection
 from llamasup.http.framing import LAST_CHUNK, Chunked, chunk
@@ -104,7 +104,7 @@ async def outcome(
         failure = None
         try:
             with trio.fail_after(PATIENCE):
-                await relay(connection, to, upstream, b"/", Opening(to, []))
+                await relay(connection, to, upstream, b"/", Answer(to, []))
         except (ReplyCut, ChildLost, EngineFailed) as error:
             failure = error
         connection.close()
@@ -225,7 +225,7 @@ async def test_each_event_reaches_the_client_before_the_next_is_made(
         trio.open_nursery() as nursery,
     ):
         to = asked(http_1_0=http_1_0)
-        nursery.start_soon(relay, connection, to, upstream, b"/", Opening(to, []))
+        nursery.start_soon(relay, connection, to, upstream, b"/", Answer(to, []))
         got = b""
         with trio.fail_after(PATIENCE):
             for number in range(5):
@@ -250,7 +250,7 @@ async def test_a_client_that_stops_reading_stops_the_engine(tmp_path: Path) -> N
     async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
 
         async def relay_to_the_end() -> None:
-            await relay(connection, asked(), upstream, b"/", Opening(asked(), []))
+            await relay(connection, asked(), upstream, b"/", Answer(asked(), []))
             connection.close()
 
         async with trio.open_nursery() as nursery:
@@ -276,7 +276,7 @@ async def test_a_cancelled_request_closes_the_engines_connection_at_once(tmp_pat
         client() as (connection, theirs),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(relay, connection, asked(), upstream, b"/", Opening(asked(), []))
+        nursery.start_soon(relay, connection, asked(), upstream, b"/", Answer(asked(), []))
         await theirs.receive_some()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
@@ -317,7 +317,7 @@ async def test_a_child_that_cannot_be_reached_is_lost(tmp_path: Path) -> None:
     async with client() as (connection, _):
         nobody = Engine(UnixAddress(str(tmp_path / "none")))
         with pytest.raises(ChildLost, match="cannot be reached"):
-            await relay(connection, asked(), nobody, b"/", Opening(asked(), []))
+            await relay(connection, asked(), nobody, b"/", Answer(asked(), []))
 
 
 MALFORMED = {
@@ -387,7 +387,7 @@ async def ran_out(folder: Path, play: Part) -> list[str]:
     """What an engine said of that in a stream, all of which the client got."""
     async with engine(folder, play) as upstream, client() as (connection, theirs):
         with trio.fail_after(PATIENCE):
-            await relay(connection, asked(), upstream, b"/", Opening(asked(), []))
+            await relay(connection, asked(), upstream, b"/", Answer(asked(), []))
         connection.close()
         assert (await rest(theirs)).endswith(LAST_CHUNK)
         return upstream.ran_out
@@ -475,7 +475,7 @@ async def test_memory_that_runs_out_after_the_first_word_is_told(
     play = saying(FRAMINGS[framing](ROLE + DELTA + RAN_OUT))
     async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
         with trio.fail_after(PATIENCE):
-            await relay(connection, to, upstream, b"/", Opening(to, []))
+            await relay(connection, to, upstream, b"/", Answer(to, []))
         connection.close()
         body = content(await rest(theirs))
     assert (body if http_1_0 else unchunked(body)) == ROLE + DELTA + RAN_OUT
@@ -489,7 +489,7 @@ async def test_what_only_passes_the_time_reaches_the_client_and_another_engine_g
     tmp_path: Path, comfort: bytes, end: bytes, http_1_0: bool
 ) -> None:
     to = asked(http_1_0=http_1_0)
-    opening = Opening(to, [])
+    answer = Answer(to, [])
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     comforted = trio.Event()
@@ -514,10 +514,10 @@ async def test_what_only_passes_the_time_reaches_the_client_and_another_engine_g
             async with engine(tmp_path / "a", play) as first, trio.open_nursery() as nursery:
                 nursery.start_soon(see_the_comfort)
                 with pytest.raises(ChildLost):
-                    await relay(connection, to, first, b"/", opening)
+                    await relay(connection, to, first, b"/", answer)
             whole = STREAM + chunk(PING + ROLE) + chunk(DELTA) + LAST_CHUNK
             async with engine(tmp_path / "b", saying(whole)) as second:
-                await relay(connection, to, second, b"/", opening)
+                await relay(connection, to, second, b"/", answer)
         connection.close()
         reply = got + await rest(theirs)
     assert reply.count(b"HTTP/1.1 200") == 1
@@ -529,7 +529,7 @@ async def test_what_passes_the_time_follows_what_its_client_had_not_taken_yet(
     tmp_path: Path,
 ) -> None:
     to = asked()
-    opening = Opening(to, [])
+    answer = Answer(to, [])
     comment = b": " + b"x" * (4 << 20) + b"\n\n"
 
     async def play(stream: trio.SocketStream) -> None:
@@ -541,9 +541,9 @@ async def test_what_passes_the_time_follows_what_its_client_had_not_taken_yet(
 
     with trio.fail_after(PATIENCE):
         async with engine(tmp_path, play) as upstream, client() as (connection, theirs):
-            connection.send_in_passing(opening.comment("x" * (4 << 20)))
+            connection.send_in_passing(answer.comment("x" * (4 << 20)))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(relay, connection, to, upstream, b"/", opening)
+                nursery.start_soon(relay, connection, to, upstream, b"/", answer)
                 await wait_all_tasks_blocked(0.05)
                 got = await theirs.receive_some(8 << 20)
                 while not got.endswith(LAST_CHUNK):
@@ -596,7 +596,7 @@ async def test_a_chunk_without_end_is_neither_held_nor_copied_again_and_again(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read)
                 with pytest.raises(ReplyCut):
-                    await relay(connection, asked(), upstream, b"/", Opening(asked(), []))
+                    await relay(connection, asked(), upstream, b"/", Answer(asked(), []))
                 connection.close()
         assert time.process_time() - before < 10
     assert passed > size - (1 << 10)

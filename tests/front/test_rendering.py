@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup.engine.failures import verdict_on_reply
-from llamasup.front.answer import Opening, Seen
+from llamasup.front.answer import Answer, Seen
 from llamasup.front.rendering import Rendering, StreamRendering
 from llamasup.front.stream_events import LONGEST_HELD
 from llamasup.http.framing import LAST_CHUNK, Chunked, FramingError, chunk
@@ -60,11 +60,11 @@ def in_framing(framing: str, content: bytes) -> bytes:
 
 
 def stream(
-    source: Engine, *, http_1_0: bool = False, opening: Opening | None = None
+    source: Engine, *, http_1_0: bool = False, answer: Answer | None = None
 ) -> StreamRendering:
     """A stream in chunks, of which nothing has come."""
     to = asked(http_1_0=http_1_0)
-    return StreamRendering(head("chunks", b""), to, opening or Opening(to, []), source)
+    return StreamRendering(head("chunks", b""), to, answer or Answer(to, []), source)
 
 
 def rendered(rendering: Rendering, parts: list[bytes]) -> bytes:
@@ -96,11 +96,11 @@ def test_the_content_is_the_same_in_any_framing_and_however_it_was_cut(
     framing: str, content: bytes, http_1_0: bool, is_stream: bool, cuts: list[int]
 ) -> None:
     to = asked(http_1_0=http_1_0)
-    opening = Opening(to, [])
+    answer = Answer(to, [])
     rendering = (
-        StreamRendering(head(framing, content), to, opening, Engine())
+        StreamRendering(head(framing, content), to, answer, Engine())
         if is_stream
-        else Rendering(head(framing, content), to, opening)
+        else Rendering(head(framing, content), to, answer)
     )
     whole = in_framing(framing, content)
     at = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
@@ -111,14 +111,14 @@ def test_the_content_is_the_same_in_any_framing_and_however_it_was_cut(
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_what_follows_the_end_is_counted_and_not_passed_on(framing: str) -> None:
-    rendering = Rendering(head(framing, b"0123"), asked(), Opening(asked(), []))
+    rendering = Rendering(head(framing, b"0123"), asked(), Answer(asked(), []))
     whole = in_framing(framing, b"0123")
     assert content_of(rendered(rendering, [whole + b"HTTP/1.1"])) == b"0123"
     assert rendering.surplus == 8
 
 
 def test_a_framing_that_is_broken_is_an_error() -> None:
-    rendering = Rendering(head("chunks", b""), asked(), Opening(asked(), []))
+    rendering = Rendering(head("chunks", b""), asked(), Answer(asked(), []))
     with pytest.raises(FramingError):
         rendering.content(b"no size\r\n")
 
@@ -134,31 +134,31 @@ def test_an_event_is_passed_on_when_it_is_whole() -> None:
 
 
 def test_the_client_has_events_or_a_part_of_one_that_is_very_long() -> None:
-    opening = Opening(asked(), [])
-    rendering = stream(Engine(), opening=opening)
+    answer = Answer(asked(), [])
+    rendering = stream(Engine(), answer=answer)
     rendering.begun(rendering.content(chunk(EVENT)))
     rendering.note_seen()
-    seen = [opening.seen]
+    seen = [answer.seen]
     rendering.passed(chunk(b"data: " + b"x" * LONGEST_HELD))
     assert rendering.is_within_event
     rendering.note_seen()
-    assert [*seen, opening.seen] == [Seen.EVENTS, Seen.A_PART]
+    assert [*seen, answer.seen] == [Seen.EVENTS, Seen.A_PART]
 
 
 def test_of_any_other_answer_the_client_has_a_part() -> None:
-    opening = Opening(asked(), [])
-    Rendering(head("chunks", b""), asked(), opening).note_seen()
-    assert opening.seen is Seen.A_PART
+    answer = Answer(asked(), [])
+    Rendering(head("chunks", b""), asked(), answer).note_seen()
+    assert answer.seen is Seen.A_PART
 
 
 @pytest.mark.parametrize("http_1_0", [False, True])
 def test_events_that_pass_the_time_open_the_answer_and_no_other_head_follows(
     http_1_0: bool,
 ) -> None:
-    opening = Opening(asked(http_1_0=http_1_0), [])
-    rendering = stream(Engine(), http_1_0=http_1_0, opening=opening)
+    answer = Answer(asked(http_1_0=http_1_0), [])
+    rendering = stream(Engine(), http_1_0=http_1_0, answer=answer)
     sent = rendering.comforted(b":\n\n")
-    assert opening.seen is Seen.EVENTS
+    assert answer.seen is Seen.EVENTS
     sent += rendering.begun(rendering.content(chunk(EVENT))) + rendering.passed(LAST_CHUNK)
     assert sent.count(b"HTTP/1.1 200") == 1
     assert content_of(sent) == b":\n\n" + EVENT
