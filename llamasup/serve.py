@@ -92,7 +92,7 @@ async def serve(
         locate(config.engine.command, environ, cache)
         return with_demo(config, cache)
 
-    in_effect = InEffect(prepare(config))
+    in_effect = InEffect(await _prepared(prepare, config))
     journal = Journal()
     terminal = Terminal()
     with (
@@ -184,6 +184,14 @@ async def open_pool(
     roster = Roster(Library(in_effect.config), planned, pool, in_effect, nursery)
     await roster.refresh()
     return pool, roster
+
+
+async def _prepared(prepare: Prepare, config: Config) -> Config:
+    """Raises what `prepare` does, and OperatorError if a disk does not answer."""
+    try:
+        return await threads.run(prepare, config, patience=_PATIENCE)
+    except OSError as error:
+        raise OperatorError(f"the engine cannot be looked for: {error.strerror}") from error
 
 
 async def _state(file: Path) -> State:

@@ -54,6 +54,7 @@ from llamasup.errors import (
 )
 from llamasup.memory.ladder import Rung
 from llamasup.memory.room import Room
+from llamasup.models.glances import one_glance
 from llamasup.states import ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
@@ -399,9 +400,10 @@ class Keeper:
 
     async def _incarnate(self, load: _Load) -> Child | None:
         """One child in a place of its own; None if it was not wanted any more."""
-        room = await self._landlord.room(self)
-        rung = await self._position.take(room)
-        self._needed = needed = await self.plan.need(rung, room.free)
+        with one_glance():  # its many questions are about one and the same engine and files
+            room = await self._landlord.room(self)
+            rung = await self._position.take(room)
+            self._needed = needed = await self.plan.need(rung, room.free)
         with trio.CancelScope() as self._wish:
             self._lose_interest()  # everybody may have left meanwhile
             self.state = moved(self.state, KeeperState.WAITING)

@@ -49,6 +49,12 @@ class KnownEngine:
         self._cache = cache
         self._asking = trio.Lock()
         self._lane = threads.Lane()
+        self._begun = 0
+        """So many looks were begun."""
+
+        self._seen_through = 0
+        """The last of them that told something."""
+
         self._known: tuple[object, Engine] | None = None
         self._digested: tuple[object, str] | None = None
 
@@ -67,17 +73,26 @@ class KnownEngine:
 
         And ModelUnavailable if its disk does not answer. Cancelled, it was not asked.
         """
-        _, engine = await self._asked()
+        _, engine = await seen(self, self._looked)
         return engine
 
-    async def _asked(self) -> tuple[object, Engine]:
+    async def _looked(self) -> tuple[object, Engine]:
+        """Many that come while a look is under way share the next one."""
+        begun = self._begun
         async with self._asking:
-            program, identity = await seen(self, self.found)
-            if self._known is None or self._known[0] != identity:
-                engine = await ask(program, self.environment(program))
-                log.info("engine: %s (%s)", program, engine.version)
-                self._known = identity, engine
+            if self._known is None or self._seen_through <= begun:
+                self._begun += 1
+                self._known = await self._asked(self._known)
+                self._seen_through = self._begun
             return self._known
+
+    async def _asked(self, known: tuple[object, Engine] | None) -> tuple[object, Engine]:
+        program, identity = await self.found()
+        if known is not None and known[0] == identity:
+            return known
+        engine = await ask(program, self.environment(program))
+        log.info("engine: %s (%s)", program, engine.version)
+        return identity, engine
 
     async def found(self, patience: float | None = None) -> tuple[Program, object]:
         """The program, and what changes when it is another one or its file is replaced.
@@ -96,7 +111,7 @@ class KnownEngine:
     async def listing(self, args: Sequence[str]) -> Listing | None:
         """How to have it list the devices that a child with these arguments would see; None if it
         cannot. Raises what `now` does."""
-        identity, engine = await self._asked()
+        identity, engine = await seen(self, self._looked)
         servers = word_after(args, RPC)
         return listing(engine, identity, servers, self.environment(engine.program))
 

@@ -1,7 +1,8 @@
 """Within one glance at many things, nothing is looked at twice.
 
-Whoever surveys 2,000 models asks for the engine, and for each file, a dozen times for each of them.
-In between nothing is remembered: who loads a model wants to know what there is at that moment.
+A survey of 2,000 models asks for the engine, and for each file, a dozen times for each of them; a
+load asks for its own as often. Outside of a glance nothing is remembered: what is loaded is looked
+at in that moment.
 """
 
 from __future__ import annotations

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from llamasup.engine.locate import Program, locate
 from tests.harness import (
     Client,
     Journal,
@@ -18,6 +22,7 @@ from tests.harness import (
     eventually,
     request,
     running,
+    script,
 )
 
 Fake = Callable[..., Mapping[str, object]]
@@ -336,3 +341,46 @@ async def test_who_has_waited_for_too_long_is_told(
         async with streaming(llamasup, "a", 500):
             reply = await llamasup.ask("POST", CHAT, chat(3, model="a"))
             assert (reply.status, reply.error["code"]) == (504, "queue_timeout")
+
+
+class Looks:
+    """Counts how often files are looked at, and in which thread."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.located = 0
+        self.stats = 0
+        self.on_loop = 0
+        stat, loop = os.stat, threading.get_ident()
+
+        def locating(*where: Any) -> Program:
+            self.located += 1
+            return locate(*where)
+
+        def looking(path: Any, *more: Any, **options: Any) -> os.stat_result:
+            if str(path).startswith(str(folder)):
+                self.stats += 1
+                self.on_loop += threading.get_ident() == loop
+            return stat(path, *more, **options)
+
+        monkeypatch.setattr(os, "stat", looking)
+        monkeypatch.setattr("llamasup.engine.known.locate", locating)
+
+
+async def test_a_survey_of_100_models_locates_the_engine_once_and_stats_each_file_twice(
+    faking: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = script(
+        tmp_path / "llama-server",
+        'case "$*" in *--list-devices*) exec printf "Available devices:\\n  (none)\\n";; esac',
+        '[ "$1" = --help ] && exec echo "--model --host --list-devices unix socket"',
+        "echo version: 1",
+    )
+    several = [faking(name=f"m{number}") for number in range(100)]
+    config = {key: value for model in several for key, value in model.items()}
+    async with running({**config, "engine.command": engine}) as llamasup:
+        await llamasup.ask("GET", "/modelFits")  # the first one reads all headers
+        looks = Looks(tmp_path, monkeypatch)
+        reply = await llamasup.ask("GET", "/modelFits")
+        assert len(reply.json()["models"]) == 100
+        assert (looks.located, looks.on_loop) == (1, 0)
+        assert looks.stats <= 2 * 100 + 10  # of each its header and its size; of the engine a few

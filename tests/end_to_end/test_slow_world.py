@@ -20,9 +20,20 @@ import trio
 
 from llamasup.config.addresses import UnixAddress
 from tests.conftest import EMPTY_MODEL
-from tests.harness import FAKE, LLAMASUP, PATIENCE, REPOSITORY, Client, eventually, request
+from tests.harness import (
+    FAKE,
+    LLAMASUP,
+    PATIENCE,
+    REPOSITORY,
+    Client,
+    chat,
+    eventually,
+    request,
+    script,
+)
 
 Fake = Callable[..., Mapping[str, object]]
+CHAT = "/v1/chat/completions"
 SOON = 8.0
 """Seconds: more than an end ever takes, less than any patience that nobody shall need."""
 
@@ -79,7 +90,11 @@ class Subject:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *arguments: str, stderr: int = subprocess.DEVNULL, under: Sequence[str] = ()
+    folder: Path,
+    *arguments: str,
+    stderr: int = subprocess.DEVNULL,
+    under: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Subject]:
     command = [*under, *LLAMASUP, "serve", "--listen", f"unix:{folder}/front.sock"]
     command += [f"--set=folders.{name}={folder}/{name}" for name in ("run", "cache", "state")]
@@ -90,7 +105,7 @@ async def serving(
         stderr=stderr,
         start_new_session=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})},
     ) as process:
         subject = Subject(process, folder)
         try:
@@ -220,3 +235,129 @@ async def test_a_fifo_in_the_place_of_what_was_learned_holds_up_nothing(folder: 
         assert await subject.ask("GET", "/health") == 200
         subject.process.terminate()
         assert await subject.ends() == 0
+
+
+# A disk that is slow, or hangs
+
+
+class Disk:
+    """A folder where every look takes its time, and what llamasup did there meanwhile."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.path = folder / "disk"
+        self.path.mkdir()
+        self._notes = folder / "notes"
+        self.slowness = {
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(__file__).parent / "slow_disk"), str(REPOSITORY)]
+            ),
+            "SLOW_DISK": str(self.path),
+            "SLOW_DISK_SECONDS": str(seconds),
+            "SLOW_DISK_NOTES": str(self._notes),
+        }
+
+    def looks(self, where: str) -> list[str]:
+        """Those that were made on the loop, or in threads."""
+        return [line for line in self._notes.read_text().splitlines() if line.startswith(where)]
+
+
+def arguments_of(folder: Path, disk: Disk) -> list[str]:
+    """Two models here, and one on the disk; a folder of models there, and the engine, too."""
+    for name in ("here", "beside"):
+        model(folder, name)
+    for name in ("there", "found"):
+        model(disk.path, name)
+    engine = script(disk.path / "llama-server", f'exec {FAKE} "$@"')
+    return [
+        f"--set=models.here.path={folder}/here.gguf",
+        f"--set=models.beside.path={folder}/beside.gguf",
+        f"--set=models.there.path={disk.path}/there.gguf",
+        *("--models-dir", str(disk.path)),
+        f"--set=engine.command={engine}",
+        '--set=engine.args=["--fake-token-delay", "0.01"]',
+    ]
+
+
+class Stream:
+    """A long answer, and how long its client waited for the next piece at most."""
+
+    def __init__(self) -> None:
+        self.begun = trio.Event()
+        self.longest_pause = 0.0
+
+    async def listen(self, subject: Subject, model: str) -> None:
+        async with subject.connect() as client:
+            await client.send(request("POST", CHAT, chat(100_000, model=model)))
+            while b" 0" not in client.unread:
+                client.unread += await client.read_some()
+            self.begun.set()
+            while True:
+                before = trio.current_time()
+                await client.read_some()
+                self.longest_pause = max(self.longest_pause, trio.current_time() - before)
+
+
+async def test_a_disk_that_is_slow_is_looked_at_in_threads_alone(folder: Path) -> None:
+    disk = Disk(folder, 0.1)
+    arguments = arguments_of(folder, disk)
+    statuses = list[int]()
+    async with serving(folder, *arguments, environment=disk.slowness) as subject:
+
+        async def ask(method: str, path: str, body: object = None) -> None:
+            statuses.append(await subject.ask(method, path, body))
+
+        async with trio.open_nursery() as asking:
+            for path in ("/v1/models", "/modelFits", "/api/status", "/health"):
+                asking.start_soon(ask, "GET", path)
+            for name in ("there", "beside", "found"):
+                asking.start_soon(ask, "POST", CHAT, chat(3, model=name))
+        subject.process.terminate()
+        assert await subject.ends() == 0
+    assert statuses == [200] * 7
+    assert disk.looks("thread")
+    assert disk.looks("loop") == []
+
+
+async def test_a_disk_that_hangs_is_waited_for_by_its_own_clients_alone_and_by_no_end(
+    folder: Path,
+) -> None:
+    disk = Disk(folder, 600.0)
+    arguments = [
+        *arguments_of(folder, disk),
+        f"--set=engine.command={FAKE}",
+    ]
+    async with serving(folder, *arguments, environment=disk.slowness) as subject:
+        stream = Stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.listen, subject, "here")
+            with trio.fail_after(3 * PATIENCE):
+                await stream.begun.wait()
+                for path in ("/health", "/v1/models", "/modelFits", "/api/status"):
+                    assert await subject.ask("GET", path) == 200
+                assert await subject.ask("POST", CHAT, chat(3, model="beside")) == 200
+            nursery.cancel_scope.cancel()
+        assert disk.looks("loop") == []
+        assert stream.longest_pause < 0.9
+        async with subject.connect() as waiting, subject.connect() as listing:
+            await waiting.send(request("POST", CHAT, chat(3, model="there")))
+            await listing.send(request("GET", "/modelFits"))
+            await trio.sleep(0.5)
+            subject.process.terminate()
+            assert await subject.ends() == 0
+
+
+async def test_an_engine_on_a_disk_that_hangs_is_told_of_and_not_waited_for(folder: Path) -> None:
+    disk = Disk(folder, 600.0)
+    with subprocess.Popen(
+        [*LLAMASUP, "serve", *arguments_of(folder, disk), "--listen", f"unix:{folder}/front.sock"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **disk.slowness},
+    ) as process:
+        try:
+            said, status = await trio.to_thread.run_sync(process.communicate), process.returncode
+        finally:
+            process.kill()
+    assert status == 2
+    assert b"the engine cannot be looked for: no answer within 10 s" in said[1]
+    assert disk.looks("loop") == []

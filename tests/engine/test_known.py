@@ -130,3 +130,14 @@ async def test_a_disk_that_hangs_is_waited_for_once_and_the_engine_is_known_agai
                 break
             except ModelUnavailable:
                 await trio.sleep(0.01)
+
+
+async def test_those_who_come_during_a_look_share_the_next_one(
+    knowing: Knowing, located: list[int], tmp_path: Path
+) -> None:
+    known = knowing(script(tmp_path / "llama-server", HELP))
+    await known.now()
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(known.now)
+    assert len(located) <= 3
