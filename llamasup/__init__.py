@@ -72,12 +72,12 @@ there): threads, processes, names of hosts.
 Who owns whom
 -------------
     serve
-    ├─ signals, and the end of the drain * · as process 1, who reaps orphans (again)
+    ├─ signals, and the end of the drain * · as process 1, the reaper of orphans (again)
     ├─ children's nursery (outer: outlives the front)
     │   ├─ control: Hypercorn on a private Unix socket (again)
     │   ├─ the residency's clock: turns that end, models that idle (again)
-    │   ├─ one look at the engine, and those into the library · who tells systemd (again)
-    │   ├─ who looks after the run folder (again)
+    │   ├─ one look at the engine, and those into the library · the notifier of systemd (again)
+    │   ├─ the watch over the run folder (again)
     │   ├─ the clocks of trials (`pool.dock`), while a suspect waits or is tried
     │   ├─ usher, one task per model that somebody waits for, until its child goes
     │   └─ keeper, one task per resident model; and one more for each that is preloaded or seen off

@@ -1,6 +1,6 @@
-"""The duties of a container's first process: to reap the orphans that end up with it.
+"""The duties of a container's first process: it reaps the orphans that the kernel gives to it.
 
-Signals need no forwarding: a stop of llamasup stops its children.
+Signals need not be passed on: a stop of llamasup stops its children.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from pathlib import Path
 import trio
 
 _OWNERS_TURN = 1.0
-"""Seconds after which a zombie that nobody has waited for is an orphan's. trio waits for its own
-at once, and must not be robbed of their exit status."""
+"""Seconds after which a zombie counts as an orphan. trio waits for its own processes at once, and
+needs their exit status."""
 
 
 async def reap_orphans() -> None:
-    """Reap until cancelled. For process 1; nothing ends up with another."""
+    """Reap until cancelled. Only process 1 is given orphans."""
     with trio.open_signal_receiver(signal.SIGCHLD) as signals:
         async for _ in signals:
             before = zombies()
             await trio.sleep(_OWNERS_TURN)
             for pid in zombies() & before:
-                with suppress(ChildProcessError):  # somebody came at last
+                with suppress(ChildProcessError):  # trio was faster
                     os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222  it never waits for a zombie
 
 
 def zombies() -> set[int]:
-    """Our children that have ended and were not waited for, as far as that can be seen."""
+    """The child processes that have ended and were not waited for, as far as that can be seen."""
     children = _text(Path(f"/proc/self/task/{os.getpid()}/children")).split()
     return {int(child) for child in children if _is_zombie(child)}
 
@@ -40,7 +40,7 @@ def _is_zombie(pid: str) -> bool:
 
 
 def _text(file: Path) -> str:
-    """Nothing of a process that is gone, or where we lack a descriptor to look."""
+    """What the file says; "" if its process is gone, or no descriptor is free."""
     try:
         return file.read_text(errors="replace")
     except OSError:

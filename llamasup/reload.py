@@ -41,8 +41,10 @@ class Follower:
     async def follow(self, running: Running) -> None:
         """Follow until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(tending.again, "who heeds hangups", self._heed, running)
-            nursery.start_soon(tending.again, "who watches the file", self._watch, running)
+            nursery.start_soon(tending.again, "the reload at a SIGHUP", self._heed, running)
+            nursery.start_soon(
+                tending.again, "the watch over the configuration's file", self._watch, running
+            )
 
     async def _heed(self, running: Running) -> None:
         """Load it again at each signal, changed or not."""
@@ -54,8 +56,8 @@ class Follower:
     async def _watch(self, running: Running) -> None:
         """Load it again when the file says something else than when it was loaded last.
 
-        What was refused then is not tried again, though the reason may be outside of the file,
-        such as an address in use: to try that, old listeners may have to be closed for a moment.
+        What was refused is not tried again before the file changes, though the reason may lie
+        outside of it, such as an address in use: each try may close old listeners for a moment.
         """
         if self._source.file is None:
             return
@@ -75,7 +77,7 @@ class Follower:
         except (LlamasupError, OSError) as error:
             self._journal.tell(ConfigurationRefused, str(error))
         except Exception:
-            # A mistake of ours is no reason to end what runs.
+            # A mistake in llamasup is no reason to end what runs.
             log.exception("the configuration stays as it was")
         else:
             self._journal.tell(ConfigurationChanged, By.FILE)

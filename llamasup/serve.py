@@ -119,7 +119,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop.heed, signals)
             if os.getpid() == 1:
-                nursery.start_soon(tending.again, "who reaps orphans", reap_orphans)
+                nursery.start_soon(tending.again, "the reaper of orphans", reap_orphans)
             with stop.hurry:
                 await sweep(left, config.recovery.leftover_patience)
                 await _serve(opened, announce)
@@ -151,7 +151,9 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         await children.start(control.run, app)
         children.start_soon(_keep_run_folder, opened.run_folder, control, pool)
         children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)
-        children.start_soon(tending.again, "who tells systemd", notifier.keep_telling, pool.summary)
+        children.start_soon(
+            tending.again, "the notifier of systemd", notifier.keep_telling, pool.summary
+        )
         pool.preload(config.pool.preload)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)
@@ -212,7 +214,7 @@ async def _keep_run_folder(run_folder: RunFolder, control: ControlServer, pool: 
         for keeper in pool.keepers.values():
             keeper.lose_address()
 
-    await tending.again("who looks after the run folder", run_folder.keep, move)
+    await tending.again("the watch over the run folder", run_folder.keep, move)
 
 
 async def _look_at_engine(launcher: Launcher) -> None:

@@ -1,4 +1,4 @@
-"""Tells systemd how llamasup is (`Type=notify`, `WatchdogSec`); silent without a systemd."""
+"""Tells systemd how llamasup is (`Type=notify`, `WatchdogSec`); does nothing without systemd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Notifier:
         self._watchdog = int(environ.get("WATCHDOG_USEC", "0")) / 1e6 if for_us else 0.0
 
     def tell(self, *lines: str) -> None:
-        """Send, as `READY=1`. That nobody hears it is no failure of ours."""
+        """Send lines such as `READY=1`. If they cannot be sent, that does no harm."""
         if not self._address:
             return
         # "@" stands for the abstract namespace.
@@ -48,9 +48,9 @@ class Notifier:
             self.tell("READY=1")
 
     async def keep_telling(self, status: Callable[[], str]) -> None:
-        """Say that we live, and how, half as often again as the watchdog wants; until cancelled.
+        """Say that llamasup lives, twice as often as the watchdog wants it; until cancelled.
 
-        That this task gets its turn is the proof: a stuck event loop says nothing.
+        A stuck event loop gives this task no turn, and so says nothing.
         """
         if not self._watchdog:
             return
@@ -60,7 +60,7 @@ class Notifier:
 
 
 def _said(status: Callable[[], str]) -> str:
-    """That we cannot say how we live is no sign that we do not."""
+    """The status; if it cannot be made, the watchdog is told all the same."""
     try:
         return status()
     except Exception as error:

@@ -1,7 +1,7 @@
-"""The terminal that llamasup was started from: when it is closed, nobody is left who could stop us.
+"""The terminal that llamasup was started from: when it is closed, llamasup stops.
 
-Its end is told by a SIGHUP, as service managers tell that there is a new configuration. One that
-comes when the terminal is gone means the former, unless we were started to outlive it (nohup).
+A SIGHUP tells of that, but service managers send one, too, for a new configuration. If the terminal
+is gone when it comes, it means a stop, unless llamasup was started to outlive it (nohup).
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 _OWN: Final = "/dev/tty"
-"""To every process its own, if it has one."""
+"""The terminal of the process that opens it, if that has one."""
 
 
 class Terminal:
-    """Made at the start, before anybody listens to SIGHUP."""
+    """Made at the start, before llamasup handles SIGHUP itself."""
 
     def __init__(self) -> None:
         self._binds_us = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _is_there()
 
     @property
     def is_gone(self) -> bool:
-        """Was there one that binds us, and is it closed?"""
+        """Is a terminal closed whose end should stop llamasup?"""
         return self._binds_us and not _is_there()
 
     async def reloads(
         self, hangups: AsyncIterator[int], stop: Callable[[], None]
     ) -> AsyncIterator[int]:
-        """Those hangups that ask for a new configuration; at the others, `stop`."""
+        """The hangups that ask for a new configuration; the others call `stop`."""
         async for hangup in hangups:
             if self.is_gone:
                 stop()

@@ -130,9 +130,9 @@ BEGIN_AGAIN = {
     "the end of the idle": (Guests, "resting"),
     "the keepalive": (Keepalive, "run"),
     "the watchdog of fake": (child, "watch"),
-    "who heeds hangups": (Follower, "_heed"),
-    "who watches the file": (Follower, "_watch"),
-    "who tells systemd": (Notifier, "keep_telling"),
+    "the reload at a SIGHUP": (Follower, "_heed"),
+    "the watch over the configuration's file": (Follower, "_watch"),
+    "the notifier of systemd": (Notifier, "keep_telling"),
 }
 
 

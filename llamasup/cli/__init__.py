@@ -1,4 +1,4 @@
-"""The command line: one file a command."""
+"""The command line: one file for each command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (serve, check, models):
         command.add_to(commands)
     parsed = parser.parse_args(arguments)
-    # The names of files may be no text. (stderr escapes what it cannot write by itself.)
+    # Names of files need not be valid text. (stderr escapes by itself what it cannot write.)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -62,7 +62,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def unusable_files(config: Config, file: Path | None) -> Iterator[str]:
-    """A line for each model file that cannot be read, or is none."""
+    """A line for each configured model file that cannot be read, or is no model."""
     for name, settings in config.models.items():
         for key, path in (("path", settings.path), ("mmproj", settings.mmproj)):
             if path != "none" and (why := defect_of(path)):
@@ -73,14 +73,14 @@ def unusable_files(config: Config, file: Path | None) -> Iterator[str]:
 
 
 def unusable_finds(config: Config, look: Look) -> Iterator[str]:
-    """A line for each file in a folder that looks like a model, and is none."""
+    """A line for each file in a folder that looks like a model, but is none."""
     for name, settings in look.models.items():
         if name not in config.models and (why := defect_of(settings.path)):
             yield f"{settings.path}: {why}; replace it, or take it out of the folder"
 
 
 def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[str]:
-    """A line for each folder that cannot be read, and each model that should be in one."""
+    """A line for each folder that cannot be read, and each model that is named but not found."""
     place = file or "flag"
     for folder, why in look.unreadable.items():
         yield f"{place}: discover.folders: {folder}: {why}; make it, or write another folder"
@@ -93,6 +93,6 @@ def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[st
 
 
 def find_engine(config: Config) -> Engine:
-    """The engine, run once. Raises EngineUnusable in its own words."""
+    """The engine, which is run once. Raises EngineUnusable in the engine's own words."""
     program = locate(config.engine.command, os.environ, cache_folder(config))
     return trio.run(ask, program, environment(program, os.environ, config.engine.env, sys.platform))

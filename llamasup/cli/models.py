@@ -1,7 +1,7 @@
 """`llamasup models`: what every model needs, and how much of it fits into memory now.
 
-A llamasup that serves already knows best, for it knows what is loaded. Without one, the models are
-looked at as `serve` would, and none is loaded.
+If a llamasup serves already, it is asked, for it knows what is loaded. Otherwise the models are
+looked at as `serve` does it, and none is loaded.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class _UnixConnection(http.client.HTTPConnection):
 async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
     """What fits while nothing is loaded. Raises EngineUnusable and OperatorError.
 
-    None if the operator does not want to know any more; no engine is left then.
+    None if a signal ended it. No engine is left running in any case.
     """
     cache = cache_folder(config)
     locate(config.engine.command, environ, cache)
@@ -144,7 +144,7 @@ def row(model: Fits) -> tuple[str, ...]:
 
 
 def _remarks(model: Fits) -> Iterator[str]:
-    """Whatever the numbers alone do not say."""
+    """What the numbers alone do not say."""
     if model["state"] != "unloaded":
         yield model["state"]
     if model["defect"]:
@@ -172,7 +172,9 @@ def _context(rung: Fits) -> str:
 
 
 def _free(fits: Fits) -> str:
-    return f"{fits['free_text']} free" if fits["free"] else "nobody knows how much memory is free"
+    return (
+        f"{fits['free_text']} free" if fits["free"] else "it is not known how much memory is free"
+    )
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

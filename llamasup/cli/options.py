@@ -54,7 +54,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def source(options: argparse.Namespace) -> Source:
-    """Where the configuration is that the options mean."""
+    """Where the configuration is, by these options."""
     here = current_folder()
     file = options.file or find(os.environ, here)
     named = options.file is not None or file != lying_about(here)
@@ -91,7 +91,7 @@ def _flags(options: argparse.Namespace) -> Mapping[str, object]:
 
 
 def _value(text: str) -> object:
-    """A number, list or quoted string as TOML has it; anything else is meant as it stands."""
+    """A number, list or quoted string as TOML writes it; anything else is plain text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

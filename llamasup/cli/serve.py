@@ -53,7 +53,7 @@ def run(parsed: argparse.Namespace) -> int:
             say("\n".join(map(logs.escaped, lines)))
 
         def heed(number: int, _: object) -> None:
-            """Before anybody listens to signals they end us, and afterwards we end anyway."""
+            """Signals end the process at once until it serves; after that it ends anyway."""
             if not serves:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
@@ -67,24 +67,25 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def refuse_unusable(models: Iterable[str]) -> None:
-    """Whoever names a file on the command line waits before it, and can mend a slip at once.
+    """Raise OperatorError for files of the command line that cannot be models.
 
-    Raises OperatorError. What a configuration names may come later, with a disk.
+    An operator who types a name sees the error at once. Files that a configuration names are not
+    checked here: they may come later, with a disk that is mounted.
     """
     if slips := [f"--model {path}: {why}" for path in models if (why := defect_of(Path(path)))]:
         raise OperatorError("\n".join(slips))
 
 
 def _keep_memory_flat() -> None:
-    """What the allocators of a process that lives for months should know."""
-    # What was imported stays for ever. Frozen, it does not count when the collector weighs whether
-    # its garbage is worth a round; so that is collected sooner.
+    """Set up the memory allocators for a process that runs for months."""
+    # Imported modules stay for ever. When frozen, the garbage collector no longer counts them when
+    # it decides whether a round is worth while, and so collects garbage sooner.
     gc.collect()
     gc.freeze()
-    # glibc gives threads heaps of their own, and keeps those when the threads have ended. And once
-    # a large block was freed, it takes the likes of it from the heap, where they leave holes,
-    # unless it is told how large a block has to be for the system. (Other libraries know no
-    # mallopt, or do nothing.)
+    # glibc gives each thread a heap of its own, and keeps it when the thread has ended. And after a
+    # large block was freed, glibc takes blocks of that size from the heap, where they leave holes,
+    # unless the threshold for blocks straight from the system is fixed. (Other C libraries have no
+    # mallopt, or one that does nothing.)
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)
@@ -92,7 +93,7 @@ def _keep_memory_flat() -> None:
 
 
 def greeting(config: Config, addresses: list[Address], file: str, look: Look) -> list[str]:
-    """What the operator sees when requests are welcome."""
+    """What the operator sees when llamasup is ready for requests."""
     lines = [
         f"llamasup {__version__} listens on {', '.join(map(_url, addresses))}",
         f"  configuration: {file}",
@@ -111,7 +112,7 @@ def greeting(config: Config, addresses: list[Address], file: str, look: Look) ->
 
 
 def how_to_go_on(addresses: list[Address]) -> list[str]:
-    """What newcomers see below it, who have the demo model only."""
+    """What is added where only the demo model is served: how to use it, and how to serve others."""
     return [
         "",
         f'No model is configured, so the built-in "{DEMO}" model is served: it recites one',

@@ -17,7 +17,7 @@ _HOST_AND_PORT = re.compile(
 _FORMS = 'write one such as "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/run/llamasup.sock"'
 
 _LONGEST_SOCKET_PATH = 107
-"""Bytes. The kernel's address has room for 108, and the last one is a zero."""
+"""Bytes. The kernel has room for 108, of which the last one is a zero."""
 
 
 @frozen
@@ -46,7 +46,7 @@ Address = TcpAddress | UnixAddress
 
 
 def parse_address(text: str) -> Address:
-    """The address that `text` names; `Unfit` (a ValueError) says what would be one."""
+    """The address that `text` names. Raises `Unfit` (a ValueError), which says how to write one."""
     kind, _, path = text.partition(":")
     if kind == "unix":
         return _unix_address(path)
@@ -67,7 +67,10 @@ def parse_address(text: str) -> Address:
 
 
 def from_here(address: Address) -> Address:
-    """Where clients on this machine find whoever listens there: every interface is no address."""
+    """The address by which clients on this machine reach a server that listens there.
+
+    Where it listens on all interfaces, that is the loopback interface.
+    """
     if isinstance(address, UnixAddress):
         return address
     loopback = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}

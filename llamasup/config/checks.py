@@ -1,6 +1,6 @@
-"""What no key's type can tell: addresses, names, and keys that contradict each other.
+"""What the type of a key cannot tell: addresses, names, and keys that contradict each other.
 
-Checked on what was written, not on the schema, so that one bad key does not hide others.
+The checks read what was written, not the finished `Config`, so one bad key does not hide others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _ascents(sizes: Sizes) -> Iterator[Refusal]:
 
 
 def _rungs_that_differ_in_context_alone(tree: Tree, model: str) -> Iterable[Sizes]:
-    """A smaller cache type, or fewer layers on the GPU, may well come with a larger context."""
+    """Only these must have descending contexts: with a smaller cache type, or fewer layers on the
+    GPU, a larger context may need less memory."""
     groups: dict[str, list[tuple[Key, object]]] = defaultdict(list)
     for at, rung in enumerate(tree.items("models", model, "ladder")):
         if isinstance(rung, dict):
@@ -78,7 +79,7 @@ def _bad_addresses(tree: Tree) -> Iterator[Refusal]:
 
 
 def _void_arguments(tree: Tree) -> Iterator[Refusal]:
-    """Engines may be told what we then do ourselves: what they say of it, nobody hears."""
+    """Arguments for something that llamasup does itself: what the engine does about it is lost."""
     models = (("models", name, "extra_args") for name in tree.table("models"))
     for where in (("engine", "args"), *models):
         for key, argument in tree.texts(*where):
@@ -117,9 +118,10 @@ def _shared_names(tree: Tree) -> Iterator[Refusal]:
 
 
 def _unknown_models(tree: Tree) -> Iterator[Refusal]:
-    """A default stands for what a client would ask for; what to load needs a model's own name.
+    """The default may be an alias, as a client would write it; what is to be loaded, or belongs to
+    a group, needs the model's own name.
 
-    Where folders are looked through, only what they hold can tell.
+    Not checked where folders hold models: which names there are is known only after a look.
     """
     if tree.get("discover", "folders"):
         return
@@ -145,7 +147,7 @@ def _no_such_model(name: str, known: list[str]) -> Unfit:
 
 
 def _aliases(tree: Tree) -> Iterator[tuple[str, Key, str]]:
-    """Every alias: the model that it is for, where it is written, and itself."""
+    """Every alias: its model, the key where it is written, and the alias itself."""
     for name in tree.table("models"):
         for key, alias in tree.texts("models", name, "aliases"):
             yield name, key, alias

@@ -25,10 +25,10 @@ def lay_environment(
 ) -> None:
     """Lay `LLAMASUP_<SECTION>_<KEY>` over the tree; relative paths start `here`.
 
-    A model's are `LLAMASUP_MODELS_<NAME>_<KEY>`, for a model that has a table, or is in the `flags`
-    to come: its name in capitals, with an underscore for all that is no letter or digit. One that
-    sets no key of its section is a problem; one of another
-    name is not ours, unless it looks like a slip.
+    The keys of a model are `LLAMASUP_MODELS_<NAME>_<KEY>`, if the model has a table or is named in
+    the `flags`. NAME is the model's name in capitals, with an underscore for every character that
+    is neither a letter nor a digit. A variable that begins like a section but sets no known key is
+    a problem. Any other variable is ignored, unless its name looks like a slip.
     """
     flagged = (_key_of_flag(flag) for flag in flags)
     models = {*tree.table("models"), *(key[1] for key in flagged if key[0] == "models")}
@@ -47,7 +47,7 @@ def lay_environment(
 
 
 def _what_was_meant(name: str, variables: _Variables, sections: Sequence[str]) -> str:
-    """What to write instead; "" for a variable that is none of ours."""
+    """What to write instead; "" for a variable that is not meant for llamasup."""
     for section in filter(name.startswith, sections):
         known = [variable for variable in variables if variable.startswith(section)]
         return suggestion(name, known, prefix=section) if known else _HOW_TO_NAME_A_MODEL
@@ -58,7 +58,7 @@ def _what_was_meant(name: str, variables: _Variables, sections: Sequence[str]) -
 
 
 _A_SLIP = 0.9
-"""So alike are two names of which one is mistyped."""
+"""How alike two names must be for one to be taken for a slip of the other; 1 is equal."""
 
 
 _HOW_TO_NAME_A_MODEL = (
@@ -70,7 +70,8 @@ _Variables = dict[str, tuple[tuple[str, ...], Any]]
 
 
 def _variables() -> _Variables:
-    """Every environment variable that sets a key, with that key and its type. None sets a table."""
+    """Every environment variable that sets a key, with that key and its type. No variable sets a
+    whole table."""
     return {
         f"LLAMASUP_{section}_{key}".upper(): ((section, key), kind)
         for section, table in get_type_hints(Config).items()
@@ -81,7 +82,7 @@ def _variables() -> _Variables:
 
 
 def _variables_of_models(names: Collection[str]) -> _Variables:
-    """Those of the models of these names; none where two of them look alike in capitals."""
+    """The same for the models of these names; none for two whose names are the same in capitals."""
     capitals = Counter(map(_in_capitals, names))
     return {
         f"LLAMASUP_MODELS_{_in_capitals(name)}_{key.upper()}": (("models", name, key), kind)
@@ -120,7 +121,7 @@ def _read(text: str, kind: Any) -> object:
 
 
 def lay_flags(tree: Tree, flags: Mapping[str, object], here: Path) -> None:
-    """Lay dotted keys over the tree. What stands in `models.NAME.key` for NAME may have dots."""
+    """Lay dotted keys over the tree. The NAME in `models.NAME.key` may have dots."""
     origin = Origin("flag", here)
     for flag, value in flags.items():
         tree.put(_key_of_flag(flag), value, origin)

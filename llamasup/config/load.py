@@ -1,8 +1,8 @@
 """What the operator wrote becomes a `Config`: defaults < file < environment < flags.
 
-`toml_file` reads the file, `layers` lays environment and flags over it onto one `tree` that
-remembers where each value was written, `structure` makes the `schema` of it, and `checks` looks
-at what single keys cannot tell. All that is wrong is reported at once, as a `ConfigError`.
+`toml_file` reads the file. `layers` lays environment and flags over it, in one `tree` that knows
+where each value was written. `structure` turns the tree into the classes of `schema`, and `checks`
+finds what single keys cannot tell. All that is wrong is reported at once, as a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
 
 
 def lying_about(cwd: Path) -> Path:
-    """The file that is taken because we are started beside it."""
+    """The file that is taken because llamasup is started in its folder."""
     return cwd / "llamasup.toml"
 
 
@@ -48,11 +48,11 @@ def load(
     flags: Mapping[str, object] = {},
     here: Path | None = None,
 ) -> Config:
-    """The configuration in effect, its paths absolute; ConfigError says all that is wrong.
+    """The configuration that file, environment and flags mean, with absolute paths.
 
-    Relative paths start at the file's folder, those of environment and flags `here`, or else at the
-    current folder.
-    A flag's key is dotted: `server.listen`, `models.NAME.path`, where NAME may hold dots too.
+    Relative paths start at the file's folder; those of environment and flags start `here`, or else
+    at the current folder. The key of a flag is dotted: `server.listen`, `models.NAME.path`, where
+    NAME may have dots, too. Raises ConfigError, which says all that is wrong.
     """
     here = here or current_folder()
     if file is None:
@@ -65,7 +65,7 @@ def load(
 
 
 def current_folder() -> Path:
-    """The root, where it has been removed: absolute paths still lead where they should."""
+    """The current folder, or the root where that has been removed: absolute paths still work."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -77,7 +77,8 @@ def meant(
 ) -> Config:
     """The configuration that these tables from `place` mean by themselves, without other layers.
 
-    `left_out` are values for keys that they may leave out. Raises ConfigError as `load` does.
+    `left_out` holds the values of keys that the tables may leave out. Raises ConfigError as `load`
+    does.
     """
     origin = Origin(place, current_folder())
     tree = Tree(tables, origin)

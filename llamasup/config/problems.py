@@ -1,7 +1,7 @@
 """What can be wrong with a configuration, as values: a refusal, a problem, all problems at once.
 
-A key refuses a value with `Unfit`, not knowing where it was written. With the place it is a
-`Problem`, and all of them make one `ConfigError`, so that nobody corrects a file line by line.
+A key refuses a value with `Unfit`, without knowing where it was written. Together with the place it
+is a `Problem`. One `ConfigError` holds all problems, so a file can be corrected in one go.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The shape of `llamasup.toml`: one attrs class a table, every key with its default.
+"""The shape of `llamasup.toml`: one attrs class for each table, every key with its default.
 
-Every key here takes effect; a key joins together with the capability that reads it. How text
-becomes these values is the concern of `structure`. A key's metadata says under `write` what an
-operator may write there; error messages about a file end with it.
+Every key here has an effect; a new key comes together with the code that reads it. `structure`
+turns text into these values. A key's metadata says under `write` what an operator may write there;
+error messages about a file end with it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def at_least(least: int) -> Check:
 
 
 def port_or_zero(_table: object, _attribute: Attribute[Any], value: int) -> None:
-    """Refuse what no port can be. What zero means is the key's affair."""
+    """Refuse what cannot be a port. Each key says itself what zero means."""
     if not 0 <= value <= 65535:
         raise Unfit(f"{value} is not a port", "write one from 1 to 65535, or 0")
 
 
 def above_zero(_table: object, _attribute: Attribute[Any], value: float) -> None:
-    """For spans of time that would fail everything if there were none of it."""
+    """For spans of time in which something has to succeed: with none, it always fails."""
     if value <= 0:
         raise Unfit(f"{value:g} leaves no time at all", 'write a longer one such as "30s"')
 
@@ -51,7 +51,7 @@ def _tuple_of_one_or_many(value: str | tuple[str, ...] | list[str]) -> tuple[str
 
 
 def zero_or_at_least(least: float) -> Check:
-    """For spans of time of which there may be none, but not a little."""
+    """For spans of time that may be zero, which turns something off, but not too short."""
 
     def check(_table: object, _attribute: Attribute[Any], value: float) -> None:
         if value and value < least:
@@ -104,7 +104,7 @@ class EngineSettings:
 
 @frozen
 class PoolSettings:
-    """`[pool]`: which models are resident, and who waits how long."""
+    """`[pool]`: which models are resident, and how long requests wait."""
 
     preload: tuple[str, ...] = ()
     max_loaded_models: int = field(
@@ -124,7 +124,7 @@ class PoolSettings:
 
 @frozen
 class GroupSettings:
-    """`[groups.NAME]`: models that have to do with each other."""
+    """`[groups.NAME]`: which models may be loaded together, and which may not."""
 
     members: tuple[str, ...]
     together: bool = True
@@ -210,7 +210,7 @@ class ModelSettings:
 
 @frozen
 class Discover:
-    """`[discover]`: where models lie that no table names."""
+    """`[discover]`: the folders whose models need no table of their own."""
 
     folders: tuple[Path, ...] = ()
     context_size: int | Literal["auto"] = field(

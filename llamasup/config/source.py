@@ -1,7 +1,8 @@
-"""Where the configuration is written, so that it can be read again when that has changed.
+"""Where the configuration is written, so that it can be loaded again when that has changed.
 
-It decides which programs run, as us. So a file that we come upon, where we happen to be started, is
-only believed if nobody else can have written it; each time, for others may put one in its place.
+The configuration decides which programs run, with the rights of llamasup. So a file that merely
+lies in the folder where llamasup is started is believed only if no other user could have written
+it. That is checked at each load, for the file may be replaced.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Source:
 
     def load(self) -> Config:
         """The configuration as it is written now. Raises ConfigError, which says what is wrong."""
-        # Before the file is read: what is written in between shall look like a change.
+        # The digest comes before the load: what is written in between must look like a change.
         self.seen = self.digest()
         if self.seen == _OF_NOTHING and self._had_content:
             raise ConfigError([Problem(str(self.file), "", *_EMPTIED)])
@@ -71,7 +72,7 @@ def _refuse_what_others_wrote(file: Path) -> None:
     try:
         why = why_not_ours(file)
     except OSError:
-        return  # reading it will tell
+        return  # reading the file will fail likewise, and say why
     if why:
         fix = (
             f'take their right away ("chmod go-w {file}"), or if it is to be trusted, name it'

@@ -1,6 +1,6 @@
-"""Plain tables become a `Config`, strictly: what has the wrong type is refused, never converted.
+"""Plain tables become a `Config`, strictly: a value of the wrong type is refused, never converted.
 
-`strict` is the cattrs converter that does it, and back; `refusals` says what it refused.
+`strict` is the cattrs converter, in both directions; `refusals` says what it refused.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _table_hook(table: type[Any]) -> Callable[[Any, Any], Any]:
 
 
 def _key_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
-    """Structure one key and validate it at once: by itself a class stops at its first failure."""
+    """Structure one key and validate it at once: a class alone would stop at its first failure."""
 
     def structure_key(value: object, kind: Any) -> Any:
         if attribute.converter is not None and isinstance(value, str):
@@ -76,7 +76,7 @@ def _key_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
 
 
 def _expect_container(value: object, kind: Any) -> object:
-    """cattrs iterates over whatever it can: it would make a list of a word's letters."""
+    """Refuse what is no list or table: cattrs would make a list of the letters of a word."""
     origin = get_origin(kind)
     if origin is Mapping:
         return _expect_table(value)
@@ -104,7 +104,7 @@ def _text(value: object) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """False for bytes of the environment that were not UTF-8: nothing could print them."""
+    """False for bytes of the environment that were not UTF-8: they could not be printed."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

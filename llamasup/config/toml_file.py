@@ -1,4 +1,4 @@
-"""The file as plain tables, and plain tables as a file. Broken TOML is told with its position."""
+"""The file as plain tables, and plain tables as a file. Errors in TOML name their position."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def parsed(content: bytes, place: str) -> dict[str, Any]:
-    """What this TOML says, which is from `place`. Raises ConfigError if it is none."""
+    """What this TOML from `place` says. Raises ConfigError if it is not TOML."""
     text = ""
     try:
         text = content.decode("utf-8-sig")
@@ -48,7 +48,7 @@ def parsed(content: bytes, place: str) -> dict[str, Any]:
 
 
 _MOST_PARTS: Final = 10
-"""Of a dotted key. tomllib takes 85 s for one of 20,000, and as long for many of hundreds."""
+"""Parts of a dotted key. tomllib takes 85 s for a key of 20,000 parts, or for many of hundreds."""
 
 _PART = r"""(?:[\w-]++|"(?:[^"\\\n]++|\\.)*+"|'[^'\n]*+')"""
 _DOT = r"[ \t]*+\.[ \t]*+"

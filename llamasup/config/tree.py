@@ -32,7 +32,7 @@ class Tree:
         self._origins: dict[Key, Origin] = {(): origin}
 
     def put(self, key: tuple[str, ...], value: object, origin: Origin) -> None:
-        """Lay a value over what is there. Below something that is no table, that is a problem."""
+        """Lay a value over what is there. It is a problem if a key on its way is no table."""
         table = self.values
         for depth, name in enumerate(key[:-1], start=1):
             if name not in table:
@@ -49,13 +49,13 @@ class Tree:
         self._origins[key] = origin
 
     def refuse(self, refusals: Iterable[Refusal]) -> None:
-        """Make problems of refusals: the tree knows where those values were written."""
+        """Turn refusals into problems: the tree knows where those values were written."""
         for key, unfit in refusals:
             place = self.origin(key).place
             self.problems.append(Problem(place, dotted(key), unfit.what, unfit.fix))
 
     def origin(self, key: Key) -> Origin:
-        """A value's origin, or that of the innermost table around it which has one."""
+        """Where a value was written, or else the innermost table around it that was written."""
         while key not in self._origins:
             key = key[:-1]
         return self._origins[key]

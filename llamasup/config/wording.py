@@ -52,7 +52,7 @@ def listed(choices: Iterable[object], last: str) -> str:
 def suggestion(name: str, known: Iterable[str], most: int = 1, prefix: str = "") -> str:
     """The known names nearest to `name`, or all of them.
 
-    The `prefix` with which all of them begin would make everything look near: it does not count.
+    The `prefix` with which all of them begin is not compared: it would make all names look alike.
     """
     words = {word.removeprefix(prefix).casefold(): word for word in known}
     near = difflib.get_close_matches(name.removeprefix(prefix).casefold(), words, most)

@@ -1,6 +1,6 @@
 """The control app: what llamasup says about itself, as ASGI.
 
-Reached through the front like any child, so that there is one port and one way in.
+The front relays requests to it as to any child: there is one port, and one way in.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ _NOT_WRITTEN: Final = (
 
 
 class Configured(Protocol):
-    """What the operator configures."""
+    """The configuration, as control sees it."""
 
     @property
     def config(self) -> Config:
-        """The one in effect."""
+        """The configuration in effect."""
 
     async def change(self, made: Callable[[Config], Config]) -> None:
-        """Put into effect what is `made` of the one that is. Raises OperatorError, EngineUnusable
-        and what `made` raises, and changes nothing then."""
+        """Put into effect what is `made` of the one that is in effect. Raises OperatorError,
+        EngineUnusable and what `made` raises; then nothing has changed."""
 
 
 _NO_FITS: Final = (-math.inf, None)
@@ -85,7 +85,7 @@ class ControlApp:
     _trained: TrainedContexts = field(factory=TrainedContexts, init=False)
     _surveying: trio.Lock = field(factory=trio.Lock, init=False)
     _fits: tuple[float, object] = field(default=_NO_FITS, init=False)
-    """When the last survey began, and what it brought."""
+    """When the last survey began, and its result."""
 
     _tries: Tries = field(factory=Tries, init=False)
 
@@ -115,7 +115,7 @@ class ControlApp:
     async def _answer_operator(
         self, path: str, scope: Scope, receive: Receive
     ) -> tuple[int, object]:
-        """What only operators are to see: no web page, under whatever name it asks for us."""
+        """What only operators may see. Pages on the web are refused, by whatever name they ask."""
         body = await _body(receive)
         pages.refuse_web_pages(scope["headers"])
         pages.refuse_foreign_hosts(scope["headers"], self.running.config.server)
@@ -131,7 +131,7 @@ class ControlApp:
         return 404, _error("not_found", "there is no such page")
 
     def health(self) -> object:
-        """It lives, and these models are loaded."""
+        """llamasup lives, and these models are loaded."""
         loaded = [name for name, keeper in self.pool.keepers.items() if keeper.child]
         return {"status": "ok", "loaded_models": loaded}
 
@@ -153,7 +153,7 @@ class ControlApp:
         asked_at = trio.current_time()
         await self.roster.refresh()
         async with self._surveying:
-            # Thousands of models take seconds: who came before it began shares the next survey.
+            # A survey of thousands of models takes seconds: all who asked before it began share it.
             begun_at, fits = self._fits
             if begun_at < asked_at:
                 begun_at, fits = trio.current_time(), await self._survey()
@@ -209,7 +209,6 @@ class ControlApp:
 
         Raises Forbidden, Unauthorized and TooManyTries.
         """
-
         self._demand_key(scope, self.running.config)
         if scope["method"] != "POST":
             return 200, posted.shown(self.running.config)
@@ -219,7 +218,7 @@ class ControlApp:
             tables = await threads.run(posted.tables, body, content_type)
 
             def changed(running: Config) -> Config:
-                """Asked when no other change is under way: the key may be another one by then."""
+                """Runs when no other change is under way: by then the key may be another one."""
                 self._demand_key(scope, running)
                 if not running.server.admin_key:
                     raise Forbidden("this takes an operator's key; write one as server.admin_key")
@@ -232,7 +231,7 @@ class ControlApp:
         return 200, {"status": "in effect", "note": _NOT_WRITTEN}
 
     def _demand_key(self, scope: Scope, running: Config) -> None:
-        """Raises Unauthorized and TooManyTries; operators hear who has tried in vain."""
+        """Raises Unauthorized and TooManyTries; the log names the address of a wrong key."""
         headers = scope["headers"]
         client = header(headers, CLIENT).decode("latin-1")
         try:
@@ -243,7 +242,7 @@ class ControlApp:
             raise
 
     async def status(self) -> object:
-        """Everything an operator asks first."""
+        """What an operator wants to know first."""
         engine = self.launcher.engine.last
         return {
             "version": __version__,
@@ -277,7 +276,7 @@ class ControlApp:
 
 @contextmanager
 def _shortages_told() -> Iterator[None]:
-    """Also that a disk does not answer: that passes, too."""
+    """Turn a shortage into an error for the client; a disk that does not answer counts as one."""
     try:
         yield
     except OSError as error:
@@ -287,14 +286,14 @@ def _shortages_told() -> Iterator[None]:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """Nothing to open and nothing to close; but Hypercorn falls if nobody answers."""
+    """There is nothing to open or close, but Hypercorn falls without these answers."""
     while (message := await receive())["type"] != "lifespan.shutdown":
         await send({"type": message["type"] + ".complete"})
     await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _body(receive: Receive) -> bytes:
-    """The whole body: Hypercorn hangs in its reply if much of it is left unread."""
+    """The whole body: if much of it is left unread, Hypercorn hangs in its reply."""
     body = bytearray()
     while True:
         message = await receive()
@@ -308,7 +307,7 @@ def _error(code: str, message: str) -> object:
 
 
 async def _one_by_one(things: Iterable[Thing], told: Callable[[Thing], object]) -> list[object]:
-    """What is told of each, and after every one it is others' turn: there may be thousands."""
+    """An entry for each thing. Other tasks get a turn after each: there may be thousands."""
     entries: list[object] = []
     for thing in things:
         entries.append(msgspec.Raw(_encoded(told(thing))))
@@ -317,7 +316,7 @@ async def _one_by_one(things: Iterable[Thing], told: Callable[[Thing], object]) 
 
 
 def _let_go(things: list[Thing]) -> Iterator[Thing]:
-    """In order, each forgotten before the next: to free thousands at once takes milliseconds."""
+    """In order, each freed before the next: to free thousands at once takes milliseconds."""
     things.reverse()
     while things:
         yield things.pop()
@@ -325,8 +324,8 @@ def _let_go(things: list[Thing]) -> Iterator[Thing]:
 
 def _encoded(document: object) -> bytes:
     try:
-        return msgspec.json.encode(document)  # a tenth of the time: a listing may have a megabyte
-    except UnicodeEncodeError:  # the names of files may be no text
+        return msgspec.json.encode(document)  # ten times faster: a listing may have a megabyte
+    except UnicodeEncodeError:  # names of files need not be valid text
         return json.dumps(document, default=lambda raw: json.loads(bytes(raw))).encode()
 
 

@@ -1,6 +1,6 @@
 """What fits, as `/modelFits` says it: a document of plain values. Pure.
 
-Amounts are bytes by device; the same for people stands beside them, under `…_text`.
+Amounts are bytes by device. Beside each stands the same for people to read, under `…_text`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llamasup.pool.fits import Fit, Prospect, Survey
 
 
 def document(survey: Survey) -> dict[str, Any]:
-    """The whole of it."""
+    """The whole document."""
     return opening(survey) | {"models": [entry(fit) for fit in survey.fits]}
 
 

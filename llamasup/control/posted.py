@@ -1,7 +1,7 @@
-"""The configuration over HTTP: what is shown of it, and what can be changed from there.
+"""The configuration over HTTP: what is shown of it, and what a POST may change.
 
-Nothing that comes from there changes which programs run, on which files, or who may come. A model
-may come whose file lies in a folder that is looked through: it is offered from there anyway.
+A POST cannot change which programs run, which files they read, or which keys are accepted. It may
+add a model whose file lies in one of the `discover.folders`: that file is offered anyway.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SECRET_ARGS = {"--api-key", "-hft", "--hf-token"}
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """All of it but the secrets, as tables. `read` takes it back."""
+    """All of it except the secrets, as tables that `read` accepts."""
     tables: dict[str, Any] = strict.unstructure(config)
     for section, key in _secrets(config):
         del tables[section][key]
@@ -38,7 +38,7 @@ def shown(config: Config) -> dict[str, Any]:
 
 
 def hidden(args: Sequence[str]) -> list[str]:
-    """The arguments, without what only the operator and the engine are to know."""
+    """The arguments, with secrets replaced."""
     return [
         _HIDDEN if before in _SECRET_ARGS else arg
         for before, arg in zip(("", *args), args, strict=False)
@@ -46,13 +46,13 @@ def hidden(args: Sequence[str]) -> list[str]:
 
 
 def tables(body: bytes, content_type: bytes) -> dict[str, Any]:
-    """What the JSON or the TOML says. Raises ConfigError if it is none."""
+    """What the JSON or TOML says. Raises ConfigError if it is neither."""
     return toml_file.parsed(body, _PLACE) if b"toml" in content_type.lower() else _json(body)
 
 
 def read(tables: dict[str, Any], running: Config) -> Config:
-    """What these tables mean. Raises ConfigError for what is no configuration, and Forbidden for
-    what would change more than it may."""
+    """What these tables mean. Raises ConfigError if they are no configuration, and Forbidden if
+    they would change what a POST cannot change."""
     config = _revealed(meant(tables, _PLACE, _secrets(running)), running)
     keys = out_of_reach(running, config)
     if left_out := [key for key in keys if not _is_written(key, tables)]:
@@ -72,7 +72,7 @@ def _is_written(key: str, tables: Any) -> bool:
 
 
 def _revealed(config: Config, running: Config) -> Config:
-    """With the arguments that run, wherever they were posted as they are shown."""
+    """With the real arguments wherever they were posted as they are shown, with hidden secrets."""
 
     def meant_by(args: tuple[str, ...], running: tuple[str, ...]) -> tuple[str, ...]:
         return running if list(args) == hidden(running) else args
@@ -88,7 +88,7 @@ def _revealed(config: Config, running: Config) -> Config:
 
 
 def out_of_reach(before: Config, after: Config) -> list[str]:
-    """The keys that cannot be changed from there, but are. A model may go."""
+    """The keys that would change, but cannot be changed by a POST. A model may be left out."""
     old, new = _beyond(before), _beyond(after)
     for name in after.models.keys() - before.models.keys():
         old |= _of_a_newcomer(name, after.models[name], before.discover.folders)
@@ -118,7 +118,7 @@ def _beyond(config: Config) -> dict[str, object]:
 
 
 def _of_a_newcomer(name: str, model: ModelSettings, folders: Sequence[Path]) -> dict[str, object]:
-    """What a model that comes may be: any file of the folders, without arguments of its own."""
+    """What a new model may be: any file of the folders, without arguments of its own."""
 
     def lies_there(path: Path) -> bool:
         return ".." not in path.parts and any(map(path.is_relative_to, folders))
@@ -132,7 +132,7 @@ def _of_a_newcomer(name: str, model: ModelSettings, folders: Sequence[Path]) -> 
 
 
 def _secrets(config: Config) -> dict[tuple[str, str], object]:
-    """What is not shown, and holds on where it is not posted either."""
+    """What is not shown; where it is not posted either, it stays as it is."""
     return {
         ("server", "admin_key"): config.server.admin_key,
         ("engine", "env"): dict(config.engine.env),

@@ -1,7 +1,7 @@
 """Hypercorn serves the control app on a private Unix socket, and is started again if it falls.
 
-Hypercorn never faces the network here, nor carries tokens: an uncaught exception in one of its
-connections ends its `serve`, and it costs many times more per chunk than the relay.
+Hypercorn never faces the network and never carries tokens: an uncaught exception in one of its
+connections ends its `serve`, and a chunk costs it many times more than it costs the relay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def _plainly(record: logging.LogRecord) -> bool:
-    """That nothing more can be opened is no mistake, which would need a traceback."""
+    """Hypercorn logs a want of descriptors; it is no mistake, and needs no traceback."""
     record.exc_info = None
     return True
 
@@ -32,7 +32,7 @@ def _plainly(record: logging.LogRecord) -> bool:
 logging.getLogger("trio.serve_listeners").addFilter(_plainly)
 
 _LONGEST_HEAD = 1 << 30
-"""No limit: the front has one (`server.max_head`), and adds some headers of its own."""
+"""No limit: the front has one (`server.max_head`), and adds some headers itself."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 
@@ -45,7 +45,7 @@ class ControlServer(Upstream):
         self._serving = trio.CancelScope()
 
     def move(self, socket: Path) -> None:
-        """Listen there from now on: the old place is gone."""
+        """Listen on another socket from now on: the old one was removed."""
         self._socket = socket
         self._serving.cancel()
 

@@ -1,6 +1,6 @@
 """The models that there are now: what the library holds, made known to the pool.
 
-Nothing watches the folders, so that llamasup sleeps while nobody asks. They are looked through
+Folders are not watched, so llamasup sleeps while there are no requests. They are looked through
 when it matters: before the models are listed, before a name is refused, and when the file of a
 model turns out to be missing.
 """
@@ -24,8 +24,8 @@ from llamasup.pool.pool import Pool
 log = logging.getLogger(__name__)
 
 PAUSE: Final = 1.0
-"""Seconds after a look in which none is worth another one: a client that asks for a wrong name in
-a loop shall not keep the disks busy, which may be slow, or asleep, or on the network."""
+"""Seconds after a look with no other look: a client that asks in a loop for a wrong name
+must not keep the disks busy, which may be slow, or asleep, or on the network."""
 
 
 _NOT_YET: Final = Look({}, {}, {})
@@ -43,7 +43,7 @@ class Roster:
         nursery: trio.Nursery,
     ) -> None:
         self.look = _NOT_YET
-        """What the last one found."""
+        """What the last look found."""
 
         self.library = library
         self._plan = plan
@@ -67,9 +67,9 @@ class Roster:
         return self.look.names.choose(asked, default)
 
     async def refresh(self) -> None:
-        """Look again, unless that was done just now. Those who come meanwhile share the look.
+        """Look again, unless that was done just now. All calls during a look share it.
 
-        Cancelled, a look that has begun is seen through for the others.
+        Cancelled, a look that has begun goes on for the other calls.
         """
         if self._looked is None:
             if trio.current_time() < self._not_before:
