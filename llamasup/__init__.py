@@ -13,6 +13,7 @@ rung      one way to launch a model (context, KV type, GPU layers)
 ladder    a model's rungs, best first
 child     one running llama-server, one incarnation
 keeper    owns one model's children over time
+load      down the ladder to a child that is ready, and what became of it
 position  where a keeper stands on its model's ladder
 pool      decides who gets which child; `async with pool.lease(model, work) as lease`
 gate      where the requests for one model wait; its usher has a child loaded meanwhile
@@ -49,8 +50,8 @@ Foundations first; each imports only from those before it (`tests/test_house.py`
     memory/     the ladder; what a rung needs, by the formula; what memory there is
     learned     what survives llamasup itself: the rungs that held, and what models took on them
     engine/     where the engine is, how it is called, what its words mean
-    children/   child, watchdog, keeper, its position on the ladder, restarts, slots,
-                what models need
+    children/   child, watchdog; keeper, its loads, its way down the ladder, its history and when it
+                may restart; slots, suspects, what models need
     pool/       who may be resident, who waits, leases; the roster of the models there are now;
                 what fits
     front/      what happens to a request: server, conversation, routes, callers, keepalive, relay,

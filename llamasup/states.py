@@ -6,14 +6,19 @@ A child, one incarnation of a llama-server:
         ├──────────┴──────────────────────▲            ▲
         └──────────────────────────────────────────────┘   (the program could not be run)
 
-A keeper, which owns one model's children over time:
+A keeper, which owns one model's children over time; it is where its last load is:
 
-    UNLOADED ──► LOADING ──► READY ──► UNLOADED
+    UNLOADED ──► LOADING ──► READY ──► UNLOADED or FAILED
                   │   ▲ └──► FAILED ──► LOADING
                   ▼   │
-                 WAITING ──► FAILED or UNLOADED
+                 WAITING ──► UNLOADED or FAILED
 
-A leaf module, so that every room can name a state without importing who is in it.
+and when another plan comes while it loads, waits or is ready:
+
+    LOADING or WAITING ──► OVERTAKEN ──► LEAVING ──► UNLOADED
+    READY ──► LEAVING          └────────────────────────▲
+
+This module imports nothing of ours, so that every room can name a state.
 """
 
 from __future__ import annotations
@@ -40,11 +45,29 @@ class KeeperState(Enum):
     UNLOADED = "unloaded"
     LOADING = "loading"
     WAITING = "waiting for room"
-    """Others have to go first, or to end their turns."""
+    """Other models have to go first, or to end their turns."""
 
     READY = "ready"
     FAILED = "failed"
+    OVERTAKEN = "overtaken"
+    """It loads by a plan that does not hold any more, and will serve no new request."""
 
+    LEAVING = "leaving"
+    """Its child is of a plan that does not hold any more, and finishes what it has."""
+
+    @property
+    def shown(self) -> str:
+        """How clients and operators are told: to them it matters only if there is a child."""
+        return _SHOWN_AS.get(self, self).value
+
+
+_SHOWN_AS: Final = {
+    KeeperState.OVERTAKEN: KeeperState.LOADING,
+    KeeperState.LEAVING: KeeperState.READY,
+}
+
+OUT_OF_DATE: Final = frozenset({KeeperState.OVERTAKEN, KeeperState.LEAVING})
+"""Another plan has come; the next load begins anew."""
 
 _FOLLOWS: Final[dict[Enum, frozenset[Enum]]] = {
     ChildState.STARTING: frozenset({ChildState.READY, ChildState.STOPPING, ChildState.GONE}),
@@ -54,10 +77,25 @@ _FOLLOWS: Final[dict[Enum, frozenset[Enum]]] = {
     ChildState.GONE: frozenset(),
     KeeperState.UNLOADED: frozenset({KeeperState.LOADING}),
     KeeperState.LOADING: frozenset(
-        {KeeperState.WAITING, KeeperState.READY, KeeperState.FAILED, KeeperState.UNLOADED}
+        {
+            KeeperState.WAITING,
+            KeeperState.READY,
+            KeeperState.FAILED,
+            KeeperState.UNLOADED,
+            KeeperState.OVERTAKEN,
+        }
     ),
-    KeeperState.WAITING: frozenset({KeeperState.LOADING, KeeperState.FAILED, KeeperState.UNLOADED}),
-    KeeperState.READY: frozenset({KeeperState.UNLOADED}),
+    KeeperState.WAITING: frozenset(
+        {
+            KeeperState.LOADING,
+            KeeperState.FAILED,
+            KeeperState.UNLOADED,
+            KeeperState.OVERTAKEN,
+        }
+    ),
+    KeeperState.READY: frozenset({KeeperState.UNLOADED, KeeperState.FAILED, KeeperState.LEAVING}),
+    KeeperState.OVERTAKEN: frozenset({KeeperState.LEAVING, KeeperState.UNLOADED}),
+    KeeperState.LEAVING: frozenset({KeeperState.UNLOADED}),
     KeeperState.FAILED: frozenset({KeeperState.LOADING}),
 }
 

@@ -25,6 +25,13 @@ ALLOWED = {
     (KeeperState.LOADING, KeeperState.FAILED),
     (KeeperState.LOADING, KeeperState.UNLOADED),
     (KeeperState.READY, KeeperState.UNLOADED),
+    (KeeperState.READY, KeeperState.FAILED),
+    (KeeperState.READY, KeeperState.LEAVING),
+    (KeeperState.LOADING, KeeperState.OVERTAKEN),
+    (KeeperState.WAITING, KeeperState.OVERTAKEN),
+    (KeeperState.OVERTAKEN, KeeperState.LEAVING),
+    (KeeperState.OVERTAKEN, KeeperState.UNLOADED),
+    (KeeperState.LEAVING, KeeperState.UNLOADED),
     (KeeperState.FAILED, KeeperState.LOADING),
 }
 PAIRS = [*product(ChildState, repeat=2), *product(KeeperState, repeat=2)]

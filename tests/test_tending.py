@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from llamasup import tending
 from llamasup.children import child
 from llamasup.children.keeper import Keeper
+from llamasup.children.load import Load
 from llamasup.front.guests import Guests
 from llamasup.front.keepalive import Keepalive
 from llamasup.front.server import Front
@@ -182,7 +183,7 @@ async def test_words_for_systemd_that_cannot_be_found_do_not_keep_it_waiting(
 
 
 FALL_ALONE = {
-    "the keeper": (Keeper, "_serve", 503),
+    "the keeper": (Load, "_serve", 503),
     "the keeper, by what its child falls by": (child.Child, "_until_ready", 503),
     "the keeper, by what it asks the residency": (Residency, "reconsider", 503),
     "the usher": (Gate, "_fetched", 500),

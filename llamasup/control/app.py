@@ -181,7 +181,7 @@ class ControlApp:
             "created": int(self.started),
             "owned_by": "llamasup",
             "aliases": list(keeper.plan.settings.aliases),
-            "status": {"value": keeper.state.value},
+            "status": {"value": keeper.state.shown},
             "source": "configured" if keeper.model in self.running.config.models else "discovered",
             "context": loaded_on and loaded_on.context,
             "max_context": trained,
@@ -202,7 +202,7 @@ class ControlApp:
         model = await self.roster.choose(asked)
         keeper = self.pool.keepers[model]
         keeper.restart()
-        return 200, {"model": model, "state": keeper.state.value}
+        return 200, {"model": model, "state": keeper.state.shown}
 
     async def configuration(self, scope: Scope, body: bytes) -> tuple[int, object]:
         """The configuration in effect; a POST puts another one into effect, not into the file.
@@ -255,7 +255,7 @@ class ControlApp:
         child = keeper.child
         return {
             "name": keeper.model,
-            "state": keeper.state.value,
+            "state": keeper.state.shown,
             "path": str(keeper.plan.settings.path),
             "loads": keeper.loads,
             "last_failure": keeper.last_failure and str(keeper.last_failure),

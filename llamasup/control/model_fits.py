@@ -43,7 +43,7 @@ def entry(fit: Fit) -> dict[str, Any]:
     """One model."""
     return {
         "name": fit.model,
-        "state": fit.state.value,
+        "state": fit.state.shown,
         "path": str(fit.path),
         "size": fit.size,
         "size_text": rounded_size(fit.size),

@@ -143,9 +143,9 @@ class Gate:
         """
         model, child = self.keeper.model, self.keeper.child
         if child is None or child.state is not ChildState.READY:
-            state = child.state if child else self.keeper.state
+            state = child.state.value if child else self.keeper.state.shown
             raise ModelNotLoaded(
-                f'"{model}" is {state.value}, and to look at it loads nothing;'
+                f'"{model}" is {state}, and to look at it loads nothing;'
                 " to have it loaded, add autoload=true to the query"
             )
         if self._looks >= _LOOKS_AT_ONCE:

@@ -12,7 +12,7 @@ import trio
 from attrs import evolve
 
 from llamasup.children.child import Child
-from llamasup.children.keeper import Keeper
+from llamasup.children.landlord import Tenant
 from llamasup.children.needs import Needed
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import GroupSettings
@@ -183,7 +183,7 @@ class Residency:
                 await trio.sleep_forever()
             await self.measure()
 
-    async def room(self, keeper: Keeper) -> Room:
+    async def room(self, keeper: Tenant) -> Room:
         """What the keeper's next child may take: what is free, or what could be had for it."""
         await keeper.plan.look_at_devices()
         await self.measure()
@@ -204,7 +204,7 @@ class Residency:
         world = self._world([_claim(model, needed, now)])
         return forecast(world, world.claims[0], now)
 
-    async def place(self, keeper: Keeper, needed: Needed) -> Place:
+    async def place(self, keeper: Tenant, needed: Needed) -> Place:
         """A place for the keeper's next child, waited for. Raises NotAdmitted.
 
         Cancelled, the keeper holds nothing, and nobody has to go for its sake any more.
@@ -227,7 +227,7 @@ class Residency:
             raise _refusal(model, request.refused)
         return request.place
 
-    def dispensable(self, keeper: Keeper, needed: Needed) -> Sequence[str]:
+    def dispensable(self, keeper: Tenant, needed: Needed) -> Sequence[str]:
         """Who could go for the keeper's child, or is going anyhow; the first of them first."""
         now = trio.current_time()
         claim = Claim(keeper.model, needed.amounts, now)
@@ -250,7 +250,7 @@ class Residency:
             if place.state is State.STOPPING:
                 await place.gone.wait()
 
-    def crowds(self, keeper: Keeper, needed: Needed) -> bool:
+    def crowds(self, keeper: Tenant, needed: Needed) -> bool:
         """Do others hold memory of the devices that the keeper's child takes?"""
         return any(
             meets(place.holds, needed.amounts)

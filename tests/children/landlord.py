@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from llamasup.children.child import Child
-from llamasup.children.keeper import Keeper
+from llamasup.children.landlord import Tenant
 from llamasup.children.needs import Needed
 from llamasup.memory.room import Amounts, Room
 
@@ -37,17 +37,17 @@ class RoomForAll:
         self.gone: list[str] = []
         self.is_crowded = False
 
-    async def room(self, keeper: Keeper) -> Room:
+    async def room(self, keeper: Tenant) -> Room:
         return Room(self.free, self.free)
 
-    async def place(self, keeper: Keeper, needed: Needed) -> House:
+    async def place(self, keeper: Tenant, needed: Needed) -> House:
         return House()
 
-    def dispensable(self, keeper: Keeper, needed: Needed) -> Sequence[str]:
+    def dispensable(self, keeper: Tenant, needed: Needed) -> Sequence[str]:
         return [model for model in self.idle if model not in self.gone]
 
     async def make_way(self, victims: Collection[str]) -> None:
         self.gone += victims
 
-    def crowds(self, keeper: Keeper, needed: Needed) -> bool:
+    def crowds(self, keeper: Tenant, needed: Needed) -> bool:
         return len(self.idle) > len(self.gone) or self.is_crowded

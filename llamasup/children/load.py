@@ -1,0 +1,311 @@
+"""One load: down the ladder to a child that is ready, and what became of that child.
+
+It may take several children. One that runs out of memory is followed by its like as long as an
+idle model can go for it, and else by one on the next rung. One that cannot be started otherwise is
+followed by its like once, for that may have been an accident. The first child that gets ready is
+the last one.
+
+When another plan comes, the load is out of date: it does not wait for memory any more, and a child
+that is or gets ready only finishes what it has begun to answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+from attrs import evolve
+
+from llamasup import tending
+from llamasup.children.child import Child
+from llamasup.children.descent import Descent
+from llamasup.children.history import History
+from llamasup.children.landlord import Place
+from llamasup.children.plan import Plan
+from llamasup.children.suspects import Suspects
+from llamasup.engine.failures import Cause, Kind
+from llamasup.errors import (
+    EngineUnusable,
+    LlamasupError,
+    ModelFileMissing,
+    ModelUnavailable,
+    NotAdmitted,
+    OutOfMemory,
+    TaskFell,
+)
+from llamasup.memory.ladder import Rung
+from llamasup.states import OUT_OF_DATE, ChildState, KeeperState, moved
+
+log = logging.getLogger(__name__)
+
+_NOTE_PATIENCE = 1.0
+_TESTIMONY_PATIENCE = 1.0
+
+_LAID_TO_REQUESTS = {Kind.CRASH, Kind.KILLED, Kind.HANG, Kind.UNKNOWN}
+"""Ends that a request may have caused, unlike want of memory, or an end that was wished."""
+
+_ERRORS = {Kind.ENGINE_UNUSABLE: EngineUnusable, Kind.MISSING_FILE: ModelFileMissing}
+
+
+class Load:
+    """From the wait before the first child to the end of the last one."""
+
+    def __init__(
+        self,
+        state: KeeperState,
+        descent: Descent,
+        history: History,
+        suspects: Suspects,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        """To be begun in `state`. `is_wanted` says whether to wait for a place in memory."""
+        self.state = moved(state, KeeperState.LOADING)
+        self.settled = trio.Event()
+        """Its child is ready, or there will be none."""
+
+        self.over = trio.Event()
+        """Its child is gone, or there was none."""
+
+        self.failure: LlamasupError | None = None
+        """What those who wait for it are told; None if it is out of date."""
+
+        self.child: Child | None = None
+        """From when it is ready to its end."""
+
+        self.starting: Child | None = None
+        self._descent = descent
+        self._history = history
+        self._suspects = suspects
+        self._is_wanted = is_wanted
+        self._waiting = trio.CancelScope()
+        self._begun_in: object = None
+        self._tried_again = False
+
+    @property
+    def is_out_of_date(self) -> bool:
+        """Has another plan come since it began?"""
+        return self.state in OUT_OF_DATE
+
+    @property
+    def _plan(self) -> Plan:
+        return self._descent.position.plan
+
+    @property
+    def _model(self) -> str:
+        return self._plan.model
+
+    async def run(self, wait: float) -> bool:
+        """Wait for so long, then load. Returns when the child is gone, or if there is none.
+
+        Is the child missed? That is: did it die, or could it not be started? Cancelled, the child
+        is ended. `finish` is to be called then.
+        """
+        try:
+            await self._history.rest(wait)
+            # Not when it has failed: what changed meanwhile may be what it failed for.
+            self._begun_in = await self._plan.circumstances()
+            return await self._serve()
+        except NotAdmitted as error:
+            # No verdict on the model: there may be room when it is asked for another time.
+            self._history.last_failure = self.failure = error
+            log.warning("%s", error)
+            return False
+        except LlamasupError as error:
+            # What is not the engine's fault, such as a range without a free port, may pass.
+            unusable = isinstance(error, EngineUnusable)
+            self._fail_at_once(Kind.ENGINE_UNUSABLE if unusable else Kind.SHORTAGE, str(error))
+            return True
+        except Exception as error:
+            # It costs this load. That the next one may fall likewise, its pause allows for.
+            self.failure = TaskFell(f'the keeper of "{self._model}" fell')  # whatever follows here
+            why = tending.tell_of_fall(f"the keeper of {self._model}", error)
+            self._fail_at_once(Kind.SHORTAGE, why)
+            return True
+
+    def finish(self) -> None:
+        """It is over, however `run` ended."""
+        self.child = self.starting = None
+        if self.is_out_of_date:
+            self.failure = None
+        self.state = moved(self.state, KeeperState.FAILED if self.failure else KeeperState.UNLOADED)
+        self.settled.set()
+        self.over.set()
+
+    def overtake(self, why: str) -> None:
+        """Another plan has come: what runs ends when its last answer has."""
+        if self.state is KeeperState.READY:
+            self.state = moved(self.state, KeeperState.LEAVING)
+            if self.child is not None and self.child.state is ChildState.READY:
+                log.info("%s goes after its answers: %s", self.child, why)
+                self.child.retire(Cause(Kind.FINISHED, why))
+        elif not self.is_out_of_date:
+            self.state = moved(self.state, KeeperState.OVERTAKEN)
+            self.reconsider()
+
+    def reconsider(self) -> None:
+        """Give up waiting for a place, if it is for a child that is not wanted any more."""
+        if self.is_out_of_date or not self._is_wanted():
+            self._waiting.cancel()
+
+    async def _serve(self) -> bool:
+        """Children, until one was ready and is gone, or there can be none, or none is wanted.
+
+        Is it missed?
+        """
+        ran_out = False
+        while True:
+            child = await self._incarnate()
+            if child is None:
+                return False
+            if self.settled.is_set():
+                try:
+                    await self._mourn(child)
+                finally:
+                    child.mourned.set()
+                return child.cause is not None
+            assert child.cause is not None  # it never got ready
+            cause = child.cause
+            if ran_out and cause.kind is Kind.SHORTAGE:
+                cause = evolve(cause, kind=Kind.OUT_OF_MEMORY)  # threads take memory, too
+            ran_out = cause.kind is Kind.OUT_OF_MEMORY
+            if not (await self._descent.eases(cause) or await self._tries_again(cause)):
+                self._fail(cause)
+                return True
+
+    async def _incarnate(self) -> Child | None:
+        """One child in a place of its own; None if it was not wanted any more."""
+        rung = await self._descent.next_rung()
+        place = await self._place()
+        if place is None:
+            return None
+        async with place:
+            child = await self._plan.child(rung)
+            place.occupy(child)
+            try:
+                await self._raise(child, place)
+            finally:
+                if child.resident and not self.is_out_of_date:
+                    await self._note(rung, child.resident)
+        return child
+
+    async def _place(self) -> Place | None:
+        if self.is_out_of_date:
+            return None
+        with trio.CancelScope() as self._waiting:
+            self.reconsider()  # all who wanted it may have left meanwhile
+            self.state = moved(self.state, KeeperState.WAITING)
+            place = await self._descent.place()
+            if not self.is_out_of_date:
+                self.state = moved(self.state, KeeperState.LOADING)
+            return place
+        return None
+
+    async def _raise(self, child: Child, place: Place) -> None:
+        """From its start to its end."""
+        self._history.loads += 1
+        self.starting = child
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.run)
+            await child.settled.wait()
+            self.starting = None
+            if child.state is ChildState.READY:
+                await self._welcome(child, place, trio.current_time() - started)
+
+    async def _note(self, rung: Rung, resident: int) -> None:
+        """What a child took is worth a moment, even when everything ends."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _NOTE_PATIENCE):
+            await self._plan.measured(rung, resident)
+
+    async def _welcome(self, child: Child, place: Place, seconds: float) -> None:
+        is_out_of_date = self.is_out_of_date
+        self.state = moved(self.state, KeeperState.LEAVING if is_out_of_date else KeeperState.READY)
+        self.child = child
+        self._history.note_ready()
+        self.settled.set()
+        log.info("%s is ready after %.2f s (%s)", child, seconds, self._descent.rung)
+        if is_out_of_date:
+            child.retire(Cause(Kind.FINISHED, "its configuration changed while it was loaded"))
+        else:
+            place.ready()
+            await self._descent.position.held()
+
+    async def _tries_again(self, cause: Cause) -> bool:
+        """Once in a load, on the same rung: what ended it may have been an accident."""
+        self._history.note_failed_start(cause, self._begun_in)
+        wait = self._history.wait()
+        hopeless = self._history.record.given_up or cause.kind is Kind.OUT_OF_MEMORY
+        if hopeless or self._tried_again or wait > self._plan.patience:
+            return False
+        log.warning("%s could not be started and is tried again: %s", self._model, cause.words)
+        self._tried_again = True
+        self._descent.position.stay()
+        await trio.sleep(wait)
+        return True
+
+    def _fail_at_once(self, kind: Kind, words: str) -> None:
+        cause = Cause(kind, words)
+        self._history.note_failed_start(cause, self._begun_in)
+        self._fail(cause)
+
+    def _fail(self, cause: Cause) -> None:
+        """Nothing more to try: all who wait are told."""
+        if cause.kind is Kind.OUT_OF_MEMORY:
+            self._history.crowded_out = self._descent.is_crowded()
+            tried = self._descent.position.story()
+            message = f'model "{self._model}" does not fit into memory; tried {tried}'
+            self.failure = OutOfMemory(message)
+        else:
+            message = f'model "{self._model}" cannot be started: {cause.words}'
+            self.failure = _ERRORS.get(cause.kind, ModelUnavailable)(message)
+        self._history.last_failure = self.failure
+        log.error("%s", message)
+
+    async def _mourn(self, child: Child) -> None:
+        """It was ready, and is gone: decide with what the next one begins, and when."""
+        cause = child.cause
+        now = trio.current_time()
+        ready_for = now - child.ready_at
+        if cause is None or (cause.kind is Kind.FINISHED and not child.left):
+            log.info("%s is gone", child)
+            self._history.note_life(ready_for)
+            return
+        if _may_be_a_requests_doing(child, cause) and (
+            explained := await self._inquest(child, cause)
+        ):
+            self._tell_of_death(child, cause)
+            self._history.note_explained(ready_for, explained - 1)
+        elif not await self._descent.eases(cause):
+            self._tell_of_death(child, cause)
+            self._history.note_death(now, ready_for)
+
+    def _tell_of_death(self, child: Child, cause: Cause) -> None:
+        log.warning("%s died: %s", child, cause.words)
+        words = f'model "{self._model}" died: {cause.words}'
+        self._history.last_failure = ModelUnavailable(words)
+
+    async def _inquest(self, child: Child, cause: Cause) -> int:
+        """How many deaths are laid to requests by that of this child; 0 if it is the model's.
+
+        The requests say themselves what they are, on their way out.
+        """
+        with trio.move_on_after(_TESTIMONY_PATIENCE):
+            await child.until_unused()
+        now = trio.current_time()
+        explained = self._suspects.note_death(
+            child.accused, child.in_flight, now, from_outside=cause.kind is Kind.KILLED
+        )
+        child.death = self._suspects.deaths
+        if explained:
+            log.warning(
+                "%s: %d deaths are laid to a request, which is refused for a while",
+                self._model,
+                explained,
+            )
+        return explained
+
+
+def _may_be_a_requests_doing(child: Child, cause: Cause) -> bool:
+    gave_up = child.left and cause.kind is Kind.OUT_OF_MEMORY and not cause.proven
+    return gave_up or cause.kind in _LAID_TO_REQUESTS
