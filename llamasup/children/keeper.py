@@ -176,7 +176,7 @@ class Keeper:
         """Another model is gone that held memory: what did not fit beside it need not wait."""
         self.history.note_room()
 
-    def adopt(self, plan: Plan) -> None:
+    def follow(self, plan: Plan) -> None:
         """Go by this plan from now on; a child that is not as it says goes after its answers."""
         alike = plan.launches_like(self.plan)
         self.plan = plan

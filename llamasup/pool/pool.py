@@ -75,7 +75,7 @@ class Pool:
                 self._see_off(gate)
         for model, plan in planned.items():
             if model in self._gates:
-                self._gates[model].keeper.adopt(plan)
+                self._gates[model].keeper.follow(plan)
             else:
                 self._gates[model] = self._gate(plan)
 

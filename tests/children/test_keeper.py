@@ -182,7 +182,7 @@ async def test_a_plan_that_launches_alike_is_taken_over_silently(
     async with keeping(planning(faking())) as keeper:
         child = await keeper.ready()
         new = planning({**faking(aliases=["x"], idle_unload=7), "pool.turn": 1})
-        keeper.adopt(new)
+        keeper.follow(new)
         assert keeper.plan is new
         assert await keeper.ready() is child
 
@@ -194,7 +194,7 @@ async def test_a_child_of_another_launch_answers_to_the_end_and_is_followed_by_o
     async with keeping(planning(hurried)) as keeper:
         child = await keeper.ready()
         child.enter()
-        keeper.adopt(planning({**hurried, **faking(context_size=4096)}))
+        keeper.follow(planning({**hurried, **faking(context_size=4096)}))
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert child.state is ChildState.RETIRING
         child.leave()
@@ -208,7 +208,7 @@ async def test_what_was_given_up_is_tried_again_with_another_plan(
     async with keeping(planning(faking(*HOPELESS))) as keeper:
         await refusal(keeper)
         assert keeper.history.record.given_up
-        keeper.adopt(planning(faking()))
+        keeper.follow(planning(faking()))
         assert (await keeper.ready()).state is ChildState.READY
 
 
@@ -218,7 +218,7 @@ async def test_a_preloaded_model_with_another_plan_comes_back_by_itself(
     preload = {"pool.preload": ["fake"]}
     async with keeping(planning({**faking(), **preload})) as keeper:
         await keeper.ready()
-        keeper.adopt(planning({**faking(context_size=4096), **preload}))
+        keeper.follow(planning({**faking(context_size=4096), **preload}))
         await eventually(lambda: len(journal.entries("ready")) == 2)
     assert contexts(journal) == ["32768", "4096"]
 
