@@ -15,7 +15,7 @@ import msgspec
 from attrs import frozen
 from msgspec import Struct
 
-from llamasup.engine.failures import Kind, Level, clean, split_line, symptom
+from llamasup.engine.failures import Level, split_line
 
 
 @frozen
@@ -62,29 +62,7 @@ class PromptProgress:
     fraction: float
 
 
-@frozen
-class Sleeping:
-    """The engine gave its model's memory back until the next request."""
-
-
-@frozen
-class Trouble:
-    """A line that points at a cause. The engine may yet overcome it; `explain` decides."""
-
-    kind: Kind
-    text: str
-
-
-Event: TypeAlias = (
-    Line
-    | Listening
-    | ModelLoaded
-    | LoadProgress
-    | SlotsConfigured
-    | PromptProgress
-    | Sleeping
-    | Trouble
-)
+Event: TypeAlias = Line | Listening | ModelLoaded | LoadProgress | SlotsConfigured | PromptProgress
 
 
 class LogReader:
@@ -123,7 +101,7 @@ class LogReader:
         return self._believed(events, is_prefixed=_has_prefix(text))
 
     def _believed(self, events: list[Event], is_prefixed: bool) -> list[Event]:
-        milestones = [event for event in events if not isinstance(event, Line | Trouble)]
+        milestones = [event for event in events if not isinstance(event, Line)]
         if self._prefixes is None and (is_prefixed or milestones):
             self._prefixes = is_prefixed
         if self._prefixes and not is_prefixed:
@@ -163,8 +141,6 @@ def _read_text(text: str) -> Iterator[Event]:
     yield Line(text, level)
     if level in (None, "info"):
         yield from _read_milestone(message)
-    if level not in ("debug", "info") and (kind := symptom(message)):
-        yield Trouble(kind, clean(message))
 
 
 def _read_milestone(message: str) -> Iterator[Event]:
@@ -220,7 +196,6 @@ _MILESTONES: tuple[tuple[re.Pattern[str], Callable[..., Event]], ...] = (
         ),
         _prompt,
     ),
-    (re.compile(r"server is entering sleeping state"), Sleeping),
 )
 
 
@@ -282,8 +257,6 @@ def _read_report(text: str) -> Iterator[Event]:
             yield LoadProgress(_fraction(payload) if payload else None)
         case _Report("ready"):
             yield ModelLoaded()
-        case _Report("sleeping"):
-            yield Sleeping()
 
 
 def _fraction(progress: _Progress) -> float | None:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamasup.engine.failures import Kind
 from llamasup.engine.loglines import (
     Event,
     Line,
@@ -18,9 +17,7 @@ from llamasup.engine.loglines import (
     LogReader,
     ModelLoaded,
     PromptProgress,
-    Sleeping,
     SlotsConfigured,
-    Trouble,
 )
 
 LOGS = Path(__file__).parent / "logs"
@@ -93,10 +90,9 @@ def test_a_child_reports_how_far_it_has_loaded_and_then_that_it_is_ready() -> No
     assert ready == ModelLoaded()
 
 
-def test_a_child_reports_that_it_sleeps_and_wakes() -> None:
+def test_a_child_that_slept_reports_that_it_loads_again() -> None:
     assert meanings("child_mode_sleep_and_wake") == [
         *(LoadProgress(0.0), LoadProgress(1.0), ModelLoaded()),
-        Sleeping(),
         *(LoadProgress(0.0), LoadProgress(1.0), ModelLoaded()),
     ]
 
@@ -118,29 +114,11 @@ def test_loading_without_a_number_is_progress_all_the_same(payload: bytes) -> No
     assert read(report)[1:] == [LoadProgress(None)]
 
 
-def test_sleep_is_told_once_on_stderr() -> None:
-    assert meanings("sleep_and_wake").count(Sleeping()) == 1
-
-
 def test_a_long_prefill_shows_its_progress() -> None:
     progress = [event for event in meanings("long_prefill") if isinstance(event, PromptProgress)]
     assert progress[0] == PromptProgress(slot=0, tokens=320, fraction=0.12)
     assert len(progress) > 30
     assert [event.tokens for event in progress] == sorted(event.tokens for event in progress)
-
-
-def test_a_failing_load_tells_its_trouble_in_clean_words() -> None:
-    trouble = Trouble(Kind.UNKNOWN_ARCHITECTURE, "unknown model architecture: 'llamx'")
-    assert trouble in meanings("unknown_architecture")
-    assert meanings("unknown_architecture_jsonl") == meanings("unknown_architecture")
-
-
-@pytest.mark.parametrize(
-    "log",
-    ["debug_of_a_request", "prompt_too_long", "not_seen_here/warnings_that_harm_nothing"],
-)
-def test_what_harms_nothing_is_no_trouble(log: str) -> None:
-    assert not [event for event in meanings(log) if isinstance(event, Trouble)]
 
 
 @pytest.mark.parametrize(
