@@ -10,19 +10,16 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import attrs
 import trio
 
 from llamasup import tending, threads
 from llamasup.children.launcher import Launcher
-from llamasup.children.needs import Needs
-from llamasup.children.plan import Plan
 from llamasup.config.addresses import Address
-from llamasup.config.folders import cache_folder, run_base, state_file
+from llamasup.config.folders import cache_folder, run_base
 from llamasup.config.in_effect import InEffect
-from llamasup.config.schema import Config, ModelSettings
+from llamasup.config.schema import Config
 from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
@@ -33,14 +30,12 @@ from llamasup.front.bodies import Bodies
 from llamasup.front.desk import Desk
 from llamasup.front.server import Front
 from llamasup.http.listeners import Listeners, bound_address
-from llamasup.learned import State
-from llamasup.memory.gauge import Gauge
-from llamasup.models.demo import ensure_demo
-from llamasup.models.library import Library, Look
+from llamasup.models.demo import with_demo
+from llamasup.models.library import Look
 from llamasup.narrator import HEARD, narrate
 from llamasup.pid1 import reap_orphans
+from llamasup.pool.opening import open_pool
 from llamasup.pool.pool import Pool
-from llamasup.pool.roster import Roster
 from llamasup.processes.orphans import sweep
 from llamasup.processes.run_folder import RunFolder, own_run_folder
 from llamasup.reload import Follower
@@ -51,11 +46,8 @@ from llamasup.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
-DEMO = "demo"
-_CONTEXT_OF_THE_DEMO = 4096
-
 _PATIENCE = 10.0
-"""Seconds for the disk on which lies what was learned."""
+"""Seconds for the disks with the engine and the demo model."""
 
 Announce = Callable[[Config, list[Address], Look], None]
 """Called once, when requests are welcome, with the models that there are then."""
@@ -126,17 +118,6 @@ async def serve(
             nursery.cancel_scope.cancel()
 
 
-def with_demo(config: Config, cache: Path) -> Config:
-    """`config`, with the demo model if it has none, and nowhere to find any.
-
-    Raises OperatorError if that cannot be.
-    """
-    if config.models or config.discover.folders:
-        return config
-    demo = ModelSettings(path=ensure_demo(cache), context_size=_CONTEXT_OF_THE_DEMO)
-    return attrs.evolve(config, models={DEMO: demo})
-
-
 async def _serve(opened: Opened, announce: Announce) -> None:
     in_effect, launcher, notifier = opened.in_effect, opened.launcher, opened.notifier
     config, journal, stop = in_effect.config, opened.journal, opened.stop
@@ -168,42 +149,12 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         children.cancel_scope.cancel()
 
 
-async def open_pool(
-    in_effect: InEffect, launcher: Launcher, journal: Journal, nursery: trio.Nursery
-) -> tuple[Pool, Roster]:
-    """The pool of the models that there are now, and its roster; nothing is loaded.
-
-    Raises OperatorError if what was learned cannot be read.
-    """
-    gauge = Gauge(launcher.machine)
-    state = await _state(state_file(in_effect.config))
-    needs = Needs(launcher, state, gauge)
-
-    def planned(model: str, settings: ModelSettings) -> Plan:
-        return Plan(model, settings, in_effect.config, launcher, state, needs)
-
-    pool = Pool((), in_effect, gauge, journal, nursery)
-    roster = Roster(Library(in_effect.config), planned, pool, in_effect, nursery)
-    await roster.refresh()
-    return pool, roster
-
-
 async def _prepared(prepare: Prepare, config: Config) -> Config:
     """Raises what `prepare` does, and OperatorError if a disk does not answer."""
     try:
         return await threads.run(prepare, config, patience=_PATIENCE)
     except OSError as error:
         raise OperatorError(f"the engine cannot be looked for: {error.strerror}") from error
-
-
-async def _state(file: Path) -> State:
-    """What was learned. Raises OperatorError if its disk does not answer."""
-    try:
-        return await threads.run(State, file, patience=_PATIENCE)
-    except OSError as error:
-        raise OperatorError(
-            f"{file} cannot be read: {error.strerror}; set folders.state to another folder"
-        ) from error
 
 
 async def _keep_run_folder(run_folder: RunFolder, control: ControlServer, pool: Pool) -> None:

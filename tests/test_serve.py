@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llamasup.config.load import load
 from llamasup.config.source import Source
 from llamasup.errors import EngineUnusable, LlamasupError, OperatorError
-from llamasup.serve import DEMO, serve, with_demo
+from llamasup.serve import serve
 from tests.harness import Journal, chat, eventually, running
 
 Fake = Callable[..., Mapping[str, object]]
@@ -84,18 +83,6 @@ async def test_what_was_learned_lies_in_the_state_folder(faking: Fake, tmp_path:
     async with running({**faking(), "folders.state": str(tmp_path / "state")}) as llamasup:
         assert (await llamasup.ask("POST", CHAT, chat(1))).status == 200
     assert (tmp_path / "state" / "state.json").exists()  # what its child held, seen at its end
-
-
-def test_without_models_the_demo_is_served(faking: Fake, tmp_path: Path) -> None:
-    assert with_demo(load(None, {}, faking()), tmp_path).models.keys() == {"fake"}
-    demo = with_demo(load(None, {}, {}), tmp_path).models
-    assert demo.keys() == {DEMO}
-    assert demo[DEMO].path.is_file()
-
-
-def test_with_a_folder_for_models_there_is_no_demo(tmp_path: Path) -> None:
-    config = load(None, {}, {"discover.folders": [str(tmp_path)]})
-    assert with_demo(config, tmp_path) == config
 
 
 async def test_a_model_that_is_nowhere_is_not_preloaded(

@@ -27,10 +27,11 @@ from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
 from llamasup.engine.locate import locate
 from llamasup.events import Journal
+from llamasup.models.demo import with_demo
 from llamasup.pool.fits import TIME_TO_ASK, survey
+from llamasup.pool.opening import open_pool
 from llamasup.processes.orphans import sweep
 from llamasup.processes.run_folder import own_run_folder
-from llamasup.serve import open_pool, with_demo
 
 _PATIENCE = TIME_TO_ASK + 15
 _INTERRUPTED = 130

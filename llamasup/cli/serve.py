@@ -19,9 +19,9 @@ from llamasup.cli import options
 from llamasup.config.addresses import Address, TcpAddress, from_here
 from llamasup.config.schema import Config
 from llamasup.errors import OperatorError
+from llamasup.models.demo import DEMO
 from llamasup.models.headers import defect_of
 from llamasup.models.library import Look
-from llamasup.serve import DEMO, serve
 from llamasup.shortages import USUAL, have_descriptors, most_connections
 
 _M_ARENA_MAX = -8
@@ -38,6 +38,8 @@ def add_to(commands: Any) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0 after a clean stop."""
+    from llamasup.serve import serve  # with Hypercorn, which no other command is to wait for
+
     source = options.source(parsed)
     config = source.load()
     refuse_unusable(parsed.model)

@@ -19,6 +19,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
+import attrs
+
+from llamasup.config.schema import Config, ModelSettings
 from llamasup.errors import OperatorError
 
 DEMO_TEXT = """\
@@ -35,7 +38,11 @@ or name it in llamasup.toml:
 
 and ask for "my-model". Any program that speaks the OpenAI API can talk to this address."""
 
+DEMO = "demo"
+"""What clients call it."""
+
 _DEMO_CONTEXT = 32768
+_CONTEXT_SERVED = 4096
 
 # A chat ends with <|go|>, which like every prompt starts the recital. A last message by the
 # assistant is put behind it by the engine: the recital goes on from there.
@@ -43,6 +50,17 @@ _CHAT_TEMPLATE = (
     "{%- for message in messages -%}{{ message.content }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|go|>{%- endif -%}"
 )
+
+
+def with_demo(config: Config, cache: Path) -> Config:
+    """`config`, with the demo model if it has none, and nowhere to find any.
+
+    Raises OperatorError if that cannot be.
+    """
+    if config.models or config.discover.folders:
+        return config
+    demo = ModelSettings(path=ensure_demo(cache), context_size=_CONTEXT_SERVED)
+    return attrs.evolve(config, models={DEMO: demo})
 
 
 def ensure_demo(folder: Path) -> Path:

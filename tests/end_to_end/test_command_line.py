@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
@@ -480,3 +481,16 @@ def test_two_model_files_of_one_name_are_told_and_none_is_dropped(home: Home) ->
     done = home.run("check", "--model", "a/x.gguf", "--model", "b/x.gguf")
     assert done.returncode == 2
     assert 'a/x.gguf and --model b/x.gguf: both would be called "x"' in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "models"])
+def test_only_serving_loads_a_web_server(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "llamasup", command, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert "llamasup.cli.models" in done.stderr
+    assert "hypercorn" not in done.stderr

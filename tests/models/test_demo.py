@@ -15,11 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamasup.config.load import load
 from llamasup.errors import OperatorError
-from llamasup.models.demo import DEMO_TEXT, ensure_demo, reciting_model, unique_phrases
+from llamasup.models.demo import (
+    DEMO,
+    DEMO_TEXT,
+    ensure_demo,
+    reciting_model,
+    unique_phrases,
+    with_demo,
+)
 
 COUNT = [f" {number}" for number in range(300)]
-DEMO = unique_phrases(DEMO_TEXT)
+RECITAL = unique_phrases(DEMO_TEXT)
 
 
 class Engine(http.client.HTTPConnection):
@@ -125,12 +133,12 @@ def test_the_demo_recites_its_text(demo):
     assert demo.chat(("user", "Who are you?")) == (DEMO_TEXT, "stop")
 
 
-@pytest.mark.parametrize("said", range(1, len(DEMO)))
+@pytest.mark.parametrize("said", range(1, len(RECITAL)))
 def test_the_demo_goes_on_from_every_point_of_its_text(demo, said):
-    prompt = "".join(DEMO[:said])
+    prompt = "".join(RECITAL[:said])
     answer, _ = demo.chat(("user", "Who are you?"), ("assistant", prompt), max_tokens=1)
 
-    assert answer.removeprefix(prompt) == DEMO[said]
+    assert answer.removeprefix(prompt) == RECITAL[said]
 
 
 def test_the_demo_tells_how_to_serve_a_real_model():
@@ -214,3 +222,17 @@ def test_a_full_disk_names_the_setting_and_leaves_no_part_behind(tmp_path, monke
     with pytest.raises(OperatorError, match=r"No space left on device; set folders\.cache"):
         ensure_demo(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_models_the_demo_is_served(tmp_path: Path) -> None:
+    assert with_demo(load(None, {}, {"models.own.path": "own.gguf"}), tmp_path).models.keys() == {
+        "own"
+    }
+    demo = with_demo(load(None, {}, {}), tmp_path).models
+    assert demo.keys() == {DEMO}
+    assert demo[DEMO].path.is_file()
+
+
+def test_with_a_folder_for_models_there_is_no_demo(tmp_path: Path) -> None:
+    config = load(None, {}, {"discover.folders": [str(tmp_path)]})
+    assert with_demo(config, tmp_path) == config
