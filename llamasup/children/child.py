@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -19,25 +18,27 @@ from attrs import frozen
 
 from llamasup import tending
 from llamasup.children import probe
+from llamasup.children.autopsy import Autopsy
+from llamasup.children.inquest import Inquest
+from llamasup.children.log import Log
 from llamasup.children.slots import Slots
 from llamasup.children.suspects import Accused
 from llamasup.children.watchdog import watch
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Seconds
-from llamasup.engine.failures import Cause, Heard, Kind, explain, explain_death
+from llamasup.engine.failures import Cause, Kind
 from llamasup.engine.loglines import (
     Event,
     Line,
     Listening,
     LoadProgress,
-    LogReader,
     ModelLoaded,
     PromptProgress,
     SlotsConfigured,
 )
 from llamasup.errors import ModelUnavailable
-from llamasup.memory.host import OomKills, forget_peak, most_resident
+from llamasup.memory.host import forget_peak, most_resident
 from llamasup.processes.lifeline import Lifeline
 from llamasup.processes.process import Process
 from llamasup.processes.run_folder import RunFolder
@@ -46,16 +47,10 @@ from llamasup.states import ChildState, moved
 
 log = logging.getLogger(__name__)
 
-_TAIL = 100
-"""Lines. A dozen models that each keep more would be the most of what llamasup holds."""
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.25
-_PROBE_PATIENCE = 2.0
 _GRACE_OF_THE_DEAF = 0.5
 _SURVIVAL = 0.05
-_FLIGHT = 5.0
-_MOST_FUGITIVES = 256
-_LOOKS_FOR_KILLS = 5.0
 
 
 @frozen
@@ -96,21 +91,7 @@ class Child:
         """Bytes of the host's memory that it held at most while it worked, known when it was told
         to go; 0 if they say nothing about what it needs."""
 
-        self.in_flight = 0
-        """How many requests used it when it was found to be dead, or as good as that, or did so
-        until shortly before and were not answered."""
-
-        self.accused: list[Accused] = []
-        """Those of them that could be told."""
-
-        self._fugitives: deque[tuple[float, Accused]] = deque(maxlen=_MOST_FUGITIVES)
-
-        self.death = 0
-        """By what number those who look for the cause know that of this one, if they do."""
-
-        self.mourned = trio.Event()
-        """It is gone, and what that means for those who used it is known."""
-
+        self.inquest = Inquest()
         self.settled = trio.Event()
         """It is ready, or never will be."""
 
@@ -125,7 +106,7 @@ class Child:
         """When the last request that used it was done."""
 
         self._run_folder = run_folder
-        self._tail: deque[Heard] = deque(maxlen=_TAIL)
+        self._autopsy = Autopsy()
         self._life = trio.CancelScope()
         self._exited = trio.Event()
         self._gone = trio.Event()
@@ -133,7 +114,6 @@ class Child:
         self._unused = trio.Event()
         self._retired = trio.Event()
         self._farewell = trio.CancelScope()
-        self._kills = OomKills()
 
     @property
     def address(self) -> Address:
@@ -155,9 +135,9 @@ class Child:
 
     async def _live(self, process: Process) -> None:
         async with trio.open_nursery() as incarnation:
-            incarnation.start_soon(process.hear_out, _Log(self), _Log(self))
+            incarnation.start_soon(process.hear_out, Log(self, self._hear), Log(self, self._hear))
             incarnation.start_soon(self._until_gone, process, incarnation.cancel_scope)
-            incarnation.start_soon(self._count_kills)
+            incarnation.start_soon(self._autopsy.keep_looking)
             if self.cause or not await self._until_ready():
                 self.stop()
                 return
@@ -175,7 +155,7 @@ class Child:
         self._leave_service()
         if self.cause is None and cause is not None:
             self.cause = cause
-            self._take_stock()
+            self.inquest.take_stock(self.users)
         self._life.cancel()
 
     @property
@@ -215,16 +195,9 @@ class Child:
     def note_fugitive(self, one: Accused) -> None:
         """The client of a request leaves without an answer. The child may die of it yet."""
         if self.state in (ChildState.READY, ChildState.RETIRING):
-            self._fugitives.append((trio.current_time(), one))
+            self.inquest.note_fugitive(one)
         else:
-            self.accused.append(one)
-
-    def _take_stock(self) -> None:
-        """Who may have ended it?"""
-        since = trio.current_time() - _FLIGHT
-        fugitives = [one for at, one in self._fugitives if at >= since]
-        self.accused += fugitives
-        self.in_flight = self.users + len(fugitives)
+            self.inquest.accused.append(one)
 
     async def until_unused(self) -> None:
         """Return when no request uses it."""
@@ -242,7 +215,7 @@ class Child:
             return False
         if self.lose_address():
             return True
-        if await self._is_healthy() is not False:
+        if await probe.is_healthy(self.address) is not False:
             return True
         self.stop(Cause(Kind.HANG, "it closes connections without an answer"))
         await self._exited.wait()
@@ -279,7 +252,7 @@ class Child:
             return None
         self.pid = process.pid
         self._leave_mark(process)
-        self._kills.look(trio.current_time())
+        self._autopsy.look_for_kills()
         self.last_progress = trio.current_time()
         return process
 
@@ -297,7 +270,7 @@ class Child:
             with trio.CancelScope(shield=True):
                 wished = process.status is None
                 if not wished and self.cause is None:
-                    self._take_stock()
+                    self.inquest.take_stock(self.users)
                 self._leave_service()
                 if wished:
                     self._weigh(process)
@@ -307,25 +280,10 @@ class Child:
                 await process.last_words()
                 if not wished and self.cause is None:
                     self.left = True
-                    self.cause = self._autopsy(process.status)
+                    was_ready = self.ready_at < math.inf
+                    self.cause = self._autopsy.cause(process.status, was_ready=was_ready)
                 self._gone.set()
             incarnation.cancel()
-
-    def _autopsy(self, status: int | None) -> Cause:
-        now = trio.current_time()
-        if self.ready_at < math.inf:
-            cause = explain_death(status, self._tail, now)
-        else:
-            cause = explain(status, [line.text for line in self._tail])
-        if cause.kind is Kind.KILLED and self._kills.just_now(now):
-            return Cause(Kind.OUT_OF_MEMORY, "the kernel killed it, for memory had run out")
-        return cause
-
-    async def _count_kills(self) -> None:
-        """So that an old kill, of whomever, is not taken for this one's when it dies."""
-        while True:
-            await trio.sleep(_LOOKS_FOR_KILLS)
-            self._kills.look(trio.current_time())
 
     def _leave_service(self) -> None:
         if self.state in (ChildState.STARTING, ChildState.READY, ChildState.RETIRING):
@@ -368,7 +326,7 @@ class Child:
                 await self._gone.wait()
                 return False
             # An answer is no proof once the process has ended: a stranger may have its port.
-            healthy = await self._is_healthy()
+            healthy = await probe.is_healthy(self.address)
             if healthy and self.state is ChildState.STARTING:
                 return True
             silence = trio.current_time() - self.last_progress
@@ -379,24 +337,12 @@ class Child:
                 return False
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _is_healthy(self) -> bool | None:
-        """Does it answer, and with more than "still loading"? (Some forks know no /health.)
-
-        None if it could not be asked, for a shortage of ours: it may be well.
-        """
-        try:
-            with trio.move_on_after(_PROBE_PATIENCE), suppress(probe.NoAnswer):
-                status, _ = await probe.ask(self.address, "/health")
-                return status < 500
-            return False
-        except probe.NotAsked:
-            return None
-
-    def hear(self, events: Sequence[Event]) -> None:
-        """This stands in its log."""
+    def _hear(self, events: Sequence[Event]) -> None:
+        if self.state is ChildState.STARTING:
+            self.last_progress = trio.current_time()
         for event in events:
             if isinstance(event, Line):
-                self._tail.append(Heard(trio.current_time(), event.text))
+                self._autopsy.heard(event.text)
                 log.debug("%s: %s", self, event.text)
             elif isinstance(event, PromptProgress):
                 self.last_progress = trio.current_time()
@@ -414,24 +360,3 @@ class Child:
 
     def __str__(self) -> str:
         return f"{self.launch.model}[{self.pid}]"
-
-
-class _Log:
-    """One output of a child's."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-        self._reader = LogReader()
-
-    def feed(self, data: bytes) -> None:
-        if self._child.state is ChildState.STARTING:
-            self._child.last_progress = trio.current_time()
-        try:
-            self._child.hear(self._reader.feed(data))
-        except Exception as error:
-            # The pipe has to be read on: when it is full, the child stands still.
-            tending.tell_of_fall(f"the reader of {self._child}'s log", error, ", and reads on")
-            self._reader = LogReader()
-
-    def end(self) -> None:
-        self._child.hear(self._reader.end())

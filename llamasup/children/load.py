@@ -21,6 +21,7 @@ from llamasup import tending
 from llamasup.children.child import Child
 from llamasup.children.descent import Descent
 from llamasup.children.history import History
+from llamasup.children.inquest import may_be_a_requests_doing
 from llamasup.children.landlord import Place
 from llamasup.children.plan import Plan
 from llamasup.children.suspects import Suspects
@@ -41,9 +42,6 @@ log = logging.getLogger(__name__)
 
 _NOTE_PATIENCE = 1.0
 _TESTIMONY_PATIENCE = 1.0
-
-_LAID_TO_REQUESTS = {Kind.CRASH, Kind.KILLED, Kind.HANG, Kind.UNKNOWN}
-"""Ends that a request may have caused, unlike want of memory, or an end that was wished."""
 
 _ERRORS = {Kind.ENGINE_UNUSABLE: EngineUnusable, Kind.MISSING_FILE: ModelFileMissing}
 
@@ -162,7 +160,7 @@ class Load:
                 try:
                     await self._mourn(child)
                 finally:
-                    child.mourned.set()
+                    child.inquest.over.set()
                 return child.cause is not None
             assert child.cause is not None  # it never got ready
             cause = child.cause
@@ -271,7 +269,7 @@ class Load:
             log.info("%s is gone", child)
             self._history.note_life(ready_for)
             return
-        if _may_be_a_requests_doing(child, cause) and (
+        if may_be_a_requests_doing(cause, by_itself=child.left) and (
             explained := await self._inquest(child, cause)
         ):
             self._tell_of_death(child, cause)
@@ -286,26 +284,7 @@ class Load:
         self._history.last_failure = ModelUnavailable(words)
 
     async def _inquest(self, child: Child, cause: Cause) -> int:
-        """How many deaths are laid to requests by that of this child; 0 if it is the model's.
-
-        The requests say themselves what they are, on their way out.
-        """
+        """How many deaths are laid to requests by that of this child; 0 if it is the model's."""
         with trio.move_on_after(_TESTIMONY_PATIENCE):
             await child.until_unused()
-        now = trio.current_time()
-        explained = self._suspects.note_death(
-            child.accused, child.in_flight, now, from_outside=cause.kind is Kind.KILLED
-        )
-        child.death = self._suspects.deaths
-        if explained:
-            log.warning(
-                "%s: %d deaths are laid to a request, which is refused for a while",
-                self._model,
-                explained,
-            )
-        return explained
-
-
-def _may_be_a_requests_doing(child: Child, cause: Cause) -> bool:
-    gave_up = child.left and cause.kind is Kind.OUT_OF_MEMORY and not cause.proven
-    return gave_up or cause.kind in _LAID_TO_REQUESTS
+        return child.inquest.conclude(self._model, cause, self._suspects)

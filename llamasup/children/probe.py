@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import h11
+import trio
 
 from llamasup.config.addresses import Address
 from llamasup.http.wire import Wire, dial
 from llamasup.shortages import is_shortage
 
 _LONGEST_ANSWER = 4 << 20
+_HEALTH_PATIENCE = 2.0
 
 
 class NoAnswer(Exception):
@@ -36,6 +40,20 @@ async def ask(address: Address, target: str) -> tuple[int, bytes]:
         raise NoAnswer(str(error)) from error
     except OSError as error:
         raise (NotAsked if is_shortage(error) else NoAnswer)(str(error)) from error
+
+
+async def is_healthy(address: Address) -> bool | None:
+    """Does it answer soon, and with more than "still loading"? (Some forks know no /health.)
+
+    None if it could not be asked, for a shortage of ours: it may be well.
+    """
+    try:
+        with trio.move_on_after(_HEALTH_PATIENCE), suppress(NoAnswer):
+            status, _ = await ask(address, "/health")
+            return status < 500
+        return False
+    except NotAsked:
+        return None
 
 
 async def _answer(wire: Wire, client: h11.Connection) -> tuple[int, bytes]:

@@ -240,10 +240,10 @@ class Lease(Upstream):
         """
         if self._child.state is not ChildState.READY:
             with trio.move_on_after(_VERDICT_PATIENCE):
-                await self._child.mourned.wait()
+                await self._child.inquest.over.wait()
             await self._must_be_alone()
         child, suspects = self._child, self._gate.keeper.suspects
-        return lambda: suspects.is_explained(child.death)
+        return lambda: suspects.is_explained(child.inquest.death)
 
     async def __aenter__(self) -> Lease:
         while True:
@@ -293,7 +293,7 @@ class Lease(Upstream):
         """If the child is dead, or about to die, say what was in flight."""
         with _shielded():
             if not await self._child.survived() and (accused := await self._accused()):
-                self._child.accused.append(accused)
+                self._child.inquest.accused.append(accused)
 
     async def _abscond(self) -> None:
         """The client does not wait for the answer: say what was sent, for it may end the child."""

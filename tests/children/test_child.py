@@ -361,7 +361,7 @@ async def test_a_child_that_somebody_kills_did_not_run_out_of_memory_when_anothe
 
     monkeypatch.setattr("llamasup.memory.host.oom_kills", look)
     monkeypatch.setattr("llamasup.memory.host._JUST_NOW", 0.1)
-    monkeypatch.setattr("llamasup.children.child._LOOKS_FOR_KILLS", 0.01)
+    monkeypatch.setattr("llamasup.children.autopsy._LOOKS_FOR_KILLS", 0.01)
     async with living(await first_child(faking())) as child:
         assert child.pid is not None
         kills, looked = 8, looks
@@ -391,7 +391,7 @@ async def test_a_start_in_the_words_of_a_client_is_none(
         progress = child.load_progress
         reply = await ask(child, {"grammar": "\n".join(said)})
         assert b"failed to parse grammar" in reply
-        await eventually(lambda: any(said[1] in line.text for line in child._tail))
+        await eventually(lambda: any(said[1] in line.text for line in child._autopsy.tail))
         assert child.slots.size == 2
         assert child.load_progress == progress
 

@@ -105,3 +105,25 @@ async def test_a_child_whose_queue_stays_full_does_not_answer(autojump_clock: Mo
         crowded.listen(0)
         with await wire.dial(address), pytest.raises(probe.NoAnswer):
             await probe.ask(address, "/health")
+
+
+@pytest.mark.parametrize(
+    ("answer", "healthy"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 404 Unknown\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 503 Loading\r\nContent-Length: 0\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+async def test_what_answers_with_more_than_that_it_loads_is_healthy(
+    answer: bytes, healthy: bool
+) -> None:
+    async with answering(answer) as (address, _):
+        assert await probe.is_healthy(address) is healthy
+
+
+async def test_what_could_not_be_asked_may_be_healthy() -> None:
+    async with answering(b"") as (address, _):
+        with out_of_descriptors():
+            assert await probe.is_healthy(address) is None

@@ -1,0 +1,30 @@
+"""What a child writes to its outputs, read line by line for as long as it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llamasup import tending
+from llamasup.engine.loglines import Event, LogReader
+
+
+class Log:
+    """One output. `heed` gets the events in what was written, of which there may be none yet."""
+
+    def __init__(self, whose: object, heed: Callable[[Sequence[Event]], None]) -> None:
+        self._whose = whose
+        self._heed = heed
+        self._reader = LogReader()
+
+    def feed(self, data: bytes) -> None:
+        """This was written next. A mistake of ours costs what it said, and nothing more."""
+        try:
+            self._heed(self._reader.feed(data))
+        except Exception as error:
+            # The pipe has to be read on: when it is full, the child stands still.
+            tending.tell_of_fall(f"the reader of {self._whose}'s log", error, ", and reads on")
+            self._reader = LogReader()
+
+    def end(self) -> None:
+        """That was all: the last line may have had no end."""
+        self._heed(self._reader.end())
