@@ -1,1 +1,1 @@
-"""Who gets which child, and when."""
+"""Which request gets which child, and when."""

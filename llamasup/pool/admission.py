@@ -1,22 +1,22 @@
-"""Which models may be resident, who goes for whom, and who has to wait. Pure.
+"""Which models may be resident, which ones go for others, and which have to wait. Pure.
 
-Whoever needs a model that is not there stakes a claim. `decide` walks over the claims, the longest
+A model that is wanted, but not there, has a claim. `decide` walks over the claims, the longest
 waiting first, and says what each of them gets. It is asked again whenever something has changed,
 and always answers from scratch: a drain that is no longer in the answer is over.
 
 - What an older claim was promised is out of reach for the younger ones. They may load beside it,
   if they fit now and at every later moment, and so they never delay it.
 - Idle models go at once. A busy one keeps its place for `patience`, counted from the claim or from
-  its own start, whichever is later; then it admits nobody until the claim had its turn. So steady
-  traffic starves nobody, and two busy models do not chase each other out with every request.
-- Where several have to go, nobody is shut longer than it takes: who is idle stays open while
-  another one's answers last. Who ended last of those that were shut together stays shut, so that
-  with each round one less is left, and the claim has its turn.
+  its own start, whichever is later; then it admits no request until the claim had its turn. So
+  steady traffic starves no model, and two busy ones do not chase each other out at every request.
+- Where several have to go, none is shut longer than needed: an idle one stays open while another
+  one still answers. Of those that were shut together, the one that ended last stays shut. So each
+  round leaves one less, and the claim has its turn.
 - A model that is too large only by what was measured, or that may be larger than memory, is alone.
 - Of all sets of victims that free enough the cheapest goes: least recently used, weighed by how
   long each took to load.
-- Turns go by age alone. A request's priority counts among those who wait for the same model:
-  between models, steady traffic of a high priority could starve all others.
+- Turns go by age alone. A request's priority counts among the requests for the same model: between
+  models, steady traffic of a high priority could starve all others.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MODELS: Final = "models"
 """A device like the others: every model takes one of it, and `max_loaded` is what there is."""
 
 _MOST_SETS: Final = 64
-"""So many sets of victims are looked at in the order of their price. That is exact for up to six
-candidates, and nearly always for more. Beyond it the way is greedy: each candidate more would
+"""How many sets of victims are tried, in the order of their price. That is exact for up to six
+candidates, and nearly always for more. Then the choice is greedy: each further candidate would
 double the number of sets."""
 
 
@@ -48,7 +48,7 @@ class State(Enum):
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
-    """Ready, but since the last decision it admits nobody."""
+    """Ready, but since the last decision it admits no request."""
 
     STOPPING = "stopping"
     """Until the memory is really back."""
@@ -62,7 +62,7 @@ class Resident:
     need: Amounts
     state: State = State.READY
     held_since: float = 0.0
-    """Since when it admits nobody, if it is DRAINING."""
+    """Since when it admits no request, if it is DRAINING."""
 
     in_flight: int = 0
     """Requests that hold a lease."""
@@ -98,7 +98,7 @@ class Resident:
 
 @frozen(eq=False)
 class Claim:
-    """A model that somebody waits for, and that has admitted nobody since then."""
+    """A model that requests wait for, and that has admitted none since then."""
 
     model: str
     need: Amounts
@@ -107,7 +107,7 @@ class Claim:
     """Why it cannot be loaded at all, in the engine's words."""
 
     least: Amounts = field()
-    """What it cannot do without. Where there is no more than that, it makes do with it, alone."""
+    """The least that it can be loaded with; if there is no more than that, it is alone."""
 
     mapped: int = 0
     """So much of it on the host is a file that the system may read again, if the operator says so:
@@ -126,14 +126,14 @@ class Claim:
 
 @frozen
 class Group:
-    """Models that have to do with each other."""
+    """Models that may, or may not, be resident together."""
 
     members: frozenset[str]
     together: bool = True
     """May two of them be resident at the same time?"""
 
     exclusive: bool = False
-    """Must nobody else be resident beside them?"""
+    """Must no other model be resident beside them?"""
 
     def parts(self, one: str, other: str) -> bool:
         """Does this group keep these two from being resident at the same time?"""
@@ -157,7 +157,7 @@ class World:
 
     groups: tuple[Group, ...] = ()
     patience: float = 30.0
-    """How long a busy model keeps its place when somebody waits for it."""
+    """How long a busy model keeps its place when another one waits for it."""
 
     @property
     def limits(self) -> Amounts:
@@ -165,7 +165,7 @@ class World:
         return {**self.budgets, MODELS: self.max_loaded} if self.max_loaded else self.budgets
 
     def staying_beside(self, model: str) -> dict[str, Resident]:
-        """The others that will not go, whoever needs their place."""
+        """The others that never go for another model."""
         return {
             resident.model: resident
             for resident in self.residents.values()
@@ -197,7 +197,7 @@ class Evict:
 
 @frozen
 class Drain:
-    """These admit nobody from now on. Once their answers have ended, the answer will be Evict."""
+    """These admit no request from now on. Once all is answered, the decision will be Evict."""
 
     victims: tuple[str, ...]
     still_open: tuple[str, ...] = ()
@@ -205,7 +205,7 @@ class Drain:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Those that admit nobody."""
+        """The victims that admit no request."""
         return tuple(victim for victim in self.victims if victim not in self.still_open)
 
 
@@ -218,7 +218,7 @@ class Wait:
 
 @frozen
 class Refuse:
-    """It will not be loaded, and nobody goes for its sake."""
+    """It will not be loaded, and no model goes for it."""
 
     status: int
     reason: str
@@ -239,9 +239,9 @@ def decide(world: World, now: float) -> dict[str, Decision]:
 
 
 def refusal(world: World, claim: Claim) -> Refuse | None:
-    """Why this model could not be loaded even if all went that may go; None if it could."""
+    """Why this model could not be loaded even if all others went that may go; None if it could."""
     for device, need in claim.least.items():
-        # What nobody knows the size of is no limit: the engine will see.
+        # A device of unknown size sets no limit: the engine will find out.
         if need > (budget := world.budgets.get(device, need)):
             there_is = f"there is room for {_gib(budget)}"
             return Refuse(507, _too_large(claim, device, there_is, need - budget))
@@ -260,8 +260,11 @@ def refusal(world: World, claim: Claim) -> Refuse | None:
 
 
 def dispensable(world: World, claim: Claim, now: float) -> tuple[str, ...]:
-    """Who goes for a load that ran out of memory although there was room by all that was known:
-    those of its devices that are going anyhow, then the idle ones, the cheapest first."""
+    """The models that could go for a load that ran out of memory although it seemed to fit.
+
+    All are on its devices: first those that are going anyway, then the idle ones, the cheapest
+    first.
+    """
 
     def beside(resident: Resident) -> bool:
         return resident.model != claim.model and meets(resident.need, claim.need)
@@ -273,7 +276,7 @@ def dispensable(world: World, claim: Claim, now: float) -> tuple[str, ...]:
 
 
 def meets(one: Amounts, other: Amounts) -> bool:
-    """Do both hold memory of the same device? Who is not known to hold any may do so."""
+    """Do both hold memory of the same device? One that is not known to hold any may do so."""
     holds, needs = (
         {member for device, size in amounts.items() if size for member in members(device)}
         for amounts in (one, other)
@@ -282,7 +285,7 @@ def meets(one: Amounts, other: Amounts) -> bool:
 
 
 def _cut(world: World, claim: Claim) -> Claim:
-    """With no more than there can be for it, and no less than it cannot do without."""
+    """The claim with no more than there can be for it, but at least with its `least`."""
     if claim.least == claim.need:
         return claim
     stay = _total(world.staying_beside(claim.model).values())
@@ -297,7 +300,7 @@ def _cut(world: World, claim: Claim) -> Claim:
 
 
 def forecast(world: World, claim: Claim, now: float) -> Decision:
-    """What it takes to load this model: as if it were not there, nobody else waited, and each of
+    """What it takes to load this model: as if it were not there, no other model waited, and each of
     the others had had its turn."""
     others = {model: other for model, other in world.residents.items() if model != claim.model}
     alone = evolve(world, residents=others, claims=[claim], patience=-math.inf)
@@ -305,7 +308,7 @@ def forecast(world: World, claim: Claim, now: float) -> Decision:
 
 
 def unload_times(residents: Iterable[Resident]) -> dict[str, float]:
-    """When each of those that idle now will have idled for long enough to be unloaded."""
+    """When each idle model will have idled for long enough to be unloaded."""
     return {
         resident.model: resident.last_used + resident.idle_unload
         for resident in residents
@@ -314,7 +317,7 @@ def unload_times(residents: Iterable[Resident]) -> dict[str, float]:
 
 
 def surplus(world: World, now: float) -> tuple[str, ...]:
-    """The idle ones that go because more are there than may be, since that number was lowered."""
+    """The idle ones that go because `max_loaded` was lowered, and more are there now."""
     staying = [r for r in world.residents.values() if r.state is not State.STOPPING]
     too_many = max(len(staying) - world.max_loaded, 0) if world.max_loaded else 0
     movable = [resident for resident in staying if resident.idle and not resident.pinned]
@@ -322,7 +325,7 @@ def surplus(world: World, now: float) -> tuple[str, ...]:
 
 
 class _Outlook:
-    """Who holds what, from now until each claim considered so far has got what it was promised."""
+    """What models hold, from now until each claim considered so far has what it was promised."""
 
     def __init__(self, world: World, now: float) -> None:
         self._world = world
@@ -336,11 +339,11 @@ class _Outlook:
 
         self._movable = {r.model: r for r in staying if not r.pinned}
         self._awaited: set[str] = set()
-        """Residents that an older claim waits for: idle only until it gets hold of them."""
+        """Residents that their own requests wait for: they are idle only until these enter."""
 
         self._promised: list[str] = []
         self._closed: set[str] = set()
-        """Devices that an older claim needs, and has got no promise of."""
+        """Devices that an older claim needs, without a promise yet."""
 
     @property
     def nothing_is_left(self) -> bool:
@@ -368,8 +371,8 @@ class _Outlook:
         return self._make_room(claim, foes)
 
     def _after_its_end(self, claim: Claim) -> Wait:
-        """Its own predecessor has to go first, which may take as long as its answers do. For so
-        long as a turn, its place is kept for it; it comes first anyhow when it can be loaded."""
+        """Its predecessor has to go first, which may take as long as its answers do. Its place is
+        kept for one turn; after that, it still comes first when it can be loaded."""
         kept_until = claim.since + self._world.patience
         if self._now < kept_until and not _shortage(claim.takes, self._finally, self._limits):
             self._promise(claim, [])
@@ -384,9 +387,9 @@ class _Outlook:
         )
 
     def _make_room(self, claim: Claim, foes: list[Resident]) -> Decision:
-        """Who is idle goes first; then who had its turn; and else who has to have it yet.
+        """Idle models go first, then those whose turn is over; else it waits until turns end.
 
-        Nobody goes for a model that will not load. (Where there is room, the engine may try.)
+        No model goes for one that will not load. (Where there is room, the engine may try.)
         """
         if claim.defect:
             return Refuse(503, claim.defect)
@@ -433,7 +436,7 @@ class _Outlook:
             self._peak[device] = max(self._peak.get(device, 0), amount)
 
     def _close(self, claim: Claim) -> Wait:
-        """It gets no promise yet, but whoever comes behind shall not take what it needs either."""
+        """It gets no promise yet, but later claims must not take what it needs either."""
         self._closed.update(claim.takes.keys() & self._limits.keys())
         return Wait()
 
@@ -464,11 +467,11 @@ class _Wish:
 
 
 def _still_open(victims: list[Resident], awaited: set[str]) -> list[Resident]:
-    """Those that may go on, for they would only wait for the answers of others; and those whose
-    own clients have waited for longer, and come in first.
+    """The victims that may stay open: they would only wait for the answers of others, or their own
+    requests have waited for longer, and come in first.
 
-    Who was shut together with others, and has ended before them, opens again. Who ended last stays
-    shut: if all opened again, they might never be idle at the same time.
+    Of victims that were shut together, those that end open again while others still answer. The
+    one that ends last stays shut: if all opened again, they might never be idle at the same time.
     """
     busy = [victim for victim in victims if not victim.idle]
     ending = [victim.held_since for victim in busy if victim.state is State.DRAINING]
@@ -504,7 +507,7 @@ def _sets_by_price(ranked: list[Resident], now: float) -> Iterator[list[Resident
 
 
 def _without_needless(ranked: list[Resident], shortage: Amounts) -> list[Resident]:
-    """All that it takes, without those that it does not take: the dearest are spared first."""
+    """Enough of them to end the shortage, and no needless ones: the dearest are spared first."""
     chosen = list(ranked)
     freed = _total(ranked)
     for resident in reversed(ranked):
@@ -525,7 +528,7 @@ def _frees(residents: list[Resident], shortage: Amounts) -> bool:
 
 
 def _shortage(takes: Amounts, used: Amounts, limits: Amounts) -> dict[str, int]:
-    """What is lacking on the devices that somebody takes, with so much used already."""
+    """What is lacking on the devices of `takes`, if so much is used already."""
     lacks = {
         device: used.get(device, 0) + needed - limits[device]
         for device, needed in takes.items()

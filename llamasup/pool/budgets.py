@@ -4,9 +4,9 @@ On the host, what children hold besides the files that they map is known. Files 
 system takes their pages back when it needs them, and so calls them free; but what a model needs
 includes its weights, or it would be read from the disk again and again.
 
-What a process holds of a GPU cannot be told everywhere. So there it is others who are measured,
-while no child comes or goes; meanwhile, what they held before is taken for true. So it is with the
-host, too, where a GPU shares its memory, and where the system tells nobody what a process holds.
+What a process holds of a GPU is not known everywhere. So there, what others hold is measured while
+no child comes or goes; while one does, the last measurement counts. The same is done for the host
+where a GPU shares its memory, or where the system does not say what a process holds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def reserve_of(device: Device, wished: int | Literal["auto"]) -> int:
 
 
 def host_is_measured(devices: Iterable[Device]) -> bool:
-    """Can be told what children hold of the host's memory? Not what GPUs hold there for them, and
-    on a Mac nothing."""
+    """Is it known what children hold of the host's memory? Not where GPUs hold some of it for them,
+    nor on a Mac."""
     return not any(device.unified or device.kind is Kind.APPLE for device in devices)
 
 
@@ -50,7 +50,7 @@ def budgets(
     devices: Iterable[Device], taken: Amounts, wished_reserve: int | Literal["auto"]
 ) -> Amounts:
     """What there is for models on each device."""
-    # A GPU that was not there when others were measured last is all theirs, but for what is free.
+    # Of a GPU that is new since the last measurement, others hold all that is not free.
     rooms: Mapping[str, int] = {
         device.budget: device.total
         - taken.get(device.budget, device.total - device.free)

@@ -1,11 +1,11 @@
 """Where requests that may have ended the engine are tried: one at a time, beside no innocent one.
 
-Who does no harm for some seconds may go on while the next one is tried; what kills an engine does
-it as a rule before the first token. All others wait meanwhile, but not for ever: after ten seconds
-they have ten, in which nobody is tried beside them.
+A suspect that does no harm for some seconds may go on while the next one is tried: a request that
+kills an engine mostly does so before the first token. The other requests wait meanwhile, but not
+for ever: after ten seconds they are let in for ten seconds, with no suspect tried beside them.
 
-Where innocent ones are at it all the time nobody can be alone. That is seen after three such waits,
-and then suspects wait like all others, and are let in beside them.
+Where innocent requests are answered all the time, no suspect can be alone. After three such waits,
+suspects wait like all other requests, and are let in beside them.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from llamasup import tending
 from llamasup.children.child import Child
 
 TRIAL: Final = 2.0
-"""Seconds that somebody is tried, at most."""
+"""Seconds that one suspect is tried, at most."""
 
 TRIALS: Final = 10.0
-"""Seconds that others wait for them; then they are let in for as long."""
+"""Seconds that other requests wait for trials; then they are let in for as long."""
 
 VAIN_SESSIONS: Final = 3
-"""In which nobody could be tried: then there is no waiting for it any more."""
+"""Waits in which no suspect could be tried; after so many, there are no more of them."""
 
 _SHORTEST: Final = 0.5
 
 
 class Tried(Protocol):
-    """What of a visit matters here."""
+    """What matters of a visit here."""
 
     child: Child | None
 
 
 class Dock:
-    """That of one model. `admit` is called when somebody else may be let in."""
+    """The dock of one model. `admit` is called when another request may be let in."""
 
     def __init__(
         self, nursery: trio.Nursery, waiting: Callable[[], int], admit: Callable[[], None]
@@ -53,7 +53,7 @@ class Dock:
         self._has_clock = False
 
     def lets_in(self, child: Child, suspect: bool) -> bool:
-        """May another one enter now, who is a suspect or not?"""
+        """May another request enter now, which is a suspect or not?"""
         if self._on_trial is not None:
             return False
         if suspect:
@@ -61,7 +61,7 @@ class Dock:
         return not (self._is_in_session and self._waiting()) or self._is_in_vain
 
     def is_awaited(self) -> None:
-        """A suspect waits: for some seconds, nobody else is let in."""
+        """A suspect waits: for some seconds, no other request is let in."""
         if not self._has_clock:
             self._has_clock = self._is_in_session = True
             self._nursery.start_soon(tending.alone, "the clock of a dock", self._take_turns)
@@ -75,11 +75,11 @@ class Dock:
             self._nursery.start_soon(tending.alone, "the clock of a trial", self._adjourn, visit)
 
     def tries(self, visit: Tried) -> bool:
-        """Is it on trial at this moment?"""
+        """Is this visit on trial at this moment?"""
         return self._on_trial is visit
 
     def leaves(self, visit: Tried) -> None:
-        """It is gone, whoever it was."""
+        """This visit is over; it need not be a suspect's."""
         self._let_in.discard(visit)
         if self._on_trial is visit:
             self._on_trial = None
@@ -93,7 +93,7 @@ class Dock:
         return child.users == sum(one.child is child for one in self._let_in)
 
     async def _adjourn(self, visit: Tried) -> None:
-        """When there are many, each has less time."""
+        """End the trial after a while: the more suspects wait, the sooner."""
         if self._on_trial is not visit:
             return  # it has left before this clock began to run
         with trio.CancelScope() as self._trial:

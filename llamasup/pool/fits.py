@@ -1,7 +1,7 @@
-"""What fits: of every model, what it needs, how much of it there is room for, and who would go.
+"""What fits: what every model needs, how much of it there is room for, and which models would go.
 
-Nothing is loaded for that, and nobody goes. But engines are asked what they would take, each at
-most once for each rung; for those that have not answered in time, the formula stands.
+Nothing is loaded or unloaded for that. But engines are asked what they would take, each at most
+once for each rung; where an answer does not come in time, the formula of `memory` counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from llamasup.pool.residency import Residency
 from llamasup.states import KeeperState
 
 TIME_TO_ASK: Final = 5.0
-"""Seconds for the engines' answers about all models together. Who comes again gets more of them."""
+"""Seconds for the engines' answers about all models together. The next survey knows these answers,
+and gets more of them."""
 
 _UNKNOWN: Final[Amounts] = {}
 """So much is free, if any answer of an engine is to make a difference."""

@@ -1,7 +1,7 @@
 """A model's gate: requests wait here for a child, or for a slot of it, and enter in fair order.
 
-Whoever waits sees to it that a child is loaded. When nobody waits any more, a load that has no
-place in memory yet is not wanted any more either; one that has begun goes on.
+While a request waits, the gate's usher has a child loaded. When none waits any more, a load without
+a place in memory is given up; one that has its place goes on.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _COME_AGAIN_AFTER = 5.0
 _LOOK_AGAIN_AFTER = 1.0
 
 _QUESTIONS_AT_ONCE = 8
-"""That a child is asked beside its slots. Each holds one of the engine's HTTP threads until it is
-answered; of these there are 16 more than slots, and the watchdog's question shall find one free."""
+"""Requests without a slot that one child answers at a time. Each holds one of the engine's HTTP
+threads; there are 16 more of these than slots, and one must be free for the watchdog's question."""
 
 _LOOKS_AT_ONCE = 4
-"""Beside those; they hold such a thread, too."""
+"""The same for looks, beside those; each holds such a thread, too."""
 
 
 class Visit:
@@ -49,10 +49,10 @@ class Visit:
         self.client = client
         self.priority = priority
         self.alone = False
-        """It may have ended an engine, and is let in beside none of the others."""
+        """It may have ended an engine, and is let in only while no innocent request is answered."""
 
         self.child: Child | None = None
-        """Whose guest it is, from the moment that it is let in."""
+        """The child that answers it, once it is let in."""
 
         self.failure: LlamasupError | None = None
         self.answered: trio.Event | None = None
@@ -60,12 +60,12 @@ class Visit:
 
     @property
     def line(self) -> Work | None:
-        """Where it waits; None for those who are to be tried alone."""
+        """The line in which it waits; None for requests that are to be tried alone."""
         return None if self.alone else self.work
 
 
 class Gate:
-    """The entrance to one model. Its task lives in `nursery` while there is something to see to."""
+    """The entrance to one model. Its usher lives in `nursery` while requests wait."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class Gate:
     ) -> None:
         self.keeper = keeper
         self.shut_out_since: float | None = None
-        """Since when somebody waits, and nobody is let in."""
+        """Since when requests wait, and none is let in."""
 
         self.held = False
-        """Nobody is let in for now, though there is a child: others shall have their turn."""
+        """No request is let in for now, though there is a child: other models have their turn."""
 
         self._nursery = nursery
         self._in_effect = in_effect
@@ -95,11 +95,11 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many requests wait."""
         return sum(map(len, self._queues.values()))
 
     async def enter(self, visit: Visit) -> Child:
-        """Wait for a child, and where the work needs one for a slot; `leave` gives both back.
+        """Wait for a child, and for a slot if the work needs one; `leave` gives both back.
 
         Raises QueueFull, QueueTimeout, or why there will be no child. Cancelled, nothing is held.
         """
@@ -119,9 +119,9 @@ class Gate:
         return visit.child
 
     def leave(self, visit: Visit) -> None:
-        """The request is done: somebody else may have its place."""
+        """The request is done: another one may have its place."""
         child = visit.child
-        assert child is not None  # only guests leave
+        assert child is not None  # it was let in
         child.leave()
         self._dock.leaves(visit)
         if visit.work is Work.GENERATE:
@@ -132,12 +132,12 @@ class Gate:
             self._is_idle(self)
 
     def tries(self, visit: Visit) -> bool:
-        """Is it let in beside none of the others at this moment?"""
+        """Is this visit on trial at this moment?"""
         return self._dock.tries(visit)
 
     @contextmanager
     def looked_through(self) -> Iterator[Child]:
-        """For who only looks: the child, if one is ready. It holds nothing, and is nobody's guest.
+        """For a request that only looks: the child, if one is ready. It keeps no child from going.
 
         Raises ModelNotLoaded, and QueueFull where too many look at once.
         """
@@ -159,13 +159,13 @@ class Gate:
             self._looks -= 1
 
     def hold(self, held: bool) -> None:
-        """Let nobody in for now, or let them in again."""
+        """Let no request in for now, or let them in again."""
         if held is not self.held:
             self.held = held
             self.admit()
 
     def outlook(self, visit: Visit) -> str:
-        """For a client that waits: for what, and for how many others before it."""
+        """What a client waits for, and how many requests are before its own."""
         if self.held:
             return f"waiting for {self.keeper.model}: others have their turn first"
         if not self._open_to():
@@ -175,7 +175,7 @@ class Gate:
         return f"waiting for a slot of {self.keeper.model}, {whose_turn}"
 
     def admit(self) -> None:
-        """Let in as many of those who wait as there is room for."""
+        """Let in as many of the waiting requests as there is room for."""
         if child := self._open_to():
             for line, queue in self._queues.items():
                 while queue and self._has_room(child, line):
@@ -225,7 +225,7 @@ class Gate:
             self._nursery.start_soon(tending.alone, name, self._usher, name=name)
 
     def _lets_in_at_once(self, line: Work | None) -> int:
-        """So many wait only for the gate to open: they do not count as waiting for a slot."""
+        """How many requests wait only for the gate to open: these do not wait for a slot."""
         if self._open_to():
             return 0
         if line is Work.ASK:
@@ -233,7 +233,7 @@ class Gate:
         return self.keeper.plan.settings.parallel if line else 1
 
     def _displace(self, queue: FairQueue[Visit], client: Client) -> None:
-        """Somebody who has more that wait than `client` has one of them refused in its stead."""
+        """Refuse a request of a client that has more waiting requests than `client`."""
         waiting = len(queue)
         greedy = queue.displace(client)
         greedy.failure = self._full(waiting)
@@ -259,12 +259,12 @@ class Gate:
             elif not visit.failure:
                 self._queues[visit.line].remove(visit.ticket)
                 if visit.alone:
-                    self.admit()  # whoever waited for it
+                    self.admit()  # others may have waited for its trial
                 self._take_note()
             raise
 
     async def _usher(self) -> None:
-        """As long as somebody waits, have a child loaded; and again when that one is going."""
+        """While requests wait, have a child loaded, and another one when that one goes."""
         try:
             while self.waiting:
                 if child := await self._fetched():
@@ -286,7 +286,7 @@ class Gate:
         return None
 
     def turn_away(self, error: LlamasupError) -> None:
-        """Tell all who wait that they do so in vain."""
+        """Refuse all waiting requests with this error."""
         for queue in self._queues.values():
             while queue:
                 visit = queue.pop()
@@ -295,7 +295,7 @@ class Gate:
         self._take_note()
 
     def _take_note(self) -> None:
-        """Whether somebody is shut out, and whether anybody is interested at all."""
+        """Note whether requests are shut out; give up the wait for a child if none waits."""
         if not self.waiting:
             self._interest.cancel()
         if not self.waiting or self._open_to():
@@ -305,6 +305,6 @@ class Gate:
 
 
 def _answer(visit: Visit) -> None:
-    assert visit.answered is not None  # it has waited
+    assert visit.answered is not None  # it waits
     visit.ticket = None
     visit.answered.set()

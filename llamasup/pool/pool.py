@@ -66,8 +66,8 @@ class Pool:
     def offer(self, plans: Iterable[Plan]) -> None:
         """Offer these models from now on, and no others.
 
-        A child whose model is gone, or is launched in another way now, goes when it has answered
-        those whom it has let in. With it goes a model that is gone.
+        A child whose model is gone, or is launched in another way now, goes after its answers. A
+        model that is gone is still seen until its child is.
         """
         planned = {plan.model: plan for plan in plans}
         for model, gate in list(self._gates.items()):
@@ -110,7 +110,7 @@ class Pool:
             log.warning("%s could not be preloaded; its next request tries again", keeper.model)
 
     def summary(self) -> str:
-        """One line for whoever watches from outside."""
+        """One line about what is loaded and in flight, for systemd."""
         children = [gate.keeper.child for gate in self._gates.values() if gate.keeper.child]
         in_flight = sum(child.users for child in children)
         loaded = f"{len(children)} of {len(self._gates)} models loaded"
@@ -131,10 +131,11 @@ class Pool:
     ) -> Lease:
         """A lease on `model` for `work`, to be entered.
 
-        Who has to wait takes turns with other clients, and comes sooner with a higher `priority`;
-        whose it is, is asked for only then. By its `digest` a request is known again that ended a
-        child; it is asked for when there was a death, and when a client leaves without its answer.
-        Without, none is laid to it.
+        A request that has to wait takes turns with those of other clients, and comes sooner with a
+        higher `priority`; `client` is called only then. By its `digest` a request that ended a
+        child is known again; it is called after a death, and when a client leaves without its
+        answer.
+        A request without one is never held responsible for a death.
         """
         if work is Work.LOOK:
             return Glance(self._gates[model], Visit(work, client, priority), None)
@@ -152,8 +153,8 @@ class Lease(Upstream):
     started, QueueFull and QueueTimeout, and RequestKillsEngine if the request has ended children of
     this model. Cancelled while waiting, it holds nothing.
 
-    Left after the child broke off, it takes a moment to say whose request that was, which may have
-    ended the child; cancelled or not.
+    Left after the child broke off, it takes a moment to note the request, which may have ended the
+    child; cancelled or not.
     """
 
     def __init__(
@@ -234,9 +235,9 @@ class Lease(Upstream):
     async def outcome(self) -> Callable[[], bool]:
         """Afterwards: return when it is known what the end of the child means for the request.
 
-        What is returned says whether that is known to be the doing of another one; it may become
-        so later. Raises RequestKillsEngine if the request is not to be sent again. It waits two
-        seconds at most.
+        The function that it returns says whether that death is known to be the doing of another
+        request; that may become known later. It waits two seconds at most. Raises
+        RequestKillsEngine if the request is not to be sent again.
         """
         if self._child.state is not ChildState.READY:
             with trio.move_on_after(_VERDICT_PATIENCE):
@@ -255,7 +256,7 @@ class Lease(Upstream):
                     await self._note_vain_trial()
                 raise
             try:
-                # What waited meanwhile, another one like it may have been tried.
+                # While it waited, another request like it may have been tried.
                 is_suspect = await self._must_be_alone()
             except BaseException:
                 self._gate.leave(self._visit)
@@ -272,7 +273,7 @@ class Lease(Upstream):
         return suspects.must_be_alone(digest, self._visit.client(), trio.current_time())
 
     async def _known_by(self) -> bytes | None:
-        """Its digest; None if there can be none, or none now, for want of a thread."""
+        """Its digest; None if it has none, or if no thread is free to make it."""
         if self._digest is not None:
             with suppress(OSError):
                 return await self._digest()
@@ -316,26 +317,26 @@ class Lease(Upstream):
 
 
 def _shielded() -> trio.CancelScope:
-    """What is said of a request is said although its client has left, but soon."""
+    """To note a request although its client has left, within a bounded time."""
     return trio.CancelScope(shield=True, deadline=trio.current_time() + _TESTIMONY_PATIENCE)
 
 
 class Glance(Lease):
-    """A look at a child that is there already. It holds nothing, keeps nobody awake, and what it
-    meets says nothing about the child.
+    """A look at a child that is there already. It holds nothing, keeps no child awake, and what
+    becomes of it says nothing about the child.
 
     Entering raises ModelNotLoaded where there is none, and QueueFull where too many look at once.
     """
 
     def progressed(self) -> None:
-        """That it answers who only looks is no progress of its work."""
+        """An answer to a look is no progress of the child's work."""
 
     def held_up(self) -> AbstractContextManager[None]:
-        """The child is held up for those who have work for it."""
+        """Only clients with work for the child can hold it up."""
         return nullcontext()
 
     def judge(self, status: int, message: str, size: int) -> Verdict:
-        """Nobody who only looks makes a child go."""
+        """No look makes a child go."""
         return Verdict.ITS_OWN
 
     async def __aenter__(self) -> Lease:

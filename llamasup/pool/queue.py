@@ -1,13 +1,14 @@
-"""Who waits for one model, who is next, and who has to go when too many wait. Pure.
+"""The requests that wait for one model: which is next, and which goes when too many wait. Pure.
 
-Those who wait take turns: the places that requests come from; at each place the keys that they
-come with; and of one key it is first come, first served. So whoever sends a hundred requests delays
-another's only request by one, and a hundred invented keys are worth no more than one. (Only who
-shares a place with them waits for each: behind a proxy on this machine all come from one.)
+Turns are taken by the places that requests come from; at each place by the keys that they come
+with; and the requests of one key are served in the order in which they came. So a client that sends
+a hundred requests delays the only request of another client by one, and a hundred invented keys are
+worth no more than one. (Only clients at the same place wait for each of these keys: behind a proxy
+on this machine all clients have one place.)
 
-That a request is urgent is only its own word. So at each of these levels every other turn at most
-goes to the most urgent ones, and the next one to whoever's turn it is. Who is passed by waits at
-most twice as long, and nobody for ever.
+A client may call any request urgent. So at each of these levels at most every other turn goes to
+the most urgent ones, and the next turn is taken as if none were urgent. A request that is passed by
+waits at most twice as long, and never for ever.
 
 When too many wait, the last request of the longest line goes, and not the one that comes.
 
@@ -28,12 +29,12 @@ T = TypeVar("T")
 
 
 class Crowded(Exception):
-    """As many wait as may wait, and nobody has more of them than the one that comes."""
+    """As many wait as may wait, and no client has more of them than the one that comes."""
 
 
 @frozen
 class Client:
-    """Whose a request is: the place that it comes from, and the key that it came with."""
+    """The sender of a request: the place that it comes from, and the key that it came with."""
 
     place: str = ""
     key: str = ""
@@ -54,13 +55,13 @@ class _Turns:
     def __init__(self) -> None:
         # OrderedDicts, because a dict gets slow when its first entries are deleted again and again.
         self.members: OrderedDict[Hashable, _Turns] = OrderedDict()
-        """Whose turn is next at the front."""
+        """The member whose turn is next comes first."""
 
         self.tally = Tally[Hashable]()
-        """How many tickets each has."""
+        """How many tickets each member has."""
 
         self._by_priority: dict[int, OrderedDict[Hashable, int]] = {}
-        """Who has tickets of it, and how many; whose turn is next at the front."""
+        """By priority: the members with such tickets, and how many; the next one comes first."""
 
         self._urgent_had_the_last = False
 
@@ -69,7 +70,7 @@ class _Turns:
         having = self._by_priority.setdefault(priority, OrderedDict())
         having[name] = having.get(name, 0) + 1
         if name not in self.members:
-            self.members[name] = _Turns() if below else _NOBODY
+            self.members[name] = _Turns() if below else _NO_MEMBERS
         if below:
             self.members[name].add(priority, *below)
 
@@ -105,7 +106,8 @@ class _Turns:
         return next(iter(self._by_priority[max(self._by_priority)]))
 
     def before(self, own: Hashable, rounds: int) -> int:
-        """How many of others come before one of `own` before which `rounds` of its own come."""
+        """How many tickets of others come before one of `own` that has `rounds` of its own before
+        it."""
         before = 0
         own_turn_is_over = False
         for name in self.members:
@@ -116,8 +118,8 @@ class _Turns:
         return before
 
 
-_NOBODY = _Turns()
-"""Below a ticket there is nobody."""
+_NO_MEMBERS = _Turns()
+"""A ticket has no members."""
 
 
 class FairQueue(Generic[T]):
@@ -141,7 +143,7 @@ class FairQueue(Generic[T]):
         return ticket
 
     def displace(self, client: Client) -> T:
-        """Take out who has to go if a request of `client` is to join.
+        """Take out the item that has to go if a request of `client` is to join.
 
         Raises Crowded if no line would be longer than its own.
         """
@@ -159,7 +161,7 @@ class FairQueue(Generic[T]):
         return ticket.item
 
     def pop(self) -> T:
-        """Take out whoever is next. Raises IndexError if nobody waits."""
+        """Take out the next item. Raises IndexError if none waits."""
         if not self._length:
             raise IndexError("pop from an empty queue")
         ticket = cast(Ticket[T], self._places.next())
@@ -172,7 +174,7 @@ class FairQueue(Generic[T]):
         self._length -= 1
 
     def position(self, ticket: Ticket[T]) -> int:
-        """How many will be taken before it, if nobody else comes or leaves, and none is urgent.
+        """How many will be taken before it, if no other comes or leaves, and none is urgent.
 
         For people to look at: it counts the places, the keys of its own, and its own line.
         """
@@ -184,6 +186,6 @@ class FairQueue(Generic[T]):
 
 
 def _longest(lines: Tally[Hashable], own: Hashable) -> Hashable:
-    """Whose line is the longest once `own` has one more: its own, if no other is longer."""
+    """The name with the longest line once `own` has one more: `own`, if no other is longer."""
     longest = next(reversed(lines.leaders), own)
     return longest if lines[longest] > lines[own] + 1 else own

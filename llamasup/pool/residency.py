@@ -1,4 +1,4 @@
-"""Carries out what `admission` decides: who gets a place in memory, who goes for it, and when.
+"""Carries out what `admission` decides: which models get a place in memory, and which ones go.
 
 A keeper asks for a place before each start, and its child has it until the memory is back. After
 every change admission is asked anew, and only its latest answer counts.
@@ -68,7 +68,7 @@ class Place:
         self._given_at = trio.current_time()
         self.held_since = 0.0
         self.was_ready = False
-        """Did its child get so far?"""
+        """Has its child been ready?"""
 
         self.gone = trio.Event()
         self._load_seconds = 0.0
@@ -81,7 +81,7 @@ class Place:
 
     @property
     def was_spread(self) -> bool:
-        """Was it left open what of it is on which device?"""
+        """Did the need leave open how much of it is on which device?"""
         return self.holds.keys() != self.needed.amounts.keys()
 
     def occupy(self, child: Child) -> None:
@@ -89,9 +89,9 @@ class Place:
         self._child = child
 
     def ready(self) -> None:
-        """The child is ready: those who wait for it enter, before anybody else may have its place.
+        """The child is ready: its waiting requests enter before another model may have its place.
 
-        It idles from now on if nobody does.
+        If there are none, it idles from now on.
         """
         self.was_ready = True
         self._load_seconds = trio.current_time() - self._given_at
@@ -175,7 +175,7 @@ class Residency:
         self._nap.cancel()
 
     async def run(self) -> None:
-        """Unload who has idled for long enough, and see to it when a turn is over."""
+        """Unload models that have idled for long enough, and ask admission when a turn is over."""
         while True:
             with trio.CancelScope() as self._nap:
                 self.reconsider()
@@ -207,9 +207,9 @@ class Residency:
     async def place(self, keeper: Tenant, needed: Needed) -> Place:
         """A place for the keeper's next child, waited for. Raises NotAdmitted.
 
-        Cancelled, the keeper holds nothing, and nobody has to go for its sake any more.
+        Cancelled, the keeper holds nothing, and no model has to go for it any more.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()  # nobody goes for the sake of nobody
+        await trio.lowlevel.checkpoint_if_cancelled()  # else a model might go for it
         model = keeper.model
         self._requests[model] = request = _Request(self._gates[model], needed)
         try:
@@ -228,10 +228,10 @@ class Residency:
         return request.place
 
     def dispensable(self, keeper: Tenant, needed: Needed) -> Sequence[str]:
-        """Who could go for the keeper's child, or is going anyhow; the first of them first."""
+        """The models that could go for the keeper's child, or are going anyway, in that order."""
         now = trio.current_time()
         claim = Claim(keeper.model, needed.amounts, now)
-        # Whose own clients wait is idle only until they are let in.
+        # A model with waiting requests is idle only until these are let in.
         return [
             model
             for model in dispensable(self._world([]), claim, now)
@@ -261,7 +261,7 @@ class Residency:
     async def take_back(self, place: Place) -> None:
         """Its child is gone. Returns when the memory is back, or does not seem to come.
 
-        Cancelled, nobody will need it any more: it counts as back.
+        Cancelled, the memory counts as back.
         """
         try:
             await self._until_returned(place)
@@ -276,13 +276,13 @@ class Residency:
                 self._tell_of_room(model)
 
     def _tell_of_room(self, gone: str) -> None:
-        """What never was ready leaves no room: two that fail would wake each other for ever."""
+        """Only a child that was ready leaves room: two that fail would wake each other for ever."""
         for model, gate in self._gates.items():
             if model != gone:
                 gate.keeper.room_appeared()
 
     def idle(self, gate: Gate) -> None:
-        """Nobody uses this model any more, for now."""
+        """This model has no requests any more, for now."""
         if self._requests or 0 < self._in_effect.config.pool.max_loaded_models < len(self.places):
             self.reconsider()
         if idle_unload := gate.keeper.plan.idle_unload:
@@ -299,7 +299,7 @@ class Residency:
                 match decision:
                     case Load():
                         if self._give_place(model).was_spread:
-                            # The others were decided upon before anybody knew over what.
+                            # The others were decided upon without knowing what this takes where.
                             self.reconsider()
                             return
                     case Evict(victims):
@@ -317,11 +317,11 @@ class Residency:
         if held and not place.gate.held:
             place.held_since = trio.current_time()
         elif place.gate.held and not held:
-            self._wake_at(trio.current_time())  # to see who has come in
+            self._wake_at(trio.current_time())  # to see which requests have come in
         place.gate.hold(held)
 
     def _claims(self) -> list[Claim]:
-        """The wishes for places; and those who have one, and wait because it is being cleared."""
+        """The wishes for places; and the models that have a place, but let no request in."""
         claims = [request.claim for request in self._requests.values()]
         for model, place in self.places.items():
             since = place.gate.shut_out_since
@@ -378,7 +378,7 @@ class Residency:
             self._gates[victim].keeper.unload()
 
     def _refuse(self, model: str, refused: Refuse) -> None:
-        # Who has a place, and is refused the next one, is told when it asks for that.
+        # A model that still has a place is told only when it asks for the next one.
         if request := self._requests.pop(model, None):
             request.refused = refused
             request.decided.set()
@@ -437,7 +437,7 @@ class Residency:
 
 
 def _claim(model: str, needed: Needed, since: float) -> Claim:
-    # One byte of a server is all of it: who holds it holds it whole.
+    # An RPC server belongs to one model at a time: to claim one byte of it is to claim all.
     servers = {name: max(needed.amounts.get(name, 0), 1) for name in needed.servers}
     return Claim(
         model,

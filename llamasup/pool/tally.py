@@ -1,4 +1,4 @@
-"""How many each has of something, and who has the most. Pure.
+"""How many of something each name has, and which names have the most. Pure.
 
 Every change costs the same, however many are counted.
 """
@@ -13,12 +13,12 @@ N = TypeVar("N", bound=Hashable)
 
 
 class Tally(Generic[N]):
-    """Counts by name; who has none is not in it."""
+    """Counts by name; a name that has none is not in it."""
 
     def __init__(self) -> None:
         self._counts: dict[N, int] = {}
         self._having: dict[int, OrderedDict[N, None]] = {}
-        """By count: who has so many, in the order in which they came to have them."""
+        """By count: the names that have so many, in the order in which they reached that count."""
 
         self._most = 0
 
@@ -30,7 +30,7 @@ class Tally(Generic[N]):
 
     @property
     def leaders(self) -> Reversible[N]:
-        """Who has the most, in the order in which they came to have so many."""
+        """The names that have the most, in the order in which they reached that count."""
         return self._having.get(self._most, {})
 
     def add(self, name: N) -> None:

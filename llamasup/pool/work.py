@@ -16,4 +16,4 @@ class Work(Enum):
 
     LOOK = "look"
     """Only looks at a child, if there is one (`GET /props`, `/slots`, `/metrics`): it loads none,
-    keeps none awake, and is in nobody's way."""
+    keeps none awake, and holds up no other request."""
