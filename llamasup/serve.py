@@ -31,6 +31,7 @@ from llamasup.front.desk import Desk
 from llamasup.front.server import Front
 from llamasup.http.listeners import Listeners, bound_address
 from llamasup.models.demo import with_demo
+from llamasup.models.headers import Headers
 from llamasup.models.library import Look
 from llamasup.narrator import HEARD, narrate
 from llamasup.pid1 import reap_orphans
@@ -122,13 +123,14 @@ async def _serve(opened: Opened, announce: Announce) -> None:
     in_effect, launcher, notifier = opened.in_effect, opened.launcher, opened.notifier
     config, journal, stop = in_effect.config, opened.journal, opened.stop
     async with trio.open_nursery() as children:
-        pool, roster = await open_pool(in_effect, launcher, journal, children)
+        headers = Headers()
+        pool, roster = await open_pool(in_effect, launcher, headers, journal, children)
         control = ControlServer(opened.run_folder.control_socket)
         bodies = Bodies(config.server.body_memory, cache_folder(config) / "bodies")
         desk = Desk(in_effect, roster, pool, control, bodies, journal)
         front = Front(desk, opened.listeners)
         running = Running(in_effect, opened.prepare, pool, roster, front)
-        app = ControlApp(running, pool, roster, launcher, journal, started=time.time())
+        app = ControlApp(running, pool, roster, launcher, headers, journal, started=time.time())
         await children.start(control.run, app)
         children.start_soon(_keep_run_folder, opened.run_folder, control, pool)
         children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)

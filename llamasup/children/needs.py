@@ -100,11 +100,13 @@ class Needed:
 class Needs:
     """What models need, for everybody who asks."""
 
-    def __init__(self, launcher: Launcher, state: State, gauge: Gauge) -> None:
+    def __init__(
+        self, launcher: Launcher, state: State, gauge: Gauge, headers: Headers | None = None
+    ) -> None:
         self.gauge = gauge
         self._launcher = launcher
         self._state = state
-        self._headers = Headers()
+        self._headers = headers or Headers()
         self._asking = trio.Lock()
         self._unanswered: dict[str, float] = {}
         self._rests_until = -math.inf

@@ -28,6 +28,7 @@ from llamasup.control.model_fits import document
 from llamasup.engine.locate import locate
 from llamasup.events import Journal
 from llamasup.models.demo import with_demo
+from llamasup.models.headers import Headers
 from llamasup.pool.fits import TIME_TO_ASK, survey
 from llamasup.pool.opening import open_pool
 from llamasup.processes.orphans import sweep
@@ -118,7 +119,7 @@ async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
             nursery.start_soon(_give_up, signals, nursery.cancel_scope)
             await sweep(left)
             launcher = Launcher(in_effect, environ, cache, run_folder)
-            pool, _ = await open_pool(in_effect, launcher, Journal(), nursery)
+            pool, _ = await open_pool(in_effect, launcher, Headers(), Journal(), nursery)
             fits = document(await survey(pool))
             nursery.cancel_scope.cancel()
     return fits

@@ -37,7 +37,7 @@ from llamasup.errors import (
 from llamasup.events import By, ConfigurationChanged, Journal
 from llamasup.http.requests import CLIENT
 from llamasup.memory.host import anonymous_memory
-from llamasup.models.contexts import TrainedContexts
+from llamasup.models.headers import Headers
 from llamasup.pool.fits import survey
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
@@ -80,9 +80,9 @@ class ControlApp:
     pool: Pool
     roster: Roster
     launcher: Launcher
+    headers: Headers
     journal: Journal
     started: float
-    _trained: TrainedContexts = field(factory=TrainedContexts, init=False)
     _surveying: trio.Lock = field(factory=trio.Lock, init=False)
     _fits: tuple[float, object] = field(default=_NO_FITS, init=False)
     """When the last survey began, and its result."""
@@ -169,7 +169,7 @@ class ControlApp:
 
     async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
         files = [keeper.plan.settings.path for keeper in keepers]
-        trained = await self._trained.of(files)
+        trained = await self.headers.trained_contexts(files)
         return await _one_by_one(keepers, lambda keeper: self._entry(keeper, trained))
 
     def _entry(self, keeper: Keeper, contexts: Mapping[Path, int]) -> object:

@@ -1,10 +1,17 @@
-"""The headers of model files, read once for as long as a file stays as it is."""
+"""The headers of model files, read once for as long as a file stays as it is.
+
+A header takes tens of milliseconds, and there may be thousands. So a listing of models, which wants
+no more than the trained contexts, reads for a moment only: what the first one has no time for, a
+later one knows. A disk that does not answer holds up its own threads, and for as long as it hangs
+what was known before is believed.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +24,12 @@ from llamasup.models.glances import seen
 
 PATIENCE: Final = 5.0
 """Seconds for a disk: one that sleeps wakes up in less, one that hangs does not answer in more."""
+
+READING: Final = 0.1
+"""Seconds for which a listing may read the headers of models that are new."""
+
+LISTING_PATIENCE: Final = 1.0
+"""Seconds after which a listing does without them."""
 
 _MOST_THREADS: Final = 4
 
@@ -38,7 +51,11 @@ class Headers:
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[object, Reading]] = {}
+        self._contexts: dict[Path, tuple[object, int | None]] = {}
+        """Apart, for a whole header is large: a listing keeps none."""
+
         self._lane = threads.Lane(_MOST_THREADS)
+        self._listing = threads.Lane()
 
     async def of(self, path: Path) -> Reading:
         """What is in the model that begins with this file; what was, where its disk is silent.
@@ -64,6 +81,35 @@ class Headers:
             reading = _read(path)
             self._known[path] = now, reading
         return reading
+
+    async def trained_contexts(self, files: Sequence[Path]) -> Mapping[Path, int]:
+        """The contexts that models were trained on, where they are known or can be read in a
+        moment. A file that says nothing, or cannot be read, is left out.
+
+        Cancelled, a thread may read on for that moment.
+        """
+        try:
+            known = await self._listing.run(
+                self._contexts_within, files, READING, patience=LISTING_PATIENCE
+            )
+        except OSError:
+            known = {file: self._contexts[file][1] for file in files if file in self._contexts}
+        return {file: context for file, context in known.items() if context}
+
+    def _contexts_within(self, files: Sequence[Path], seconds: float) -> dict[Path, int | None]:
+        deadline = time.monotonic() + seconds
+        return {file: self._context(file, time.monotonic() < deadline) for file in files}
+
+    def _context(self, file: Path, may_read: bool) -> int | None:
+        now = stamp([file])
+        stamped, reading = self._known.get(file, (None, None))
+        if stamped == now and reading and reading.header:
+            return reading.header.trained_context
+        then, context = self._contexts.get(file, (None, None))
+        if now != then and may_read:
+            context = _trained_context(file)
+            self._contexts[file] = now, context
+        return context
 
 
 def defect_of(path: Path) -> str:
@@ -99,3 +145,10 @@ def _read(path: Path) -> Reading:
         return Reading(defect=f"{path}: {error}")
     except BadModelFile:
         return Reading(size=size)
+
+
+def _trained_context(file: Path) -> int | None:
+    try:
+        return header_of(file).trained_context
+    except (BadModelFile, OSError):
+        return None

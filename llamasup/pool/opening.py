@@ -17,6 +17,7 @@ from llamasup.errors import OperatorError
 from llamasup.events import Journal
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
+from llamasup.models.headers import Headers
 from llamasup.models.library import Library
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
@@ -26,7 +27,11 @@ _PATIENCE = 10.0
 
 
 async def open_pool(
-    in_effect: InEffect, launcher: Launcher, journal: Journal, nursery: trio.Nursery
+    in_effect: InEffect,
+    launcher: Launcher,
+    headers: Headers,
+    journal: Journal,
+    nursery: trio.Nursery,
 ) -> tuple[Pool, Roster]:
     """The pool of the models that there are now, and its roster; nothing is loaded.
 
@@ -34,7 +39,7 @@ async def open_pool(
     """
     gauge = Gauge(launcher.machine)
     state = await _state(state_file(in_effect.config))
-    needs = Needs(launcher, state, gauge)
+    needs = Needs(launcher, state, gauge, headers)
 
     def planned(model: str, settings: ModelSettings) -> Plan:
         return Plan(model, settings, in_effect.config, launcher, state, needs)

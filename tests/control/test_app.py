@@ -289,7 +289,7 @@ class Hanging:
 
 async def status_of_a_post(running: Any, key: str) -> int:
     """What is answered to an operator with this key who posts a configuration."""
-    app = ControlApp(running, *cast(Any, (None, None, None, events.Journal())), started=0.0)
+    app = ControlApp(running, *cast(Any, (None, None, None, None, events.Journal())), started=0.0)
     sent: list[Any] = []
 
     async def receive() -> Any:

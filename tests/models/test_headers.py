@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import trio
 
+from llamasup.models.gguf import Header, header_of
 from llamasup.models.headers import Headers, stamp
+from tests.harness import counting_model
 from tests.models.shapes import llama, qwen3
 
 
@@ -114,3 +118,90 @@ def test_a_stamp_changes_with_each_file(tmp_path: Path) -> None:
     os.utime(other, (1, 1))
     stamps.append(stamp([one, other]))
     assert len(set(map(str, stamps))) == len(stamps)
+
+
+# --- a listing's moment ---
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files whose headers were read, in order."""
+    names = list[str]()
+
+    def noted(path: Path) -> Header:
+        names.append(path.name)
+        return header_of(path)
+
+    monkeypatch.setattr("llamasup.models.headers.header_of", noted)
+    return names
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing has all the time that it takes, however busy the machine is."""
+    monkeypatch.setattr("llamasup.models.headers.READING", 10.0)
+    monkeypatch.setattr("llamasup.models.headers.LISTING_PATIENCE", 20.0)
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_listing_reads_a_header_once_until_its_file_is_replaced(
+    tmp_path: Path, read: list[str]
+) -> None:
+    file = counting_model(tmp_path / "x.gguf", up_to=3, context=1024)
+    headers = Headers()
+    assert [await headers.trained_contexts([file]) for _ in range(2)] == [{file: 1024}] * 2
+    assert read == ["x.gguf"]
+    counting_model(tmp_path / "new", up_to=3, context=2048).replace(file)
+    assert await headers.trained_contexts([file]) == {file: 2048}
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_listing_reads_no_header_that_was_read_whole(
+    tmp_path: Path, read: list[str]
+) -> None:
+    file = counting_model(tmp_path / "x.gguf", up_to=3, context=1024)
+    headers = Headers()
+    await headers.of(file)
+    assert await headers.trained_contexts([file]) == {file: 1024}
+    assert read == ["x.gguf"]
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_listing_leaves_out_what_is_no_model_and_does_not_read_it_again(
+    tmp_path: Path, read: list[str]
+) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"GGUF, not really")
+    headers, files = Headers(), [file, tmp_path / "gone"]
+    assert [await headers.trained_contexts(files) for _ in range(2)] == [{}, {}]
+    assert read == ["x.gguf", "gone"]
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_listing_without_time_tells_only_what_is_known(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = counting_model(tmp_path / "known.gguf", up_to=3, context=1024)
+    new = counting_model(tmp_path / "new.gguf", up_to=3, context=1024)
+    headers = Headers()
+    await headers.trained_contexts([known])
+    with monkeypatch.context() as hurried:
+        hurried.setattr("llamasup.models.headers.READING", 0.0)
+        assert await headers.trained_contexts([known, new]) == {known: 1024}
+    assert await headers.trained_contexts([known, new]) == {known: 1024, new: 1024}
+    assert read == ["known.gguf", "new.gguf"]
+
+
+async def test_a_listing_believes_what_was_known_of_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = counting_model(tmp_path / "known.gguf", up_to=3, context=1024)
+    headers, hangs = Headers(), threading.Event()
+    monkeypatch.setattr("llamasup.models.headers.READING", 10.0)
+    assert await headers.trained_contexts([known]) == {known: 1024}
+    monkeypatch.setattr("llamasup.models.headers.stamp", lambda files: hangs.wait())
+    monkeypatch.setattr("llamasup.models.headers.LISTING_PATIENCE", 0.1)
+    with trio.fail_after(5):  # a fraction of 100 times our patience
+        for _ in range(100):
+            assert await headers.trained_contexts([known]) == {known: 1024}
+    hangs.set()

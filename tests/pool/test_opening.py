@@ -16,6 +16,7 @@ from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.errors import OperatorError
 from llamasup.events import Journal
+from llamasup.models.headers import Headers
 from llamasup.pool.opening import open_pool
 from llamasup.processes.run_folder import own_run_folder
 
@@ -40,7 +41,7 @@ async def test_every_model_that_there_is_has_a_keeper_and_none_is_loaded(
     launcher: Launcher,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        pool, roster = await open_pool(launcher.in_effect, launcher, Journal(), nursery)
+        pool, roster = await open_pool(launcher.in_effect, launcher, Headers(), Journal(), nursery)
         assert pool.keepers.keys() == roster.look.models.keys() == {"fake", "found"}
         assert not any(keeper.child for keeper in pool.keepers.values())
         nursery.cancel_scope.cancel()
@@ -54,5 +55,5 @@ async def test_a_disk_that_does_not_say_what_was_learned_is_not_waited_for(
     monkeypatch.setattr("llamasup.pool.opening._PATIENCE", 0.1)
     async with trio.open_nursery() as nursery:
         with trio.fail_after(5), pytest.raises(OperatorError, match=r"set folders\.state"):
-            await open_pool(launcher.in_effect, launcher, Journal(), nursery)
+            await open_pool(launcher.in_effect, launcher, Headers(), Journal(), nursery)
     hangs.set()
