@@ -241,7 +241,7 @@ Decisions, and why: requests
   at.
 - **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
   stream closes its connection anyway, and closing is how a request is cancelled.
-- **One task notices all clients that leave** (`http.disconnects`), instead of a watcher for each: it
+- **One task notices all clients that leave** (`http.disconnects`), not a watcher for each: it
   saves 12 µs per request. A client that ends its own side counts as gone: the kernel tells the
   difference only when something is sent.
 - **One task ends all connections that idle** (`front.server`), instead of a deadline for each wait:
