@@ -215,8 +215,8 @@ What use finds wrong is nearly always a second cause that meets a first, where o
 Decisions, and why: requests
 ----------------------------
 - **An own front, with Hypercorn behind it.** Hypercorn's trio worker ends its `serve` when one
-  connection's reader raises, cannot time out a stalled client, loses disconnects, and costs four
-  to ten times more per token. So it never faces the network, and never carries tokens.
+  connection's reader raises, cannot time out a stalled client, loses disconnects, and costs four to
+  ten times more per token. So it never faces the network, and never carries tokens.
 - **h11 reads heads, `framing` measures bodies.** h11 reads chunk sizes leniently (extensions), and
   that is where two servers come to disagree about where a request ends. The heads of ordinary
   clients need no h11: two expressions accept them, and little else, in a sixth of the time
@@ -241,22 +241,22 @@ Decisions, and why: requests
   at.
 - **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
   stream closes its connection anyway, and closing is how a request is cancelled.
-- **One task notices all clients that leave** (`http.disconnects`), not a watcher for each: it
-  saves 12 µs per request. A client that ends its own side counts as gone: the kernel tells the
-  difference only when something is sent.
+- **One task notices all clients that leave** (`http.disconnects`), not a watcher for each: it saves
+  12 µs per request. A client that ends its own side counts as gone: the kernel tells the difference
+  only when something is sent.
 - **One task ends all connections that idle** (`front.server`), instead of a deadline for each wait:
   10 µs. **One task sends all keepalive comments,** so none is cancelled half-way.
-- **An answer can come from another engine until its first word.** llama-server sends a stream's head
-  before it reads the prompt, and pings meanwhile; an OOM of the prefill comes as the first event.
-  So pings are passed on, the events that only open an answer are held back, and the first word
-  binds. To go on after it, the engine would have to continue its own words, which not every API and
-  model can.
+- **An answer can come from another engine until its first word.** llama-server sends a stream's
+  head before it reads the prompt, and pings meanwhile; an OOM of the prefill comes as the first
+  event. So pings are passed on, the events that only open an answer are held back, and the first
+  word binds. To go on after it, the engine would have to continue its own words, which not every
+  API and model can.
 - **A part of an event is held back,** up to 64 KiB: an error event can only follow a whole event.
   llama-server writes each event as one chunk, so normally nothing waits.
 - **The replay is the trial.** One death is no proof against a request: a `kill -9` looks the same.
-  So a suspect is tried alone; others wait 10 s at most, then have their turn. Doubtful cases convict
-  late and for a short time: only a death alone is certain, and the first sentence is a minute. One
-  answer clears a client: behind a proxy, one client is many.
+  So a suspect is tried alone; others wait 10 s at most, then have their turn. Doubtful cases
+  convict late and for a short time: only a death alone is certain, and the first sentence is a
+  minute. One answer clears a client: behind a proxy, one client is many.
 - **All reads share one buffer,** and what came is copied. Buffers of their own, cut down to the
   little that came, fragmented the heap: a megabyte more every five minutes. For the same reason,
   worker threads get no heaps of their own (`cli.serve`).
@@ -271,15 +271,15 @@ Decisions, and why: children
   words are unknown are polled, at growing intervals. A load may take as long as it likes, but must
   not be silent for longer than `engine.load_timeout`. Hints count only while a child starts, and
   only in the form in which its engine writes: later ones may be a client's words.
-- **A child that computes is alive.** In a batch llama-server produces no tokens and answers nothing.
-  A child that only spins is ended after 12 times `stall_timeout`: at the defaults 36 min, which is
-  a batch of 2,048 tokens at one a second.
+- **A child that computes is alive.** In a batch llama-server produces no tokens and answers
+  nothing. A child that only spins is ended after 12 times `stall_timeout`: at the defaults 36 min,
+  which is a batch of 2,048 tokens at one a second.
 - **A stop is TERM, the end of stdin, then KILL to the process group.** Both outputs are read to
   their end meanwhile: a child that cannot write its last words does not end. A llama-server in
   child mode does not end by TERM alone.
 - **No PR_SET_PDEATHSIG:** trio forks in a worker thread that ends when it is idle, and the signal
-  is bound to that thread. A child that a `kill -9` leaves behind ends with its stdin; while it loads,
-  by a signal of that pipe (`processes.lifeline`); and the next start ends what is left
+  is bound to that thread. A child that a `kill -9` leaves behind ends with its stdin; while it
+  loads, by a signal of that pipe (`processes.lifeline`); and the next start ends what is left
   (`processes.orphans`).
 - **Circumstances are noted when a load begins,** not when it failed: a file may be whole by then.
 - **The run folder is checked once a second,** and made again if it is gone: systems remove it at a
@@ -290,12 +290,12 @@ Decisions, and why: children
 
 Decisions, and why: memory
 --------------------------
-- **Only a whole message of the engine's can say that memory ran out,** from beginning to end, in the
-  words that backends are known to use. Any part may be quoted from a request, and could push a
+- **Only a whole message of the engine's can say that memory ran out,** from beginning to end, in
+  the words that backends are known to use. Any part may be quoted from a request, and could push a
   model down its ladder.
-- **The kernel's kills count for some seconds, and only in our own cgroup.** Which process it killed,
-  it tells only to root; a count since a child's start blamed last week's browser for today's
-  SIGKILL.
+- **The kernel's kills count for some seconds, and only in our own cgroup.** Which process it
+  killed, it tells only to root; a count since a child's start blamed last week's browser for
+  today's SIGKILL.
 - **Only what ran out of memory is learned,** and only as a ceiling. A rung that was passed over for
   want of room says nothing about next time.
 - **For a load that ran out, idle models go: each once, one at first, then twice as many.** How much
@@ -305,15 +305,15 @@ Decisions, and why: memory
   child leaves: otherwise two models that do not fit would wake each other for ever.
 - **Of several models that have to go, those that would only wait for the answers of another stay
   open.** The one that was idle last stays shut: otherwise they might never be idle at once.
-- **A need on several GPUs is a need of all of them together,** and is spread when the model gets its
-  place, as the engine spreads it. A spread made earlier would refuse a model although an idle one
-  could make room.
+- **A need on several GPUs is a need of all of them together,** and is spread when the model gets
+  its place, as the engine spreads it. A spread made earlier would refuse a model although an idle
+  one could make room.
 - **Vendors' tools only refine.** They number and name GPUs otherwise than the engine, and know no
   Vulkan and no RPC; but they say cheaply how much is free, of a GPU that is certainly the same.
   Memory that GPUs share with the host counts once. An RPC server belongs to one model at a time: it
   keeps all others waiting.
-- **A model larger than memory is allowed only where the operator says so** (`overcommit`): a machine
-  that reads its disk all day is not what people want who took too large a file by mistake.
+- **A model larger than memory is allowed only where the operator says so** (`overcommit`): a
+  machine that reads its disk all day is not what people want who took too large a file by mistake.
 
 Decisions, and why: the world
 -----------------------------
@@ -328,20 +328,20 @@ Decisions, and why: the world
   descriptors, processes, threads or ports is neither unusable nor dead, and nothing is given up for
   it. One descriptor is kept in reserve, so that a client that comes when there is none left can be
   told.
-- **Tasks that begin again do so without end,** at growing intervals: a clock that was given up would
-  never unload a model again.
+- **Tasks that begin again do so without end,** at growing intervals: a clock that was given up
+  would never unload a model again.
 - **The last word is the kernel's:** from the first signal on an alarm runs, which needs no thread
   and no turn of the loop. A SIGHUP without its terminal is a stop, unless nohup started us.
 - **Files that others could have written are not trusted** (`ownership`): a llamasup.toml found by
   chance names programs, and marks in a run folder name processes to end.
 - **Learned rungs and footprints are the only state on disk,** under digests, for arguments hold
   secrets. What lives is marked in the run folder, which a reboot empties with the processes.
-- **Folders are read when it matters, not watched:** before a listing, before a name is refused, when
-  a model's file is missing; once a second at most. 2,000 files take about 0.1 s, and llamasup
+- **Folders are read when it matters, not watched:** before a listing, before a name is refused,
+  when a model's file is missing; once a second at most. 2,000 files take about 0.1 s, and llamasup
   sleeps while nothing is asked.
 - **The configuration in effect has one holder** (`config.in_effect`), which the rooms read when it
-  matters. What has to act on a change (listeners, keepalive, clocks, children) is told in one place,
-  in order (`running`).
+  matters. What has to act on a change (listeners, keepalive, clocks, children) is told in one
+  place, in order (`running`).
 - **Things that happen are told once, to the journal** (`events`). The log is its first listener. An
   event that nothing listens to is not even made: it costs a request 0.2 µs.
 - **Errors of engines are read in all dialects, ours are written in one.** Which form an engine uses
