@@ -1,7 +1,7 @@
 """What a system may run short of: which errors say so, and descriptors, as many as may be had.
 
-A shortage passes. It is no verdict on anybody: not on the program that could not be started, nor
-on the child that could not be asked.
+A shortage passes. It says nothing about the program that could not be started, nor about the child
+that could not be asked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OF_A_CONNECTION: Final = 2
 _OF_ALL_ELSE: Final = 256
 
 USUAL: Final = 4096
-"""Connections, where nobody has said how many."""
+"""Connections, if the configuration does not say how many."""
 
 _SCANT: Final = 4
 """Where all else would leave nothing, connections get this part of the descriptors."""
@@ -49,8 +49,8 @@ _NO_THREAD: Final = "can't start new thread"
 def is_shortage(error: OSError) -> bool:
     """Was there too little of something, so that the very same may succeed later?
 
-    Whoever asks about a non-blocking socket has caught BlockingIOError before: there EAGAIN only
-    says "not now".
+    For a non-blocking socket, BlockingIOError is to be caught before: there EAGAIN only says "not
+    now".
     """
     return error.errno in _SHORTAGES
 

@@ -67,7 +67,7 @@ _SHOWN_AS: Final = {
 }
 
 OUT_OF_DATE: Final = frozenset({KeeperState.OVERTAKEN, KeeperState.LEAVING})
-"""Another plan has come; the next load begins anew."""
+"""Another plan has come, by which the next load begins."""
 
 _FOLLOWS: Final[dict[Enum, frozenset[Enum]]] = {
     ChildState.STARTING: frozenset({ChildState.READY, ChildState.STOPPING, ChildState.GONE}),

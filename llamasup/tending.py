@@ -1,9 +1,9 @@
-"""Tasks of ours that fall, by a mistake of ours or a want of something, and what follows of it.
+"""Tasks of ours that fall, by a mistake of ours or a shortage, and what follows from it.
 
-Most fall alone: their client or their model is told, and can ask again. Those that all depend on
-begin again, ever more seldom, but for as long as llamasup runs: to give one up would mean that
-nothing idles out any more, or that nobody notices clients that leave, until the next restart. The
-architecture page says which task is of which kind, and which few end llamasup.
+Most fall alone: their client or their model is told, and can ask again. Tasks on which everything
+depends begin again, ever more seldom, but for as long as llamasup runs. Without them no model would
+idle out any more, or no client that leaves be noticed, until the next restart. The architecture
+page says which task is of which kind, and which few end llamasup.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Task = Callable[..., Awaitable[object]]
 
 
 async def alone(what: str, task: Task, *arguments: object) -> None:
-    """Run it. If it falls, the log says so, and nobody falls with it. Cancelled, so is the task."""
+    """Run it. If it falls, the log says so, and nothing else falls. Cancelled, so is the task."""
     try:
         await task(*arguments)
     except* Exception as errors:
@@ -37,7 +37,7 @@ async def alone(what: str, task: Task, *arguments: object) -> None:
 async def again(what: str, task: Task, *arguments: object) -> None:
     """Run it until it returns, and begin it again whenever it falls: after 0.1, 0.2 … 60 s.
 
-    Cancelled, so is the task. It has to be one that can be begun anew.
+    Cancelled, so is the task. It has to be one that can begin again.
     """
     pause = FIRST_PAUSE
     while True:
@@ -61,7 +61,7 @@ def sole(error: Exception) -> Exception:
 
 
 def tell_of_fall(what: str, error: Exception, then: str = "") -> str:
-    """Log it, a mistake of ours with its traceback; and return why, for whoever is told."""
+    """Log it, a mistake of ours with its traceback; return the reason, to be told to clients."""
     error = sole(error)
     if isinstance(error, OSError) and is_shortage(error):
         log.error("%s fell (%s)%s", what, error.strerror, then)

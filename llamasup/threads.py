@@ -1,8 +1,8 @@
 """Worker threads: what may block runs in one, so that the loop waits for no disk and no driver.
 
-A thread that hangs cannot be had back. Whoever waits for one can be cancelled, and leaves it
-behind; it holds up nothing, not even the end of llamasup. So only what may be left half done runs
-here. And no kind of work gets all the threads that hang: each brings its own limit.
+A thread that hangs cannot be ended. The task that waits for it can be cancelled, and leaves it
+behind; it holds up nothing, not even the end of llamasup. So only work that may be left half done
+runs here. And each kind of work has a limit of its own, so that none can take all the threads.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ async def run(
 
 
 class Lane:
-    """Threads for places that may hang, `most` at once; each is waited for once, until it answers.
+    """Threads for places that may hang, `most` at once. A place that has hung is not waited for
+    again before it answers.
 
-    A place is whatever hangs as one, such as a folder.
+    A place is something that hangs as a whole, such as a folder.
     """
 
     def __init__(self, most: int = 1) -> None:
@@ -55,7 +56,7 @@ class Lane:
         patience: float,
         place: object = None,
     ) -> Result:
-        """See `run`; TimeoutError at once where the place has not answered the last one yet."""
+        """See `run`; TimeoutError at once if the place has not answered an earlier one yet."""
 
         def visit() -> Result:
             self._inside.add(place)

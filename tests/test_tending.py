@@ -15,6 +15,7 @@ from llamasup import tending
 from llamasup.children import child
 from llamasup.children.keeper import Keeper
 from llamasup.children.load import Load
+from llamasup.engine.loglines import LogReader
 from llamasup.front.guests import Guests
 from llamasup.front.keepalive import Keepalive
 from llamasup.front.server import Front
@@ -154,7 +155,7 @@ async def test_who_is_needed_by_all_begins_again_and_nobody_else_notices(
 async def test_a_log_that_cannot_be_understood_is_read_on(
     faking: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Once(monkeypatch, child.LogReader, "feed")
+    Once(monkeypatch, LogReader, "feed")
     async with running(faking()) as llamasup:
         assert await status(llamasup) == 200
     assert "'s log fell, and reads on" in caplog.text

@@ -1,8 +1,8 @@
 """One running llama-server: started, listened to, waited for, stopped.
 
-`run` is the incarnation's nursery. It owns the process, a pump for each of its two outputs, the
-wait for readiness, then the watchdog; when it returns, all of them have ended, and `cause` says
-why the child is gone.
+`run` is the child's nursery. It owns the process, the hearing of its outputs, the wait for
+readiness, then the watchdog. When it returns, all of them have ended, and `cause` says why the
+child is gone.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Launch:
 
 
 class Child:
-    """One incarnation. A child that is GONE does not come back; its keeper makes a new one."""
+    """One llama-server. A child that is GONE does not come back; its keeper makes a new one."""
 
     def __init__(self, launch: Launch, run_folder: RunFolder) -> None:
         self.launch = launch
@@ -78,14 +78,14 @@ class Child:
         """Requests that are being answered, whether or not they hold a slot."""
 
         self.held_up = 0
-        """Those of them that wait for their client, not for the child."""
+        """Those of them that wait for their client to take what it was sent, not for the child."""
 
         self.pid: int | None = None
         self.cause: Cause | None = None
-        """Why it had to go, or is gone; None if that was wished."""
+        """Why it has to go, or is gone; None if that is only because we want it."""
 
         self.left = False
-        """It ended by itself, when it was to go on."""
+        """It ended by itself, though nothing told it to."""
 
         self.resident = 0
         """Bytes of the host's memory that it held at most while it worked, known when it was told
@@ -96,7 +96,7 @@ class Child:
         """It is ready, or never will be."""
 
         self.last_progress = 0.0
-        """When it last did something for anybody: a token, a step of a prefill or of a load."""
+        """When it last made progress: by a token, or a step of a prefill or of a load."""
 
         self.load_progress: float | None = None
         """From 0 to 1, where the engine says so."""
@@ -109,10 +109,8 @@ class Child:
         self._autopsy = Autopsy()
         self._life = trio.CancelScope()
         self._exited = trio.Event()
-        self._gone = trio.Event()
         self._hint = trio.Event()
         self._unused = trio.Event()
-        self._retired = trio.Event()
         self._farewell = trio.CancelScope()
 
     @property
@@ -121,7 +119,7 @@ class Child:
         return self.launch.address
 
     async def run(self) -> None:
-        """One life: returns when the process is gone, however it went; `cause` says why.
+        """Its whole life: return when the process is gone; `cause` says why.
 
         Cancelled, or told to `stop`, it ends the process (TERM, and after `stop_grace` KILL to
         its group), and returns only when that is done.
@@ -144,14 +142,14 @@ class Child:
             self.state = moved(self.state, ChildState.READY)
             self.ready_at = self.last_used = trio.current_time()
             process.loosen()
-            # Weights that are packed for the processor pass through memory twice.
+            # Weights that are packed for the processor are in memory twice while they load.
             forget_peak(process.pid)
             self.settled.set()
             incarnation.start_soon(self._retire_when_told)
             await tending.again(f"the watchdog of {self}", watch, self, self.launch.in_effect)
 
     def stop(self, cause: Cause | None = None) -> None:
-        """Begin to end it, for a cause or because it is wished: nobody new is let in."""
+        """Begin to end it, for a cause or because we want it: no new request is let in."""
         self._leave_service()
         if self.cause is None and cause is not None:
             self.cause = cause
@@ -164,16 +162,14 @@ class Child:
         return self.launch.in_effect.config.recovery.retirement
 
     def retire(self, cause: Cause, patience: float = math.inf) -> None:
-        """Admit nobody any more, let the others finish for `patience` seconds, then stop.
+        """Admit no more requests, let those that it has finish for `patience` seconds, then stop.
 
-        The first cause counts, and the least patience: whoever suffers the same afterwards can
-        only hurry it.
+        The first cause counts, and the least patience: later calls can only hurry it.
         """
         if self.state is ChildState.READY:
             self.cause = cause
             self.state = moved(self.state, ChildState.RETIRING)
             self.slots.closed.set()
-            self._retired.set()
         if self.state is ChildState.RETIRING:
             deadline = trio.current_time() + patience
             self._farewell.deadline = min(self._farewell.deadline, deadline)
@@ -193,7 +189,7 @@ class Child:
             self._unused.set()
 
     def note_fugitive(self, one: Accused) -> None:
-        """The client of a request leaves without an answer. The child may die of it yet."""
+        """The client of a request leaves without an answer. The child may still die of it."""
         if self.state in (ChildState.READY, ChildState.RETIRING):
             self.inquest.note_fugitive(one)
         else:
@@ -207,7 +203,7 @@ class Child:
     async def survived(self) -> bool:
         """It closed a connection without a word: is it still well? If not, return when it is gone.
 
-        It may be about to die. Or it lives, but has no memory left even to say so.
+        It may be about to die. Or it lives, but has not even the memory to say that it has none.
         """
         with trio.move_on_after(_SURVIVAL):
             await self._exited.wait()
@@ -222,7 +218,7 @@ class Child:
         return False
 
     def lose_address(self) -> bool:
-        """Was its socket removed? Then nobody new can reach it, and it goes after its answers."""
+        """Was its socket removed? Then no request can reach it, and it goes after its answers."""
         if not isinstance(self.address, UnixAddress) or self.ready_at == math.inf:
             return False
         if os.path.exists(self.address.path):
@@ -232,7 +228,7 @@ class Child:
         return True
 
     async def _retire_when_told(self) -> None:
-        await self._retired.wait()
+        await self.slots.closed.wait()
         with self._farewell:
             await self.until_unused()
         self.stop()
@@ -263,7 +259,7 @@ class Child:
             self.cause = Cause(Kind.SHORTAGE, str(error))
 
     async def _until_gone(self, process: Process, incarnation: trio.CancelScope) -> None:
-        """Wait for the process to exit; cancelled, see to it. Bounded by grace and patience."""
+        """Wait for the process to exit; cancelled, end it, which takes a bounded time."""
         try:
             await process.wait()
         finally:
@@ -282,7 +278,6 @@ class Child:
                     self.left = True
                     was_ready = self.ready_at < math.inf
                     self.cause = self._autopsy.cause(process.status, was_ready=was_ready)
-                self._gone.set()
             incarnation.cancel()
 
     def _leave_service(self) -> None:
@@ -291,8 +286,8 @@ class Child:
             self.slots.closed.set()
 
     def _weigh(self, process: Process) -> None:
-        """The last moment to do so. Buffers that were never computed in, the kernel has not given
-        it yet; and a child that ran out of memory has never held all that it needs."""
+        """Note how much memory it took; this is the last moment to ask. It says nothing if the
+        child never worked, for the kernel gives memory only when it is used, nor if it ran out."""
         if self.slots.turns and (self.cause is None or self.cause.kind is not Kind.OUT_OF_MEMORY):
             self.resident = most_resident(process.pid)
 
@@ -314,8 +309,8 @@ class Child:
     async def _until_ready(self) -> bool:
         """Wait until it can answer. False, with a `cause`, if it never will.
 
-        A line of the log is the hint to look, `/health` the proof. Engines whose lines we do not
-        know are found out by looking anyway, ever more seldom.
+        A line of the log is the hint to look, `/health` the proof. Some engines write lines that
+        we do not know: so we look anyway, ever more seldom.
         """
         pause = _FIRST_PAUSE
         while True:
@@ -323,9 +318,8 @@ class Child:
                 await self._hint.wait()
             self._hint = trio.Event()
             if self._exited.is_set():
-                await self._gone.wait()
-                return False
-            # An answer is no proof once the process has ended: a stranger may have its port.
+                await trio.sleep_forever()  # until its cause is known, and all of this ends
+            # An answer is no proof once the process has ended: another one may have its port.
             healthy = await probe.is_healthy(self.address)
             if healthy and self.state is ChildState.STARTING:
                 return True
@@ -350,7 +344,7 @@ class Child:
                 self._heed_milestone(event)
 
     def _heed_milestone(self, event: Event) -> None:
-        """Of a start. Later ones tell nothing new, and may be the words of a client."""
+        """Only while it starts: later ones tell nothing new, and may be a client's words."""
         if isinstance(event, Listening | ModelLoaded):
             self._hint.set()
         elif isinstance(event, LoadProgress):

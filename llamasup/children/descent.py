@@ -29,7 +29,7 @@ class Descent:
         self._needed: Needed | None = None
 
     def forget(self) -> None:
-        """The next child begins anew, by the tenant's plan."""
+        """The next child begins at the top again, by the tenant's plan."""
         self.position = Position(self._tenant.plan)
 
     @property

@@ -1,6 +1,6 @@
 """Lets an engine begin to load a model, hears how much memory it would take, and ends it.
 
-llama-server says so some 20 ms after its start, before it takes any of it.
+llama-server says that some 20 ms after its start, before it takes any of the memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATIENCE = 10.0
 
 @frozen
 class DryRun:
-    """How to start it. It may listen at `address`, where nobody ever calls."""
+    """How to start it. It may listen at `address`, where it is never asked anything."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -35,7 +35,7 @@ class DryRun:
 
 
 class Unheard(Exception):
-    """It could not be started for want of something, or was silent: no verdict on what it knows."""
+    """It was silent, or could not be started for a shortage: it may have an answer another time."""
 
 
 async def run_dry(wanted: DryRun, run_folder: RunFolder) -> Amounts | None:

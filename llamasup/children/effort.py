@@ -2,8 +2,8 @@
 
 All that it has started counts, for what was started may be a script that starts the engine. A
 child that waits for its GPU needs no processor; where the kernel knows how long a GPU has worked
-for a process (`fdinfo` of AMD's and Intel's drivers), that counts likewise. NVIDIA's does not say,
-but there the waiting itself keeps a processor busy.
+for a process (`fdinfo` of AMD's and Intel's drivers), that counts as well. NVIDIA's driver does not
+say, but with it the waiting itself keeps a processor busy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ENGINE = re.compile(rb"^drm-engine-(?!capacity)\S+:\s*(\d+) ns", re.MULTILINE)
 
 
 async def spent(session: int) -> float | None:
-    """Seconds that the processes of this session have computed; None if nobody can say.
+    """Seconds that the processes of this session have computed; None if that is not known.
 
     A look at every process of the machine takes some milliseconds, so it is taken in a thread.
     Raises NotAsked where there can be none. Cancelled, the thread is left alone.

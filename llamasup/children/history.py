@@ -64,7 +64,7 @@ class History:
             self._pause.cancel()
 
     def note_circumstances(self, now: object) -> None:
-        """The model's files and the engine are like this now; None if nobody can say.
+        """The model's files and the engine are like this now; None if that is not known.
 
         If they have changed since the model was given up, it deserves another try.
         """

@@ -132,7 +132,7 @@ class Keeper:
                 raise load.failure
 
     def out_of_memory(self, child: Child, words: str) -> bool:
-        """A child said so to a request. Can its successor have more memory, or take less?
+        """A child said so to a request. Does it go, because the next one may do better?
 
         The first request to suffer it retires the child; for the others it is the same step, and
         they prove that it was not the first one's own doing.
@@ -177,7 +177,7 @@ class Keeper:
         self.history.note_room()
 
     def follow(self, plan: Plan) -> None:
-        """Go by this plan from now on; a child that is not as it says goes after its answers."""
+        """Use this plan now; a child that it would launch in another way goes after its answers."""
         alike = plan.launches_like(self.plan)
         self.plan = plan
         self.dismissed = False
@@ -189,12 +189,13 @@ class Keeper:
             self._begin()
 
     def dismiss(self) -> None:
-        """Its model is not offered any more: it loads nothing, and its child goes likewise."""
+        """Its model is not offered any more: nothing is loaded, and its child goes after its
+        answers."""
         self.dismissed = True
         self._put_out_of_date("its model is not offered any more")
 
     def _put_out_of_date(self, why: str) -> None:
-        """What runs ends when its last answer has, and what went wrong is forgotten then."""
+        """A child that runs ends after its last answer; then what went wrong is forgotten."""
         if self._load is None or self.idle:
             self._forget()
         else:

@@ -1,4 +1,4 @@
-"""Who has the memory to give, as a load sees it. (The pool's residency is one.)"""
+"""What a load asks for memory: the residency of the pool, or a stand-in in tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llamasup.memory.room import Room
 
 
 class Tenant(Protocol):
-    """Whose children take the memory: a keeper."""
+    """The keeper whose children take the memory."""
 
     plan: Plan
 
@@ -36,7 +36,7 @@ class Place(Protocol):
 
 
 class Landlord(Protocol):
-    """Who has the memory to give."""
+    """It has the memory to give."""
 
     async def room(self, tenant: Tenant, /) -> Room:
         """How much of it the tenant's next child may take."""

@@ -101,22 +101,22 @@ class Load:
         """
         try:
             await self._history.rest(wait)
-            # Not when it has failed: what changed meanwhile may be what it failed for.
+            # Now, not when it has failed: what it failed for may have changed by then.
             self._begun_in = await self._plan.circumstances()
             return await self._serve()
         except NotAdmitted as error:
-            # No verdict on the model: there may be room when it is asked for another time.
+            # This says nothing about the model: there may be room when it is wanted again.
             self._history.last_failure = self.failure = error
             log.warning("%s", error)
             return False
         except LlamasupError as error:
-            # What is not the engine's fault, such as a range without a free port, may pass.
+            # What is not the engine's fault may pass, such as a range without a free port.
             unusable = isinstance(error, EngineUnusable)
             self._fail_at_once(Kind.ENGINE_UNUSABLE if unusable else Kind.SHORTAGE, str(error))
             return True
         except Exception as error:
-            # It costs this load. That the next one may fall likewise, its pause allows for.
-            self.failure = TaskFell(f'the keeper of "{self._model}" fell')  # whatever follows here
+            # It ends this load only. The next one may fall as well: so it has to wait.
+            self.failure = TaskFell(f'the keeper of "{self._model}" fell')  # should this fall, too
             why = tending.tell_of_fall(f"the keeper of {self._model}", error)
             self._fail_at_once(Kind.SHORTAGE, why)
             return True
@@ -212,7 +212,7 @@ class Load:
                 await self._welcome(child, place, trio.current_time() - started)
 
     async def _note(self, rung: Rung, resident: int) -> None:
-        """What a child took is worth a moment, even when everything ends."""
+        """Remember what a child took. That is worth a moment, even when llamasup ends."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _NOTE_PATIENCE):
             await self._plan.measured(rung, resident)
 
@@ -261,7 +261,7 @@ class Load:
         log.error("%s", message)
 
     async def _mourn(self, child: Child) -> None:
-        """It was ready, and is gone: decide with what the next one begins, and when."""
+        """It was ready, and is gone: decide on which rung the next one begins, and when."""
         cause = child.cause
         now = trio.current_time()
         ready_for = now - child.ready_at

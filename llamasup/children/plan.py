@@ -92,7 +92,7 @@ class Plan:
         return await self._launcher.child(self.model, self.settings, rung, purpose)
 
     async def circumstances(self) -> object:
-        """Changes when a model that was given up deserves another try; None if nobody can say."""
+        """Changes when a model that was given up deserves another try; None if not known."""
         return await self._launcher.circumstances(self.settings)
 
     async def learned(self) -> Learned | None:

@@ -37,9 +37,9 @@ async def beginning(
 ) -> Beginning:
     """Where there is room, and not above what ran out of memory. Raises EngineUnusable.
 
-    The last rung if none fits: whoever admits it, or the engine, may see to that. What the
-    operator wrote is to be tried, even if others have to go for it; what is left to us makes do
-    with what is free, while that is enough for any rung.
+    The last rung if none fits: then admission decides, or the engine fails. A context that the
+    operator wrote is to be tried, even if other models have to go for it; one that is left to us
+    makes do with what is free, while that is enough for any rung.
     """
     free = sum(room.free.values())
     top = highest(rungs, await plan.learned(), time.time(), free, plan.climb_interval)
@@ -73,7 +73,8 @@ class Position:
         self._suspected: dict[Rung, float] = {}
         self._tried: list[str] = []
         self.made_way: set[str] = set()
-        """Who has gone for its sake since it began: each once, or it would never step down."""
+        """The models that have gone for it since it began: each goes once, or it would never step
+        down."""
 
     @property
     def rung(self) -> Rung | None:
@@ -117,8 +118,8 @@ class Position:
     def step_down(self, words: str, *, crowded: bool = False, proven: bool = True) -> bool:
         """This rung ran out of memory, in these words; `crowded` if others held some of it.
 
-        Is there a lower one to go on with? What is not proven makes nobody remember it, but a
-        second one on the same rung, within the time that is climbed in, is proof.
+        Is there a lower one to go on with? What is not proven is not remembered; but if the same
+        rung runs out again within the climb interval, that is proof.
         """
         self._tried.append(f"{self.rung}: {words}")
         if self._place is None or self.is_last:

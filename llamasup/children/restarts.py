@@ -77,9 +77,9 @@ def after_change(record: Record) -> Record:
 def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
     """A child died before it was ready. `jitter` is random, from 0 to 1."""
     if kind is Kind.SHORTAGE:
-        return _delayed(record, now, jitter)  # no verdict on the model, however often
+        return _delayed(record, now, jitter)  # says nothing about the model, however often
     if kind is Kind.OUT_OF_MEMORY:
-        # No verdict on the model: others may leave some. But no storm of attempts either.
+        # The model may be well: others may leave it some memory. But it is not tried all the time.
         return evolve(record, not_before=now + LONGEST_PAUSE)
     failed = evolve(record, failed_starts=record.failed_starts + 1)
     if kind in _HOPELESS or failed.failed_starts >= MOST_FAILED_STARTS:

@@ -1,9 +1,9 @@
-"""Signs of life of a child that somebody uses, and the verdict on one that shows none.
+"""Signs of life of a child that is in use, and the verdict on one that shows none.
 
 Pure: now is an argument. A token, a step of a prefill, or slots that tell something new are the
-best signs. In the middle of a batch llama-server has none of them, and does not even answer; but
-it computes. A child that hangs does not, nearly always: therefore one that spins for nothing is
-ended as well, only much later.
+best signs. In the middle of a batch llama-server shows none of them, and does not even answer; but
+it computes. A child that hangs nearly never computes. For the rare one that does, there is a limit
+as well, only a much longer one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SOME_TICKS: Final = 0.05
 """Seconds. The kernel counts in hundredths, and to be asked takes some, too."""
 
 LONGEST_BATCH: Final = 12
-"""So many times the patience for a child that stands still: at the defaults 36 minutes, in which a
-batch of 2,048 tokens is read by whoever reads one in a second."""
+"""So many times the patience for a child that stands still: at the defaults 36 minutes. That is
+enough for a batch of 2,048 tokens at one token a second."""
 
 
 @define
 class Signs:
-    """What was seen of a child since somebody began to look at it."""
+    """What was seen of a child since we began to look at it."""
 
     moved: float
     """When it last got on with an answer."""
@@ -44,13 +44,13 @@ class Signs:
         return cls(moved=now, worked=now)
 
     def heard(self, at: float) -> None:
-        """It last made progress then: what its slots told before is no news any more."""
+        """It last made progress then: what its slots told before cannot be compared any more."""
         if at > self.moved:
             self.moved = at
             self._slots = None
 
     def computed(self, now: float, seconds: float | None) -> None:
-        """So much in all until now; None if nobody can say."""
+        """It has computed for so long until now; None if that is not known."""
         if self._effort is not None and seconds is not None:
             then, before = self._effort
             more = seconds - before  # less, if a process of its own is gone

@@ -1,7 +1,7 @@
 """A child's slots: how many requests it may work on at once.
 
 llama-server has a queue of its own, but without fairness, headers or an eye for clients that
-leave. So no child is ever sent more than it has slots for; who waits for one waits in the pool.
+leave. So no child is ever sent more than it has slots for; requests wait for a slot in the pool.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Slots:
         """How many requests have had a slot, and gave it back."""
 
         self.closed = trio.Event()
-        """The child is going: nobody is let in any more. What is taken stays taken."""
+        """The child is going: no request is let in any more. What is taken stays taken."""
 
     @property
     def free(self) -> bool:
-        """Is there one for somebody?"""
+        """Is there one for another request?"""
         return self.taken < self.size and not self.closed.is_set()
 
     def take(self) -> None:

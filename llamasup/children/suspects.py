@@ -1,21 +1,22 @@
 """Which requests may have ended the engine, and which have done so. Pure: now is an argument.
 
-A request answers for itself, not the model, nor the others. Whatever was in flight when a child
-died is suspected, and whoever tries it again tries it alone. So is what was sent shortly before,
-and not waited for: it takes no patience to end an engine.
+A request answers for itself; the model and the other requests do not. Each request that was in
+flight when a child died is suspected, and is tried alone when it comes again. So is each request
+whose client had left shortly before the death: to end an engine, a client need not wait.
 
-Sure is only a death of what was alone, or on trial, and that nobody has wrought from outside. Two
-deaths convict, if the second is sure; else it takes three, for there may be others to blame. What
-is convicted is refused for a while: shortly at first, for anybody may have bad luck, and for twice
-as long each time that it is tried again in vain. With the conviction the deaths are explained: who
-was suspected for them only is so no more, nor do they count for what was lost in them.
+A death is sure proof only if the request was alone, or on trial, and if no signal from outside
+ended the child. Two deaths convict if the second one is sure; else it takes three, for another
+request may be to blame. A convicted request is refused for a while: for a short time at first, for
+it may have been bad luck, and for twice as long after each further try that ends a child. With the
+conviction its deaths are explained: other requests are not suspected for them any more, and the
+deaths do not use up the replays of the requests that were lost in them.
 
-A client that alone ended the engine twice, with different requests, may be making up a new one
-each time: all that it sends is tried alone, and convicted by one sure death. But behind a proxy
-one client may be many, so the first answer ends it: who is many has one soon.
+A client whose requests alone ended the engine twice, each time another request, may be making up
+new ones: all that it sends is tried alone, and convicted by one sure death. But behind a proxy many
+clients look like one. So the first answer clears it: many clients get one soon.
 
-A suspect whose client comes for a trial and never waits for its end costs the others their time.
-After three times it is let in as everybody is, until the next death.
+If the client of a suspect never waits for the end of the trial, it costs the other requests time.
+After three such trials the suspect is let in like all others, until the next death.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Accused:
     digest: bytes
     client: Hashable
     on_trial: bool = False
-    """Nobody else was let in beside it at that time, to see what it does."""
+    """It was let in alone at that time, to see what it does."""
 
     absconded: bool = False
     """Its client had left, without an answer."""
@@ -66,7 +67,7 @@ class _File:
 
     last: float
     deaths: set[int] = field(factory=set)
-    """Those that it may have caused, and nobody is convicted of."""
+    """Those that it may have caused, and of which no request is convicted."""
 
     kills: int = 0
     """Those that it is convicted of."""
@@ -99,7 +100,7 @@ class Suspects:
         """How many there were; the last one is known by that number."""
 
     def __bool__(self) -> bool:
-        """Is anybody suspected at all?"""
+        """Is any request or client suspected?"""
         return bool(self._files or self._clients)
 
     def must_be_alone(self, digest: bytes, client: Hashable, now: float) -> bool:
@@ -210,8 +211,8 @@ class Suspects:
 
 
 def _blamed(accused: Collection[Accused]) -> list[Accused]:
-    """Each request once. A death in a trial is laid to the one on trial, unless somebody was there
-    shortly before: that one may have done it."""
+    """Each request once. A death in a trial is laid to the request on trial, unless another one had
+    left shortly before: that may have done it."""
     on_trial = [one for one in accused if one.on_trial]
     if not on_trial or any(one.absconded for one in accused):
         on_trial = list(accused)

@@ -2,7 +2,7 @@
 
 Progress is what counts: tokens, the steps of a prefill in the log, slots that tell something new;
 and where there is none to be seen, whether it computes (`signs`). `/health` stays green while slots
-are wedged, so its word is taken only of a child that nobody uses.
+are wedged, so its word is taken only of a child that is not in use.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Watched(Protocol):
         """Begin to end it."""
 
     def retire(self, cause: Cause) -> None:
-        """Admit nobody any more, then end it."""
+        """Admit no more requests, then end it."""
 
 
 async def watch(child: Watched, in_effect: InEffect) -> None:
@@ -71,7 +71,7 @@ async def watch(child: Watched, in_effect: InEffect) -> None:
 
 
 async def _until_stalled(child: Watched, in_effect: InEffect) -> Cause | None:
-    """None when nobody uses it any more; or why it has to be ended while somebody does."""
+    """Why it has to be ended while it is in use; None when it is in use no more."""
     signs = Signs.since(trio.current_time())
     while child.users:
         patience = in_effect.config.recovery.stall_timeout
@@ -112,7 +112,7 @@ async def _answer(child: Watched, target: str, patience: float) -> tuple[int, by
 
 
 def _check_memory(child: Watched, most: Bytes) -> None:
-    """Retire a child that holds more, while nobody uses it. 0 is no limit."""
+    """Retire a child that holds more, while it is not in use. 0 is no limit."""
     if not most or child.users or child.pid is None:
         return
     used = anonymous_memory(child.pid)

@@ -1,4 +1,4 @@
-"""Who a process is: its pid, and when it started.
+"""The identity of a process: its pid, and when it started.
 
 A pid alone is given to another process one day. The two together name one process for good, and
 also the mark that a run folder holds of it.

@@ -1,10 +1,10 @@
 """The stdin of a process that we start: a pipe of which we hold the other end, as long as we live.
 
-An engine in child mode ends when it is at its end; but while it loads a model, it does not look.
-So during a load it is tied to us: when we let go, or are gone, the kernel ends its group. That
-takes a signal of the pipe's own (`O_ASYNC`): PR_SET_PDEATHSIG would be bound to the thread that
-forks, and reaches nothing that the process starts. Where there is no F_SETSIG (macOS), nothing is
-tied, and what is left behind ends after its load, or is swept by the next start.
+An engine in child mode ends when its stdin ends; but while it loads a model, it does not look. So
+during a load it is tied to us: when we let go, or are gone, the kernel kills its group. The pipe
+itself sends that signal (`O_ASYNC`). PR_SET_PDEATHSIG would not do: it is bound to the thread that
+forks, and does not reach what the process has started. Where there is no F_SETSIG (macOS), nothing
+is tied, and a process that is left behind ends after its load, or is swept by the next start.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Lifeline:
             self._is_tied = True
 
     def loosen(self) -> None:
-        """Not any more: when the pipe ends, that is for the process to see."""
+        """Tie it no longer: when the pipe ends, the process sees that itself."""
         if self._is_tied:
             self._is_tied = False
             flags = fcntl.fcntl(self._stdin, fcntl.F_GETFL)

@@ -133,7 +133,7 @@ class Process:
             os.killpg(self.pid, number)
 
     def loosen(self) -> None:
-        """Tied to us no more: that its stdin ends is for the process itself to see."""
+        """Tie it to us no longer: when its stdin ends, it sees that itself."""
         self._lifeline.loosen()
 
     def let_go(self) -> None:
