@@ -1,4 +1,4 @@
-"""Every error that a client or an operator can meet: whose fault it is, its status and its code.
+"""Every error that a client or an operator can meet: what is at fault, its status and its code.
 
 A client sees `status` and the JSON of `body()`; an operator sees `str(error)`. Foreign exceptions
 (OSError, h11, cattrs) are turned into one of these at one border each: connection, child, config.
@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 
 class LlamasupError(Exception):
-    """Something went wrong in a way that we can name. `str(error)` says what, and what to do."""
+    """Something went wrong in a known way. `str(error)` says what, and what to do."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -21,7 +21,7 @@ class LlamasupError(Exception):
     """Seconds after which it may go better, where that is known."""
 
     def again(self) -> Self:
-        """The same, for one more who meets it: what is raised holds on to all that it came by."""
+        """A copy to raise once more: an error that was raised keeps its traceback and all in it."""
         return copy(self).with_traceback(None)
 
     def body(self) -> bytes:
@@ -39,7 +39,8 @@ class ClientError(LlamasupError):
 
 
 class MalformedRequest(ClientError):
-    """Not HTTP as we accept it. The connection is closed: what follows cannot be told apart."""
+    """Not HTTP as it is accepted here. The connection is closed: where the next request begins is
+    unknown."""
 
     code = "malformed_request"
 
@@ -80,7 +81,7 @@ class ExpectationFailed(ClientError):
 
 
 class NotImplementedByProxy(MalformedRequest):
-    """A transfer coding that we do not speak."""
+    """A transfer coding that llamasup does not know."""
 
     status = 501
     code = "not_implemented"
@@ -112,7 +113,7 @@ class Unauthorized(ClientError):
 
 
 class TooManyTries(ClientError):
-    """Too many wrong keys of one client: it has to wait, with the right one too."""
+    """One client sent too many wrong keys: it has to wait, even with the right one."""
 
     status = 429
     code = "too_many_tries"
@@ -126,7 +127,7 @@ class Forbidden(ClientError):
 
 
 class ModelNotFound(ClientError):
-    """The request names a model that there is not."""
+    """The request names a model that does not exist."""
 
     status = 404
     code = "model_not_found"
@@ -140,11 +141,11 @@ class RequestKillsEngine(ClientError):
 
 
 class TaskFell(LlamasupError):
-    """A task of ours that should have seen to it fell; the log says how. Asking again is fine."""
+    """The task that had to do this fell; the log says why. The request may be sent again."""
 
 
 class Shortage(LlamasupError):
-    """We lack a thread, a descriptor or the like to answer this. That passes."""
+    """llamasup lacks a thread, a descriptor or the like to answer this. That passes."""
 
     status = 503
     code = "shortage"
@@ -162,7 +163,7 @@ class ModelFileMissing(ModelUnavailable):
 
 
 class ModelNotLoaded(ModelUnavailable):
-    """Who only looks wakes nobody, and there is no child to look at."""
+    """There is no child to look at, and a look loads none."""
 
     code = "model_not_loaded"
 
@@ -180,7 +181,7 @@ class EngineUnusable(ModelUnavailable):
 
 
 class NotAdmitted(ModelUnavailable):
-    """Others have what the model would need, and will not go for its sake."""
+    """Other models have what the model would need, and will not go for it."""
 
     code = "not_admitted"
 

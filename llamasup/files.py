@@ -1,6 +1,6 @@
-"""Files that others have put somewhere, opened without waiting: regular ones alone.
+"""Opens files without waiting, and only regular ones.
 
-To open a FIFO takes for ever, and to open a device may do something.
+To open a FIFO can take for ever, and to open a device can set it to work.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """The file, to be read; also `/dev/null`, which many name where they want nothing.
+    """The file, opened for reading; `/dev/null` is allowed, too, as an empty file.
 
-    Raises OSError where it cannot be opened, or is no regular file. Its disk may hang all the same.
+    Raises OSError if it cannot be opened, or is not a regular file. Its disk may still hang.
     """
     _check(path, os.stat(path))
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _check(path, os.fstat(descriptor))  # somebody may have put another one in its place
+        _check(path, os.fstat(descriptor))  # it may have been replaced since
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""Whose a file or folder is: what others could have written, or could swap, is not ours to believe.
+"""Which files and folders can be trusted: those that no other user could have written or replaced.
 
-As git and ssh see it: ours or root's, and not writable by others. A group counts as others, unless
-it is the owner's private one, as many systems give each user.
+As in git and ssh, a file must belong to this user or to root, and others must not be able to write
+it. A group counts as others, unless it is the private group that many systems give each user.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 
 def why_not_ours(path: Path) -> str:
-    """Who else could have written it; "" if nobody. Raises OSError if it cannot be looked at.
+    """Which other user could have written it; "" if none. Raises OSError if it cannot be examined.
 
-    A link is as much somebody's word as what it leads to.
+    A link must be trusted as well as the file that it leads to.
     """
     link = path.lstat()
     if not _trusted(link):
@@ -25,10 +25,10 @@ def why_not_ours(path: Path) -> str:
 
 
 def why_not_private(folder: Path) -> str:
-    """Who else could put something into this folder, or another one in its place; "" if nobody.
+    """Which other user could write into this folder, or replace it; "" if none.
 
-    Links are seen through, but no folder on the way may be one that others could swap. Raises
-    OSError if it cannot be looked at.
+    Links are followed, but others must not be able to replace any folder above it either. Raises
+    OSError if it cannot be examined.
     """
     folder = folder.resolve()
     found = folder.stat()
@@ -38,7 +38,7 @@ def why_not_private(folder: Path) -> str:
         return why
     for above in folder.parents:
         found = above.stat()
-        # Where it is sticky, as /tmp is, nobody removes or renames what is another's.
+        # In a sticky folder such as /tmp, no user can remove or rename the files of another.
         if (why := _why_not(found)) and not (found.st_mode & stat.S_ISVTX and _trusted(found)):
             return f"{above}, where it lies, is not safe: {why}"
     return ""
@@ -59,7 +59,7 @@ def _trusted(found: os.stat_result) -> bool:
 
 
 def _is_private_group(found: os.stat_result) -> bool:
-    """Is the group root's own, or the owner's, with nobody else in it?"""
+    """Is it root's group, or the owner's own group without other members?"""
     if found.st_gid == 0:
         return True
     try:

@@ -1,1 +1,1 @@
-"""Who may come, and what they may do: web pages, and whoever has the operator's key."""
+"""Who may come, and what they may do: web pages, and holders of the operator's key."""

@@ -1,4 +1,5 @@
-"""The operator's key: who has it, and how often one may try. Pure: now is an argument."""
+"""The operator's key: which requests have it, and how often a client may guess. Pure: now is an
+argument."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from llamasup.errors import TooManyTries, Unauthorized
 Headers = Sequence[tuple[bytes, bytes]]
 
 SECRETS: Final = frozenset({b"authorization", b"cookie", b"x-api-key"})
-"""Headers that are between a client and us: an engine gets them only if it asks for keys itself."""
+"""Headers that are meant for llamasup: an engine gets them only if it asks for keys itself."""
 
 MOST_TRIES: Final = 5
 WITHIN: Final = 60.0
@@ -38,15 +39,15 @@ def is_operator(headers: Headers, admin_key: str) -> bool:
 class Tries:
     """Wrong keys, by the client that tried them: after some of them it has to wait.
 
-    Within that time the right one is refused like any other: else it could be found all the same.
+    Within that time the right key is refused, too: otherwise guessing could go on.
     """
 
     def __init__(self) -> None:
         self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
 
     def demand_key(self, headers: Headers, admin_key: str, client: str, now: float) -> None:
-        """Raise Unauthorized for whoever has not got the key, where there is one, and TooManyTries
-        for a client that has guessed too often."""
+        """Raise Unauthorized if there is a key that the request lacks, and TooManyTries if its
+        client has guessed too often."""
         if not admin_key:
             return
         wrong = self._wrong.get(client, deque())

@@ -1,8 +1,8 @@
-"""Which web pages may use this llamasup, and by which names it is known to its operators. Pure.
+"""Which web pages may use this llamasup, and by which names its operators know it. Pure.
 
-A browser lets any page send a request anywhere, and only keeps the answer from it; and if the owner
-of a name lets it point here, pages of that name and we are one to the browser. So a page is judged
-by its `Origin` before anything is done for it, and operators' pages by their `Host`.
+A browser lets any page send a request anywhere, and only hides the answer from it. And if the owner
+of a name lets the name point here, the browser takes llamasup for a part of that owner's site. So a
+page is judged by its `Origin` before anything is done for it, and operators' pages by their `Host`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[^]]+)\]|(?P<name>[^:]*))(?::[0-9]*)?"
 
 
 def refuse_foreign_pages(headers: Headers, server: Server) -> None:
-    """Raise Forbidden for a page that may not use us.
+    """Raise Forbidden for a page that may not use this llamasup.
 
-    Whoever has the operator's key is no page of strangers: no page can have a browser add it.
+    A request with the operator's key comes from no such page: a page cannot have a browser add it.
     """
     for origin in (value.decode("latin-1") for name, value in headers if name == b"origin"):
         if not may_use(origin, header(headers, b"host"), server) and not is_operator(
             headers, server.admin_key
         ):
             raise Forbidden(
-                f'pages of "{origin[:200]}" may not use this llamasup; whoever runs it can list'
+                f'pages of "{origin[:200]}" may not use this llamasup; its operator can list'
                 " them in server.cors_origins"
             )
 
 
 def may_use(origin: str, host: bytes, server: Server) -> bool:
-    """May a page of this origin use us, which it asks for as `host`?"""
+    """May a page of this origin use this llamasup, which it asks for as `host`?"""
     listed = server.cors_origins
     if ALL in listed or origin.casefold() in map(str.casefold, listed):
         return True
@@ -54,27 +54,27 @@ def may_use(origin: str, host: bytes, server: Server) -> bool:
 
 
 def cors_lines(origins: Sequence[str], origin: bytes) -> list[bytes]:
-    """The headers by which a browser lets a page that may use us read the reply."""
+    """The headers that tell a browser to let the page read the reply."""
     if ALL in origins:
         return [b"Access-Control-Allow-Origin: *"]
     return [b"Access-Control-Allow-Origin: " + origin, b"Vary: Origin"]
 
 
 def _is_our_own(origin: str, host: bytes, server: Server) -> bool:
-    """Did we, or a proxy before us, serve the page ourselves?"""
+    """Was the page served from here, or by a proxy in front of llamasup?"""
     _, separator, authority = origin.partition("://")
     host_is_ours = is_ours(host, server)
     return host_is_ours and bool(separator) and authority.encode().lower() == host.lower()
 
 
 def refuse_web_pages(headers: Headers) -> None:
-    """Raise Forbidden for a browser: a page in it may have been made by anybody."""
+    """Raise Forbidden for a browser: a page in it may come from anywhere."""
     if any(name == b"origin" for name, _ in headers):
         raise Forbidden("this is not for web pages")
 
 
 def refuse_foreign_hosts(headers: Headers, server: Server) -> None:
-    """Raise Forbidden for a host that is not ours, by its name."""
+    """Raise Forbidden if the request asks for a name that is not known to be ours."""
     host = header(headers, b"host")
     if not is_ours(host, server):
         raise Forbidden(
@@ -84,10 +84,10 @@ def refuse_foreign_hosts(headers: Headers, server: Server) -> None:
 
 
 def is_ours(host: bytes, server: Server) -> bool:
-    """Can nobody else be meant by this `Host`?
+    """Can this `Host` mean no other site?
 
-    Whoever owns a name may let it point here. With an address, nobody can; nor with a name that the
-    operator listens on, or calls ours.
+    The owner of a name may let it point here, so names are not ours by themselves. Addresses are,
+    and names that the operator listens on or lists in `server.hosts`.
     """
     matched = _HOST.fullmatch(host.decode("latin-1"))
     name = (matched["ipv6"] or matched["name"] or "") if matched else ""
