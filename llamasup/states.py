@@ -66,6 +66,10 @@ _SHOWN_AS: Final = {
     KeeperState.LEAVING: KeeperState.READY,
 }
 
+HAS_CHILD: Final = frozenset({KeeperState.READY, KeeperState.LEAVING})
+AT_REST: Final = frozenset({KeeperState.UNLOADED, KeeperState.FAILED})
+"""There is no child, and none is loading."""
+
 OUT_OF_DATE: Final = frozenset({KeeperState.OVERTAKEN, KeeperState.LEAVING})
 """Another plan has come, by which the next load begins."""
 

@@ -139,12 +139,11 @@ class Child:
             if self.cause or not await self._until_ready():
                 self.stop()
                 return
-            self.state = moved(self.state, ChildState.READY)
             self.ready_at = self.last_used = trio.current_time()
             process.loosen()
             # Weights that are packed for the processor are in memory twice while they load.
             forget_peak(process.pid)
-            self.settled.set()
+            self._move(ChildState.READY)
             incarnation.start_soon(self._retire_when_told)
             await tending.again(f"the watchdog of {self}", watch, self, self.launch.in_effect)
 
@@ -168,8 +167,7 @@ class Child:
         """
         if self.state is ChildState.READY:
             self.cause = cause
-            self.state = moved(self.state, ChildState.RETIRING)
-            self.slots.closed.set()
+            self._move(ChildState.RETIRING)
         if self.state is ChildState.RETIRING:
             deadline = trio.current_time() + patience
             self._farewell.deadline = min(self._farewell.deadline, deadline)
@@ -280,10 +278,16 @@ class Child:
                     self.cause = self._autopsy.cause(process.status, was_ready=was_ready)
             incarnation.cancel()
 
+    def _move(self, to: ChildState) -> None:
+        self.state = moved(self.state, to)
+        if to in (ChildState.RETIRING, ChildState.STOPPING):
+            self.slots.closed.set()
+        if to in (ChildState.READY, ChildState.GONE):
+            self.settled.set()
+
     def _leave_service(self) -> None:
         if self.state in (ChildState.STARTING, ChildState.READY, ChildState.RETIRING):
-            self.state = moved(self.state, ChildState.STOPPING)
-            self.slots.closed.set()
+            self._move(ChildState.STOPPING)
 
     def _weigh(self, process: Process) -> None:
         """Note how much memory it took; this is the last moment to ask. It says nothing if the
@@ -298,8 +302,7 @@ class Child:
         await process.stop(grace)
 
     def _clear_away(self) -> None:
-        self.state = moved(self.state, ChildState.GONE)
-        self.settled.set()
+        self._move(ChildState.GONE)
         if self.pid is not None:
             self._run_folder.unmark(self.pid)
         if isinstance(self.address, UnixAddress):

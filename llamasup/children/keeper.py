@@ -30,7 +30,7 @@ from llamasup.children.suspects import Suspects
 from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import LlamasupError, ModelNotFound, ModelUnavailable, OutOfMemory
 from llamasup.memory.ladder import Rung
-from llamasup.states import ChildState, KeeperState
+from llamasup.states import AT_REST, ChildState, KeeperState
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Keeper:
     @property
     def idle(self) -> bool:
         """It has no child, and none is loading."""
-        return self._load is None or self._load.over.is_set()
+        return self.state in AT_REST
 
     async def until_idle(self) -> None:
         """Return when it has no child, and none is loading."""

@@ -36,7 +36,7 @@ from llamasup.errors import (
     TaskFell,
 )
 from llamasup.memory.ladder import Rung
-from llamasup.states import OUT_OF_DATE, ChildState, KeeperState, moved
+from llamasup.states import AT_REST, HAS_CHILD, OUT_OF_DATE, ChildState, KeeperState, moved
 
 log = logging.getLogger(__name__)
 
@@ -126,25 +126,30 @@ class Load:
         self.child = self.starting = None
         if self.is_out_of_date:
             self.failure = None
-        self.state = moved(self.state, KeeperState.FAILED if self.failure else KeeperState.UNLOADED)
-        self.settled.set()
-        self.over.set()
+        self._move(KeeperState.FAILED if self.failure else KeeperState.UNLOADED)
 
     def overtake(self, why: str) -> None:
         """Another plan has come: what runs ends when its last answer has."""
         if self.state is KeeperState.READY:
-            self.state = moved(self.state, KeeperState.LEAVING)
+            self._move(KeeperState.LEAVING)
             if self.child is not None and self.child.state is ChildState.READY:
                 log.info("%s goes after its answers: %s", self.child, why)
                 self.child.retire(Cause(Kind.FINISHED, why))
         elif not self.is_out_of_date:
-            self.state = moved(self.state, KeeperState.OVERTAKEN)
+            self._move(KeeperState.OVERTAKEN)
             self.reconsider()
 
     def reconsider(self) -> None:
         """Give up waiting for a place, if it is for a child that is not wanted any more."""
         if self.is_out_of_date or not self._is_wanted():
             self._waiting.cancel()
+
+    def _move(self, to: KeeperState) -> None:
+        self.state = moved(self.state, to)
+        if to in HAS_CHILD or to in AT_REST:
+            self.settled.set()
+        if to in AT_REST:
+            self.over.set()
 
     async def _serve(self) -> bool:
         """Children, until one was ready and is gone, or there can be none, or none is wanted.
@@ -156,7 +161,7 @@ class Load:
             child = await self._incarnate()
             if child is None:
                 return False
-            if self.settled.is_set():
+            if self.state in HAS_CHILD:
                 try:
                     await self._mourn(child)
                 finally:
@@ -192,10 +197,10 @@ class Load:
             return None
         with trio.CancelScope() as self._waiting:
             self.reconsider()  # all who wanted it may have left meanwhile
-            self.state = moved(self.state, KeeperState.WAITING)
+            self._move(KeeperState.WAITING)
             place = await self._descent.place()
             if not self.is_out_of_date:
-                self.state = moved(self.state, KeeperState.LOADING)
+                self._move(KeeperState.LOADING)
             return place
         return None
 
@@ -218,10 +223,9 @@ class Load:
 
     async def _welcome(self, child: Child, place: Place, seconds: float) -> None:
         is_out_of_date = self.is_out_of_date
-        self.state = moved(self.state, KeeperState.LEAVING if is_out_of_date else KeeperState.READY)
+        self._move(KeeperState.LEAVING if is_out_of_date else KeeperState.READY)
         self.child = child
         self._history.note_ready()
-        self.settled.set()
         log.info("%s is ready after %.2f s (%s)", child, seconds, self._descent.rung)
         if is_out_of_date:
             child.retire(Cause(Kind.FINISHED, "its configuration changed while it was loaded"))
