@@ -267,7 +267,7 @@ async def test_a_load_that_another_plan_overtakes_serves_nobody(
     async with keeping(planning(slow)) as keeper, trio.open_nursery() as requests:
         requests.start_soon(keeper.ready)
         await journal.first("started")
-        keeper.adopt(planning(faking("--fake-load-seconds", "0.3", context_size=4096)))
+        keeper.follow(planning(faking("--fake-load-seconds", "0.3", context_size=4096)))
         child = await keeper.ready()
         assert "4096" in child.launch.argv
     assert contexts(journal) == ["32768", "4096"]
@@ -286,7 +286,7 @@ async def test_those_who_wait_for_a_load_that_fails_get_a_child_of_the_plan_that
         async with trio.open_nursery() as requests:
             requests.start_soon(come)
             await journal.first("started")
-            keeper.adopt(planning(faking()))
+            keeper.follow(planning(faking()))
     assert len(children) == 1
 
 
@@ -315,7 +315,7 @@ async def test_a_load_out_of_date_is_shown_as_what_its_child_is(
         requests.start_soon(keeper.ready)
         await journal.first("started")
         assert keeper.state is KeeperState.LOADING
-        keeper.adopt(planning(faking(*slow, context_size=4096)))
+        keeper.follow(planning(faking(*slow, context_size=4096)))
         assert (keeper.state, keeper.state.shown) == (KeeperState.OVERTAKEN, "loading")
         child = await keeper.ready()
         child.enter()
