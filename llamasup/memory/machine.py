@@ -99,16 +99,19 @@ class ThisMachine:
         self._said: dict[object, str] = {}
         self._cards: list[Card] = []
         self._at_nvml = threads.Lane()
+        self._at_tools = threads.Lane()
 
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         """See Machine."""
-        if shutil.which(command[0]) is None:
-            return ""  # to find that out by starting it would take a hundred times as long
         question = command, environment and frozenset(environment.items())
-        with trio.move_on_after(self._patience), suppress(OSError, asking.StillRunning):
-            ended = await asking.run(command, environment)
-            # llama-server lists its devices in one or the other, by version and mode.
-            self._said[question] = (ended.stdout + ended.stderr).decode(errors="replace")
+        with suppress(OSError, asking.StillRunning):
+            # To find out that it is missing by starting it would take a hundred times as long.
+            if await self._at_tools.run(shutil.which, command[0], patience=self._patience) is None:
+                return ""
+            with trio.move_on_after(self._patience):
+                ended = await asking.run(command, environment)
+                # llama-server lists its devices in one or the other, by version and mode.
+                self._said[question] = (ended.stdout + ended.stderr).decode(errors="replace")
         return self._said.get(question, "")
 
     async def read(self, *patterns: str) -> Mapping[str, str]:

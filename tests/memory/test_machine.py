@@ -171,6 +171,21 @@ async def test_a_tool_that_hangs_in_its_driver_holds_nobody_up_and_is_not_starte
             os.kill(int(pid), signal.SIGKILL)
 
 
+async def test_a_tool_on_a_disk_that_hangs_is_taken_at_its_last_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = ThisMachine(patience=0.5)
+    assert await machine.run("/bin/sh", "-c", "echo words") == "words\n"
+    answers = threading.Event()
+    monkeypatch.setattr("llamasup.memory.machine.shutil.which", lambda tool: answers.wait())
+    try:
+        with trio.fail_after(5):  # half of 20 times our patience
+            for _ in range(20):
+                assert await machine.run("/bin/sh", "-c", "echo words") == "words\n"
+    finally:
+        answers.set()
+
+
 async def test_a_shortage_of_ours_takes_no_gpu_away(tmp_path: Path) -> None:
     machine = ThisMachine()
     assert await machine.run("/bin/sh", "-c", "echo words") == "words\n"
