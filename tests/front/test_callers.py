@@ -12,6 +12,7 @@ from llamasup.front import callers
 from llamasup.front.callers import urgency
 from llamasup.http.requests import Request
 from llamasup.pool.queue import Client
+from tests.harness import steps
 
 SECRET = b"sk-a-secret-of-some-length"
 HOME = "192.0.2.1"
@@ -101,9 +102,8 @@ def test_several_priority_lines_are_one_dictionary() -> None:
 )
 def test_a_priority_longer_than_anybody_needs_counts_as_none(lines: list[bytes]) -> None:
     many = asked(*((b"priority", line) for line in lines))
-    started = time.thread_time()
     assert callers.priority(many) == 0
-    assert time.thread_time() - started < 0.005
+    assert steps(lambda: callers.priority(many)) < 10_000  # it is not looked into
 
 
 @pytest.mark.parametrize(
@@ -186,12 +186,15 @@ def test_whatever_is_sent_is_some_urgency(value: bytes) -> None:
     assert urgency(value) in range(8)
 
 
+MANY = 300_000
+
+
 @pytest.mark.parametrize(
     "value",
-    [b"a=(" + b"1 " * 30_000, b"a=(1" + b" " * 60_000, b"a;" * 30_000, b'a="' + b'\\"' * 30_000],
+    [b"a=(" + b"1 " * MANY, b"a=(1" + b" " * 2 * MANY, b"a;" * MANY, b'a="' + b'\\"' * MANY],
     ids=range(4),
 )
 def test_a_long_dictionary_is_read_in_no_time(value: bytes) -> None:
-    started = time.process_time()
+    started = time.thread_time()
     assert urgency(value) == 3
-    assert time.process_time() - started < 0.1
+    assert time.thread_time() - started < 2  # a hundredth of that, and an hour if it were quadratic

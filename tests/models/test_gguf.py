@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from llamasup.models.gguf import (
     joined,
     read_header,
 )
+from tests.harness import steps
 from tests.models.shapes import F16, SHAPES, Shape, described, gguf_head, llama, string
 
 ARCHITECTURE = {"general.architecture": "llama"}
@@ -92,16 +92,11 @@ def test_vocabularies_and_long_texts_are_counted_and_not_built() -> None:
     }
 
 
-def test_200_000_tokens_and_their_merges_take_150_ms_at_most() -> None:
-    tokens = [f"token{number}" for number in range(200_000)]
-    content = gguf_head({"tokens": tokens, "merges": tokens, "scores": [0.0] * 200_000}, [])
-    took = []
-    for _ in range(3):
-        begin = time.process_time()
-        header = read(content)
-        took.append(time.process_time() - begin)
-    assert header.metadata["tokens"] == Elided(200_000)
-    assert min(took) <= 0.15
+def test_each_of_many_tokens_takes_a_few_steps_and_their_scores_none() -> None:
+    tokens = [f"token{number}" for number in range(20_000)]
+    content = gguf_head({"tokens": tokens, "merges": tokens, "scores": [0.0] * 20_000}, [])
+    assert read(content).metadata["tokens"] == Elided(20_000)
+    assert steps(lambda: read(content)) < 6 * 2 * 20_000
 
 
 def test_version_2_is_read_like_version_3() -> None:
@@ -171,13 +166,11 @@ def test_a_hostile_header_costs_little_memory_and_time() -> None:
     empty = array("x", 8, strings, bytes(8 * strings))
     content = opening(pairs=MAX_PAIRS) + empty + array("y", 8, MAX_STRINGS, bytes(8))
     tracemalloc.start()
-    begin = time.process_time()
     assert "y claims 4194304 strings" in refusal(content)
-    took = time.process_time() - begin
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20
-    assert took < 3
+    assert steps(lambda: refusal(content)) < 6 * strings
 
 
 SMALL = Shape("x", "llama", {"block_count": 1, "list": [1, 2], "text": "a"}, {"t": (8,)})
