@@ -11,6 +11,7 @@ Run `python -m tests.bench` from the repository's root; README.md says what the 
     cold.py       the cold start, beside the same engine started by hand
     swap.py       one model for another, beside the same done by hand
     decisions.py  the time of the pool's decisions, in this very process
+    reading.py    the time that reading headers, logs and folders takes, likewise
     report.py     figures, targets, the table and the JSON
     __main__.py   the command line
 """

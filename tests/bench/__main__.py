@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.bench import clients, cold, decisions, hostile, measures, swap
+from tests.bench import clients, cold, decisions, hostile, measures, reading, swap
 from tests.bench.measures import CLIENT_PROCESSES, FULL, QUICK, Bench, Measure
 from tests.bench.proxies import Llamasup, Way, nginx, reference_engine
 from tests.bench.report import Figure, table, write_json
@@ -31,6 +31,7 @@ MEASURES: dict[str, Measure] = {
     "cold": lambda bench: cold.cold_start(bench, "canned engine", bench.llamasup),
     "swap": lambda bench: swap.swap(bench, "canned engine", bench.llamasup),
     "decisions": decisions.decisions,
+    "reading": reading.reading,
     "hostile": hostile.hostile,
 }
 REAL = {"cold": cold.cold_start, "swap": swap.swap}
