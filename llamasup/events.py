@@ -42,17 +42,15 @@ class OfRequest(Event):
 
 @frozen
 class LoadBegan(OfModel):
-    """A child was started, which is not ready yet."""
+    """A child is started for it."""
 
-    child: str
     rung: str
 
 
 @frozen
 class LoadProgressed(OfModel):
-    """So much of it is loaded (0 to 1), in the engine's words."""
+    """So much of it is loaded (0 to 1), as the engine says."""
 
-    child: str
     part: float
 
 
@@ -75,7 +73,7 @@ class SteppedDown(OfModel):
 
 @frozen
 class SteppedUp(OfModel):
-    """There is more memory than when the last rung was found, and the next child may take more."""
+    """Its child got ready on a higher rung than the one that had held before."""
 
     rung: str
 
@@ -85,6 +83,14 @@ class MadeRoom(OfModel):
     """Memory ran out, and others go before it takes less."""
 
     victims: tuple[str, ...]
+
+
+@frozen
+class RanOutOfMemory(OfModel):
+    """Memory ran out while its child answered a request. The child goes after its answers."""
+
+    child: str
+    why: str
 
 
 @frozen
@@ -118,11 +124,26 @@ class DeathsExplained(OfModel):
 
 
 @frozen
+class StartFailed(OfModel):
+    """Its child could not be started, and the start is tried again."""
+
+    why: str
+
+
+@frozen
+class LoadRefused(OfModel):
+    """It is not loaded: there is no place for it in memory."""
+
+    why: str
+
+
+@frozen
 class LoadFailed(OfModel):
-    """It could not be loaded. Whether it will be tried again, `why` says."""
+    """It could not be loaded."""
 
     why: str
     given_up: bool
+    """It is not tried again before something changes."""
 
 
 class Reason(Enum):

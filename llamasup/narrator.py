@@ -51,10 +51,16 @@ _LINES: Final[dict[type[Event], tuple[int, _Words]]] = {
             f"{it.model}: {it.deaths} deaths are laid to a request, which is refused for a while"
         ),
     ),
-    events.LoadFailed: (
+    events.RanOutOfMemory: (
         logging.WARNING,
-        lambda it: it.why,
+        lambda it: f"{it.child} ran out of memory: {it.why}",
     ),
+    events.StartFailed: (
+        logging.WARNING,
+        lambda it: f"{it.model} could not be started and is tried again: {it.why}",
+    ),
+    events.LoadRefused: (logging.WARNING, lambda it: it.why),
+    events.LoadFailed: (logging.ERROR, lambda it: it.why),
     events.Evicted: (
         logging.INFO,
         lambda it: f"{it.model} is unloaded: {_REASONS[it.reason].format(it.sake)}",

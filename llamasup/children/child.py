@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import trio
@@ -100,6 +100,9 @@ class Child:
 
         self.load_progress: float | None = None
         """From 0 to 1, where the engine says so."""
+
+        self.tells_progress: Callable[[float], None] = lambda part: None
+        """Is called with each step of the load."""
 
         self.ready_at = math.inf
         self.last_used = -math.inf
@@ -352,6 +355,7 @@ class Child:
             self._hint.set()
         elif isinstance(event, LoadProgress):
             self.load_progress = event.fraction
+            self.tells_progress(event.fraction)
         elif isinstance(event, SlotsConfigured) and event.n_slots >= 1:
             self.slots.size = event.n_slots
 

@@ -6,26 +6,25 @@ as many, for each try may take long. If there is none to go, the next rung is tr
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from llamasup.children.landlord import Landlord, Place, Tenant
 from llamasup.children.needs import Needed
 from llamasup.children.position import Position
 from llamasup.engine.failures import Cause, Kind
+from llamasup.events import Journal, MadeRoom, SteppedDown
 from llamasup.memory.ladder import Rung
 from llamasup.models.glances import one_glance
-
-log = logging.getLogger(__name__)
 
 
 class Descent:
     """One model's way down its ladder, from one child to the next."""
 
-    def __init__(self, tenant: Tenant, landlord: Landlord) -> None:
+    def __init__(self, tenant: Tenant, landlord: Landlord, journal: Journal) -> None:
         self.position = Position(tenant.plan)
         self._tenant = tenant
         self._landlord = landlord
+        self._journal = journal
         self._needed: Needed | None = None
 
     def forget(self) -> None:
@@ -75,7 +74,7 @@ class Descent:
         victims = self._victims()
         if not victims:
             return False
-        log.warning("%s: out of memory: %s goes first", self._tenant.model, ", ".join(victims))
+        self._journal.tell(MadeRoom, self._tenant.model, tuple(victims))
         self.position.made_way.update(victims)
         self.position.stay()
         await self._landlord.make_way(victims)
@@ -92,7 +91,5 @@ class Descent:
         crowded = self.is_crowded()
         if not self.position.step_down(cause.words, crowded=crowded, proven=cause.proven):
             return False
-        log.warning(
-            "%s: out of memory (%s): next rung, %s", self._tenant.model, cause.words, self.rung
-        )
+        self._journal.tell(SteppedDown, self._tenant.model, cause.words, str(self.rung))
         return True

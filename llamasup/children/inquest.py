@@ -5,15 +5,12 @@ Each says itself what it is, when it is done with the child. What that means, `s
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 
 import trio
 
 from llamasup.children.suspects import Accused, Suspects
 from llamasup.engine.failures import Cause, Kind
-
-log = logging.getLogger(__name__)
 
 _FLIGHT = 5.0
 """Seconds for which a request is suspected whose client has left without an answer."""
@@ -54,7 +51,7 @@ class Inquest:
         self.accused += fugitives
         self.in_flight = users + len(fugitives)
 
-    def conclude(self, model: str, cause: Cause, suspects: Suspects) -> int:
+    def conclude(self, cause: Cause, suspects: Suspects) -> int:
         """All have said what they are. How many deaths are laid to requests by this one?
 
         0 if it is the model's.
@@ -66,12 +63,6 @@ class Inquest:
             from_outside=cause.kind is Kind.KILLED,
         )
         self.death = suspects.deaths
-        if explained:
-            log.warning(
-                "%s: %d deaths are laid to a request, which is refused for a while",
-                model,
-                explained,
-            )
         return explained
 
 

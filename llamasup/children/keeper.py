@@ -11,7 +11,6 @@ anew, as if nothing had ever gone wrong.
 
 from __future__ import annotations
 
-import logging
 import math
 from contextlib import suppress
 
@@ -29,16 +28,17 @@ from llamasup.children.restarts import Record
 from llamasup.children.suspects import Suspects
 from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import LlamasupError, ModelNotFound, ModelUnavailable, OutOfMemory
+from llamasup.events import Journal, RanOutOfMemory
 from llamasup.memory.ladder import Rung
 from llamasup.states import AT_REST, ChildState, KeeperState
-
-log = logging.getLogger(__name__)
 
 
 class Keeper:
     """One model. Its task lives in `nursery` while there is a child."""
 
-    def __init__(self, plan: Plan, landlord: Landlord, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, plan: Plan, landlord: Landlord, journal: Journal, nursery: trio.Nursery
+    ) -> None:
         self.plan = plan
         self.dismissed = False
         """Its model is not offered any more: it loads nothing."""
@@ -47,7 +47,8 @@ class Keeper:
         """Requests that may have ended its children."""
 
         self.history = History()
-        self._descent = Descent(self, landlord)
+        self._descent = Descent(self, landlord, journal)
+        self._journal = journal
         self._nursery = nursery
         self._interested = 0
         self._load: Load | None = None
@@ -139,7 +140,7 @@ class Keeper:
         """
         suffered = Cause(Kind.OUT_OF_MEMORY, words, proven=False)
         if child.state is ChildState.READY and self._descent.can_go_on():
-            log.warning("%s ran out of memory: %s", child, words)
+            self._journal.tell(RanOutOfMemory, self.model, str(child), words)
             child.retire(suffered, child.retirement)
         elif child.cause is not None and child.cause.kind is Kind.OUT_OF_MEMORY:
             child.cause = evolve(child.cause, proven=True)
@@ -218,7 +219,12 @@ class Keeper:
         if wait > self.plan.patience:
             raise self._not_yet(wait)
         self._load = load = Load(
-            self.state, self._descent, self.history, self.suspects, self._is_wanted
+            self.state,
+            self._descent,
+            self.history,
+            self.suspects,
+            self._is_wanted,
+            self._journal,
         )
         name = f"keeper of {self.model}"
         self._nursery.start_soon(tending.alone, name, self._keep, load, wait, name=name)

@@ -11,8 +11,8 @@ that is or gets ready only finishes what it has begun to answer.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from typing import Concatenate, ParamSpec
 
 import trio
 from attrs import evolve
@@ -35,10 +35,25 @@ from llamasup.errors import (
     OutOfMemory,
     TaskFell,
 )
+from llamasup.events import (
+    ChildDied,
+    ChildGone,
+    ChildRetires,
+    DeathsExplained,
+    Journal,
+    LoadBegan,
+    LoadFailed,
+    LoadProgressed,
+    LoadRefused,
+    OfModel,
+    Ready,
+    StartFailed,
+    SteppedUp,
+)
 from llamasup.memory.ladder import Rung
 from llamasup.states import AT_REST, HAS_CHILD, OUT_OF_DATE, ChildState, KeeperState, moved
 
-log = logging.getLogger(__name__)
+P = ParamSpec("P")
 
 _NOTE_PATIENCE = 1.0
 _TESTIMONY_PATIENCE = 1.0
@@ -56,6 +71,7 @@ class Load:
         history: History,
         suspects: Suspects,
         is_wanted: Callable[[], bool],
+        journal: Journal,
     ) -> None:
         """To be begun in `state`. `is_wanted` says whether to wait for a place in memory."""
         self.state = moved(state, KeeperState.LOADING)
@@ -76,6 +92,7 @@ class Load:
         self._history = history
         self._suspects = suspects
         self._is_wanted = is_wanted
+        self._journal = journal
         self._waiting = trio.CancelScope()
         self._begun_in: object = None
         self._tried_again = False
@@ -107,7 +124,7 @@ class Load:
         except NotAdmitted as error:
             # This says nothing about the model: there may be room when it is wanted again.
             self._history.last_failure = self.failure = error
-            log.warning("%s", error)
+            self._tell(LoadRefused, str(error))
             return False
         except LlamasupError as error:
             # What is not the engine's fault may pass, such as a range without a free port.
@@ -133,7 +150,7 @@ class Load:
         if self.state is KeeperState.READY:
             self._move(KeeperState.LEAVING)
             if self.child is not None and self.child.state is ChildState.READY:
-                log.info("%s goes after its answers: %s", self.child, why)
+                self._tell(ChildRetires, str(self.child), why)
                 self.child.retire(Cause(Kind.FINISHED, why))
         elif not self.is_out_of_date:
             self._move(KeeperState.OVERTAKEN)
@@ -184,6 +201,8 @@ class Load:
             return None
         async with place:
             child = await self._plan.child(rung)
+            self._tell(LoadBegan, str(rung))
+            child.tells_progress = self._tell_of_progress
             place.occupy(child)
             try:
                 await self._raise(child, place)
@@ -226,12 +245,13 @@ class Load:
         self._move(KeeperState.LEAVING if is_out_of_date else KeeperState.READY)
         self.child = child
         self._history.note_ready()
-        log.info("%s is ready after %.2f s (%s)", child, seconds, self._descent.rung)
+        self._tell(Ready, str(child), seconds, str(self._descent.rung))
         if is_out_of_date:
             child.retire(Cause(Kind.FINISHED, "its configuration changed while it was loaded"))
         else:
             place.ready()
-            await self._descent.position.held()
+            if await self._descent.position.held():
+                self._tell(SteppedUp, str(self._descent.rung))
 
     async def _tries_again(self, cause: Cause) -> bool:
         """Once in a load, on the same rung: what ended it may have been an accident."""
@@ -240,7 +260,7 @@ class Load:
         hopeless = self._history.record.given_up or cause.kind is Kind.OUT_OF_MEMORY
         if hopeless or self._tried_again or wait > self._plan.patience:
             return False
-        log.warning("%s could not be started and is tried again: %s", self._model, cause.words)
+        self._tell(StartFailed, cause.words)
         self._tried_again = True
         self._descent.position.stay()
         await trio.sleep(wait)
@@ -262,7 +282,7 @@ class Load:
             message = f'model "{self._model}" cannot be started: {cause.words}'
             self.failure = _ERRORS.get(cause.kind, ModelUnavailable)(message)
         self._history.last_failure = self.failure
-        log.error("%s", message)
+        self._tell(LoadFailed, message, given_up=self._history.record.given_up)
 
     async def _mourn(self, child: Child) -> None:
         """It was ready, and is gone: decide on which rung the next one begins, and when."""
@@ -270,7 +290,7 @@ class Load:
         now = trio.current_time()
         ready_for = now - child.ready_at
         if cause is None or (cause.kind is Kind.FINISHED and not child.left):
-            log.info("%s is gone", child)
+            self._tell(ChildGone, str(child))
             self._history.note_life(ready_for)
             return
         if may_be_a_requests_doing(cause, by_itself=child.left) and (
@@ -283,7 +303,7 @@ class Load:
             self._history.note_death(now, ready_for)
 
     def _tell_of_death(self, child: Child, cause: Cause) -> None:
-        log.warning("%s died: %s", child, cause.words)
+        self._tell(ChildDied, str(child), cause.words)
         words = f'model "{self._model}" died: {cause.words}'
         self._history.last_failure = ModelUnavailable(words)
 
@@ -291,4 +311,16 @@ class Load:
         """How many deaths are laid to requests by that of this child; 0 if it is the model's."""
         with trio.move_on_after(_TESTIMONY_PATIENCE):
             await child.until_unused()
-        return child.inquest.conclude(self._model, cause, self._suspects)
+        explained = child.inquest.conclude(cause, self._suspects)
+        if explained:
+            self._tell(DeathsExplained, explained)
+        return explained
+
+    def _tell_of_progress(self, part: float) -> None:
+        self._tell(LoadProgressed, part)
+
+    def _tell(
+        self, kind: Callable[Concatenate[str, P], OfModel], *args: P.args, **more: P.kwargs
+    ) -> None:
+        """This happened to the model."""
+        self._journal.tell(kind, self._model, *args, **more)

@@ -138,16 +138,21 @@ class Position:
         self._suspected[rung] = now
         return False
 
-    async def held(self) -> None:
-        """A child got ready on this rung: remember that, if it is news."""
+    async def held(self) -> bool:
+        """A child got ready on this rung: remember that, if it is news.
+
+        Is it higher than the one that had held before?
+        """
         rung, ran_out = self.rung, self._ran_out
         if rung is None:
-            return
+            return False
         self._ran_out = False
         with suppress(ModelUnavailable):  # the engine may be lost meanwhile
             if is_news(self._rungs, await self.plan.learned(), rung, after_an_oom=ran_out):
                 crowded = ran_out and self._crowded
                 await self.plan.learn(Learned(rung, time.time(), self._free, crowded))
+                return not ran_out
+        return False
 
     def story(self, last_words: str = "") -> str:
         """What was tried, rung by rung, and what each said."""

@@ -53,6 +53,7 @@ class Pool:
     ) -> None:
         self._in_effect = in_effect
         self._nursery = nursery
+        self._journal = journal
         self._gates: dict[str, Gate] = {}
         self.residency = Residency(in_effect, self._gates, gauge, journal)
         self.offer(plans)
@@ -142,7 +143,7 @@ class Pool:
         return Lease(self._gates[model], Visit(work, client, priority), digest)
 
     def _gate(self, plan: Plan) -> Gate:
-        keeper = Keeper(plan, self.residency, self._nursery)
+        keeper = Keeper(plan, self.residency, self._journal, self._nursery)
         return Gate(keeper, self._nursery, self._in_effect, self.residency.idle)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from llamasup import events
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.errors import (
@@ -30,10 +31,12 @@ LADDER = {"ladder.contexts": [32768, 16384, 8192]}
 
 
 @asynccontextmanager
-async def keeping(plan: Plan, free: Amounts = NOTHING_KNOWN) -> AsyncIterator[Keeper]:
+async def keeping(
+    plan: Plan, free: Amounts = NOTHING_KNOWN, journal: events.Journal | None = None
+) -> AsyncIterator[Keeper]:
     """A keeper, until the end of the block."""
     async with trio.open_nursery() as nursery:
-        yield Keeper(plan, RoomForAll(free), nursery)
+        yield Keeper(plan, RoomForAll(free), journal or events.Journal(), nursery)
         nursery.cancel_scope.cancel()
 
 

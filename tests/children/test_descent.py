@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from llamasup import events
 from llamasup.children.keeper import Keeper
 from llamasup.memory.ladder import Rung
 from llamasup.states import ChildState
@@ -28,7 +29,7 @@ async def test_the_idle_go_one_after_the_other_before_a_load_takes_less_context(
     async with trio.open_nursery() as nursery:
         house = RoomForAll()
         house.idle = ["a", "b", "c", "d"]
-        keeper = Keeper(plan, house, nursery)
+        keeper = Keeper(plan, house, events.Journal(), nursery)
         await keeper.ready()
         assert house.gone == ["a", "b", "c", "d"]
         assert keeper.rung == Rung(16384)
@@ -44,7 +45,7 @@ async def test_a_load_for_which_somebody_idle_has_gone_keeps_its_context_and_not
     async with trio.open_nursery() as nursery:
         house = RoomForAll()
         house.idle = ["a"]
-        keeper = Keeper(plan, house, nursery)
+        keeper = Keeper(plan, house, events.Journal(), nursery)
         await keeper.ready()
         assert await plan.learned() is None
         nursery.cancel_scope.cancel()
@@ -57,7 +58,9 @@ async def test_a_child_that_runs_out_of_memory_as_it_serves_keeps_its_context_if
     async with trio.open_nursery() as nursery:
         house = RoomForAll()
         house.idle = ["a"]
-        keeper = Keeper(planning({**faking(), "ladder.contexts": [4096]}), house, nursery)
+        keeper = Keeper(
+            planning({**faking(), "ladder.contexts": [4096]}), house, events.Journal(), nursery
+        )
         for expected in (True, False):
             child = await keeper.ready()
             assert keeper.out_of_memory(child, "bad_alloc") is expected
@@ -72,7 +75,7 @@ async def test_who_comes_back_after_it_has_gone_does_not_keep_a_model_from_stepp
     async with trio.open_nursery() as nursery:
         house = RoomForAll()
         house.idle = ["a"]
-        keeper = Keeper(planning({**faking(), **LADDER}), house, nursery)
+        keeper = Keeper(planning({**faking(), **LADDER}), house, events.Journal(), nursery)
         for _ in range(3):
             keeper.out_of_memory(await keeper.ready(), "bad_alloc")
             house.gone.clear()

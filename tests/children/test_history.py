@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from llamasup import events
 from llamasup.children.keeper import Keeper
 from llamasup.children.restarts import MOST_FAILED_STARTS
 from llamasup.errors import (
@@ -121,7 +122,7 @@ async def test_what_failed_while_others_held_memory_is_tried_again_as_soon_as_ro
     async with trio.open_nursery() as nursery:
         house = RoomForAll()
         house.is_crowded = True
-        keeper = Keeper(planning(config), house, nursery)
+        keeper = Keeper(planning(config), house, events.Journal(), nursery)
         assert isinstance(await refusal(keeper), OutOfMemory)
         assert isinstance(await refusal(keeper), OutOfMemory)
         assert len(journal.entries("started")) == 3
@@ -137,7 +138,7 @@ async def test_what_failed_while_others_held_memory_is_tried_again_as_soon_as_on
     async with trio.open_nursery() as nursery:
         house = RoomForAll()
         house.is_crowded = True
-        keeper = Keeper(planning(config), house, nursery)
+        keeper = Keeper(planning(config), house, events.Journal(), nursery)
         await refusal(keeper)
         house.idle = ["a"]
         assert (await keeper.ready()).state is ChildState.READY
@@ -161,7 +162,9 @@ async def test_who_waits_for_a_failed_load_to_be_tried_again_waits_no_longer_tha
     async with trio.open_nursery() as nursery:
         house = RoomForAll()
         house.is_crowded = True
-        keeper = Keeper(planning({**config, "recovery.patience": 1000}), house, nursery)
+        keeper = Keeper(
+            planning({**config, "recovery.patience": 1000}), house, events.Journal(), nursery
+        )
         await refusal(keeper)
         with trio.fail_after(30):
             async with trio.open_nursery() as requests:

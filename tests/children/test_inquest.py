@@ -14,7 +14,7 @@ CRASH = Cause(Kind.CRASH, "it crashed")
 
 
 def died(inquest: Inquest, suspects: Suspects, cause: Cause = CRASH) -> int:
-    return inquest.conclude("model", cause, suspects)
+    return inquest.conclude(cause, suspects)
 
 
 async def test_a_client_that_left_shortly_before_is_accused(
@@ -30,9 +30,7 @@ async def test_a_client_that_left_shortly_before_is_accused(
     assert inquest.accused == [ONE]
 
 
-async def test_deaths_are_laid_to_the_request_that_was_alone_at_each(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_deaths_are_laid_to_the_request_that_was_alone_at_each() -> None:
     suspects = Suspects()
     for death, explained in ((1, 0), (2, 2)):
         inquest = Inquest()
@@ -41,7 +39,6 @@ async def test_deaths_are_laid_to_the_request_that_was_alone_at_each(
         assert died(inquest, suspects) == explained
         assert inquest.death == death
     assert suspects.is_explained(1)
-    assert "model: 2 deaths are laid to a request" in caplog.text
 
 
 async def test_a_kill_from_outside_is_no_sure_proof() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from llamasup import events
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.errors import (
@@ -95,7 +96,7 @@ async def test_a_model_that_is_not_preloaded_stays_away_until_it_is_asked_for(
     faking: Fake, planning: Planning
 ) -> None:
     async with trio.open_nursery() as nursery:
-        keeper = Keeper(planning(faking()), RoomForAll(), nursery)
+        keeper = Keeper(planning(faking()), RoomForAll(), events.Journal(), nursery)
         await keeper.ready()
         await kill(keeper)
         await eventually(lambda: not nursery.child_tasks)
@@ -115,7 +116,9 @@ async def test_a_preloaded_model_that_was_given_up_comes_back_when_the_operator_
 ) -> None:
     script = faking(*HOPELESS, "--fake-scripted-lives", "1")
     async with trio.open_nursery() as nursery:
-        keeper = Keeper(planning({**script, "pool.preload": ["fake"]}), RoomForAll(), nursery)
+        keeper = Keeper(
+            planning({**script, "pool.preload": ["fake"]}), RoomForAll(), events.Journal(), nursery
+        )
         await refusal(keeper)
         await eventually(lambda: not nursery.child_tasks)
         keeper.restart()

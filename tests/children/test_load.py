@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from attrs import evolve
 
+from llamasup import events
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
+from llamasup.children.plan import Plan
 from llamasup.errors import (
     ModelFileMissing,
     ModelUnavailable,
@@ -29,6 +33,7 @@ from tests.children.keeping import (
     as_program,
     contexts,
     keeping,
+    kill,
     refusal,
 )
 from tests.children.landlord import House, RoomForAll
@@ -250,7 +255,9 @@ async def test_the_end_of_its_nursery_ends_a_load(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with trio.open_nursery() as nursery:
-        keeper = Keeper(planning(faking("--fake-never-ready")), RoomForAll(), nursery)
+        keeper = Keeper(
+            planning(faking("--fake-never-ready")), RoomForAll(), events.Journal(), nursery
+        )
         nursery.start_soon(keeper.ready)
         pid = (await journal.first("started"))["pid"]
         nursery.cancel_scope.cancel()
@@ -326,3 +333,50 @@ async def test_a_load_out_of_date_is_shown_as_what_its_child_is(
         child.leave()
         await keeper.until_idle()
         assert keeper.state is KeeperState.UNLOADED
+
+
+# --- what is told of it ---
+
+
+@asynccontextmanager
+async def overheard(plan: Plan) -> AsyncIterator[tuple[Keeper, list[events.OfModel]]]:
+    """A keeper, and all that is told of its model, in order."""
+    told, heard = events.Journal(), list[events.OfModel]()
+    with told.heard_by(heard.append, *events.OfModel.__subclasses__()):
+        async with keeping(plan, journal=told) as keeper:
+            yield keeper, heard
+
+
+async def test_the_course_of_a_load_is_told(faking: Fake, planning: Planning) -> None:
+    async with overheard(planning(faking())) as (keeper, heard):
+        child = str(await keeper.ready())
+        keeper.unload()
+        await eventually(lambda: keeper.idle)
+    kinds = [type(event) for event in heard if not isinstance(event, events.LoadProgressed)]
+    assert kinds == [events.LoadBegan, events.Ready, events.ChildGone]
+    assert all(event.model == "fake" for event in heard)
+    assert heard[-1] == events.ChildGone("fake", child)
+
+
+async def test_steps_down_the_ladder_are_told_with_their_cause(
+    faking: Fake, planning: Planning
+) -> None:
+    async with overheard(planning({**faking(*NO_ROOM, "8192"), **LADDER})) as (keeper, heard):
+        await keeper.ready()
+    down = [event for event in heard if isinstance(event, events.SteppedDown)]
+    assert [event.rung for event in down] == [str(Rung(16384)), str(Rung(8192))]
+    assert all("kv cache" in event.why for event in down)
+
+
+async def test_a_death_and_a_load_that_fails_are_told(faking: Fake, planning: Planning) -> None:
+    async with overheard(planning(faking())) as (keeper, heard):
+        await keeper.ready()
+        await kill(keeper)
+        await eventually(lambda: keeper.idle)
+    (death,) = (event for event in heard if isinstance(event, events.ChildDied))
+    assert "SIGKILL" in death.why
+    async with overheard(planning(faking(*HOPELESS))) as (keeper, heard):
+        await refusal(keeper)
+    (failure,) = (event for event in heard if isinstance(event, events.LoadFailed))
+    assert failure.given_up
+    assert "unknown model architecture" in failure.why
