@@ -355,7 +355,8 @@ class Child:
             self._hint.set()
         elif isinstance(event, LoadProgress):
             self.load_progress = event.fraction
-            self.tells_progress(event.fraction)
+            if event.fraction is not None:
+                self.tells_progress(event.fraction)
         elif isinstance(event, SlotsConfigured) and event.n_slots >= 1:
             self.slots.size = event.n_slots
 
