@@ -118,8 +118,8 @@ def environment(
 ) -> dict[str, str]:
     """The environment of a child: of `base` what an engine may need, and the user's `extra`.
 
-    What else is in there is not its affair: keys of clouds and hubs, the operator's own, the socket
-    of a service manager. Whoever wants it to have something of that writes it into `engine.env`.
+    Everything else stays away from it: keys of clouds and hubs, the operator's own, the socket of a
+    service manager. What it shall have of that, the operator writes into `engine.env`.
     """
     result = {
         **{name: value for name, value in base.items() if _FOR_ENGINES.fullmatch(name)},
@@ -135,8 +135,8 @@ def environment(
 
 
 def for_questions(environment: Mapping[str, str]) -> dict[str, str]:
-    """The same for an engine that is only asked something: out of child mode, in which it logs as
-    it likes, and lists its devices where nobody reads them."""
+    """The same for an engine that is only asked something: without child mode, in which it logs in
+    its own way and prints no devices."""
     return {name: value for name, value in environment.items() if name != _CHILD_MODE}
 
 

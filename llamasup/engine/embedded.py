@@ -216,7 +216,7 @@ def serve(settings: Settings) -> int:
 
 
 def held_stdin() -> list[int]:
-    """Stdin, if it is a pipe or a socket: its other end is held by the supervisor, who never
+    """Stdin, if it is a pipe or a socket: its other end is held by the supervisor, which never
     writes to it, so that it becomes readable when the supervisor is gone."""
     if sys.stdin is None:
         return []

@@ -34,9 +34,9 @@ class Kind(Enum):
     OUT_OF_MEMORY = "out_of_memory"
     CRASH = "crash"
     KILLED = "killed"
-    """Somebody ended it; SIGKILL is also what the kernel does when memory runs out."""
+    """Another process ended it; with SIGKILL, it may have been the kernel when memory ran out."""
     HANG = "hang"
-    """It lives, but nothing moves."""
+    """It lives, but makes no progress."""
     FINISHED = "finished"
     """It ended by itself and found nothing wrong."""
     SHORTAGE = "shortage"
@@ -58,8 +58,8 @@ class Where(Enum):
 class Cause:
     """Why a child is gone; `words` is one line for an operator, the engine's own where it can be.
 
-    `where` and `proven` say more about OUT_OF_MEMORY alone. What is proven was measured, or cannot
-    be the doing of a single request: only that is worth being remembered.
+    `where` and `proven` say more about OUT_OF_MEMORY alone. A cause is proven if it was measured,
+    or if a single request cannot bring it about: only then is it worth remembering.
     """
 
     kind: Kind
@@ -214,13 +214,13 @@ def explain(exit: int | None, lines: Sequence[str]) -> Cause:
 def explain_death(exit: int | None, heard: Iterable[Heard], now: float) -> Cause:
     """Why a child died that had been ready.
 
-    By then its log tells of requests, in the words of their clients, who may write line breaks and
-    even clocks and levels. So how it ended counts, and if it gave itself up, what only an abort
-    prints, the last of it: an engine has the last word.
+    By then its log holds words of clients, which may contain line breaks and even clocks and
+    levels. So its exit status counts; and if it aborted, what only an abort prints, and the last
+    such line, for after an abort no client's words can follow.
     """
     lines = [line.text for line in heard if now - line.at <= _LAST_SECONDS]
     abort = _from_abort(lines) if exit in _ABORTS else None
-    # No last words: what one client wrote is not for the others to read.
+    # Its last words are left out: they may be one client's, and all clients would read them.
     return abort or _finished(exit, lines) or _from_exit(exit, [])
 
 
@@ -233,7 +233,7 @@ _ABORTS = {-6, 128 + 6, 3, 0xC000_0409}
 
 
 def _from_abort(lines: Sequence[str]) -> Cause | None:
-    """What an engine says that gives itself up; of all that looks like it, the last is its own."""
+    """What an engine says when it aborts; of all lines that look like it, the last is its own."""
     messages = [split_line(line)[1] for line in lines]
     last = next((message for message in reversed(messages) if _ABORT.match(message)), None)
     if last is None:

@@ -1,8 +1,7 @@
 """What is known of the engine: which program it is now, and what it said when it was asked.
 
-Its file is looked at in a worker thread whenever somebody wants to know the engine; within one
-glance at many models, once (`models.glances`). The program is run again only when it is another one
-or was replaced.
+Its file is looked at in a worker thread whenever the engine matters, and once within a glance at
+many models (`models.glances`). The program is run again only if it is another one, or was replaced.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class KnownEngine:
         return engine
 
     async def _looked(self) -> tuple[object, Engine]:
-        """Many that come while a look is under way share the next one."""
+        """Tasks that come while a look is under way share the next one."""
         begun = self._begun
         async with self._asking:
             if self._known is None or self._seen_through <= begun:

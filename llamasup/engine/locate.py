@@ -27,7 +27,7 @@ _PATIENCE = 20.0
 
 @frozen
 class Program:
-    """A command that should be an engine; nobody has run it yet."""
+    """A command that should be an engine; it has not been run yet."""
 
     command: tuple[str, ...]
     folder: Path | None
@@ -135,8 +135,8 @@ def _program(path: str, *arguments: str) -> Program:
 async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
     """Run `--help` and `--version`. Raises EngineUnusable with the program's own words.
 
-    And ModelUnavailable where that is no verdict on it: it was silent, or could not be started
-    for want of something.
+    And ModelUnavailable where that says nothing about the program: it gave no answer in time, or
+    a shortage kept it from starting.
     """
     outputs: dict[str, str] = {}
     failures: list[ModelUnavailable] = []
@@ -176,7 +176,7 @@ async def _output(program: Program, flag: str, environment: Mapping[str, str]) -
 
 
 def _verdict(error: OSError) -> type[ModelUnavailable]:
-    """A shortage passes, and is none on the engine."""
+    """A shortage passes, and says nothing about the engine."""
     return ModelUnavailable if is_shortage(error) else EngineUnusable
 
 

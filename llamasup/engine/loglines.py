@@ -68,8 +68,8 @@ Event: TypeAlias = Line | Listening | ModelLoaded | LoadProgress | SlotsConfigur
 class LogReader:
     """Reads one stream, however its bytes are cut. Never raises, and never holds more than a line.
 
-    A line longer than `longest` bytes loses its rest. Where an engine prefixes its lines, those
-    without mean nothing: they may be a client's, who wrote line breaks into a grammar.
+    A line longer than `longest` bytes loses its rest. Where an engine prefixes its lines, a line
+    without a prefix means nothing: it may be a client's, with line breaks in a grammar.
     """
 
     longest = 16 << 10
@@ -155,7 +155,7 @@ def _read_milestone(message: str) -> Iterator[Event]:
 
 _FUNCTION = re.compile(r"(?:(?:srv|slot|cmn|que|res) +)?\w+: ")
 
-# Most lines are none of these: asking for their openings first spares them the searches.
+# Most lines are none of these: a look at how they begin saves the searches.
 _OPENINGS = ("listening", "server is", "llama server", "HTTP", "model", "initializing", "id")
 
 

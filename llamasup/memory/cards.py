@@ -40,7 +40,7 @@ class Card:
 
     uuid: str = ""
     own_memory: bool = True
-    """If not, its maker does not know any, for it shares the host's."""
+    """If not, its maker tells no size: it shares the host's."""
 
 
 # Maker: NVIDIA
@@ -52,7 +52,7 @@ _NOT_ITS_OWN: Final = ("[N/A]", "[Not Supported]")
 def parse_nvidia_smi(text: str) -> list[Card]:
     """Of `--query-gpu=index,uuid,name,memory.total,memory.free --format=csv,noheader,nounits`.
 
-    Whose memory may not be told to us, or cannot be told now, is left out.
+    A GPU whose memory the tool may not or cannot tell is left out.
     """
     cards = []
     for index, uuid, label, total, free in _ROW.findall(text):

@@ -1,11 +1,12 @@
-"""How much memory a model needs on a rung, reckoned from its header alone. Pure.
+"""How much memory a model needs on a rung, computed from its header alone. Pure.
 
 Weights and caches follow llama.cpp's own rules and are exact to the byte. Compute buffers depend on
-how its allocator happens to pack a graph; the phases of a layer that need most were measured on
-b11669, and what is reckoned here is within a few MiB of them. Where the engine can be asked, its
-own answer goes before this one.
+how its allocator packs a graph; the phases of a layer that need most were measured on b11669, and
+the results here are within a few MiB of them. Where the engine can be asked, its own answer counts
+instead.
 
-What is left out, for no file tells it: what a GPU's driver takes for itself, and the prompt cache.
+Two things are left out, because no file tells them: what a GPU's driver takes for itself, and the
+prompt cache.
 """
 
 from __future__ import annotations
@@ -177,11 +178,11 @@ SLIDING: Mapping[str, _Sliding] = {
     "olmo2": _Sliding(4),
     "smallthinker": _Sliding(4, dense_first=True),
 }
-"""What the engine knows of these by heart, unless the file says it. Other architectures slide only
-by a pattern in their file: some have a window there that the engine does not use."""
+"""What the engine assumes of these architectures, unless the file says it. Others slide only by a
+pattern in their file: some have a window there that the engine does not use."""
 
 LAYERS_WITH_CACHE = {"gemma3n": 20}
-"""The first ones; the others read theirs. Later models say it in the file."""
+"""The first layers; the others read theirs. Later models say it in the file."""
 
 WITHOUT_CACHE = {
     *("bert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "nomic-bert"),
@@ -242,7 +243,7 @@ class _Model:
         return any(part.startswith(RECURRENT_PARTS) for part in self.parts[layer])
 
     def attends(self, layer: int) -> bool:
-        """A recurrent layer attends, too, only if it has keys of its own."""
+        """A recurrent layer has attention as well only if it has keys of its own."""
         return not self.recurs(layer) or "attn_k.weight" in self.parts[layer]
 
     @cached_property
@@ -347,7 +348,7 @@ class _Cache:
         return max(map(self.model.value_width, range(self.model.layers)), default=0)
 
     def _row(self, elements: int) -> int:
-        # A type that only some engines know is taken for f16, which is larger.
+        # A type that only some engines know counts as f16, which is larger.
         kind = CACHE_TYPES.get(self.type_name, CACHE_TYPES["f16"])
         return -(-elements // kind.elements) * kind.size
 
@@ -376,7 +377,7 @@ def _place(tensor: Tensor, split: _Split) -> bool:
 
 
 def _is_input(name: str) -> bool:
-    """Looking up embeddings is no work for a GPU: they stay with the host."""
+    """The engine looks up embeddings on the host, so they stay there."""
     return name.startswith(
         ("token_embd.", "per_layer_token_embd.", "token_types.", "position_embd.")
     )
@@ -385,7 +386,7 @@ def _is_input(name: str) -> bool:
 def _compute(
     model: _Model, context: _Context, split: _Split, flash_attn: bool, gpus: int
 ) -> Mapping[bool, int]:
-    """Whoever has a layer needs room for one; the host has the inputs at least."""
+    """A device that holds a layer needs buffers for one; the host at least those of the inputs."""
     masks = _masks(model, context, flash_attn)
     layer = masks + max(_phases(model, context, flash_attn)) + _outputs(model, context)
     inputs = masks + F32 * model.width * context.tokens
@@ -408,7 +409,7 @@ def _outputs(model: _Model, context: _Context) -> int:
 
 
 def _phases(model: _Model, context: _Context, flash_attn: bool) -> Iterable[int]:
-    """Bytes that live at the same time in the hungriest moments of a layer."""
+    """Bytes that are needed at the same time when a layer needs most."""
     width, tokens = model.width, context.tokens
     hidden = model.largest("feed_forward_length")
     yield F32 * tokens * (5 * width + 3 * hidden)

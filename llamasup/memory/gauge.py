@@ -1,10 +1,11 @@
-"""What memory there is at this moment, asked as often as anybody likes.
+"""What memory there is at this moment; it may be asked for often.
 
-The host's is read anew each time, which takes a fraction of a millisecond. Which devices there are
-is the engine's word (`memory.listing`). How much is free on them their vendors' tools say, a few
-times a second at most; and the engine itself of devices that no such tool knows (Vulkan, SYCL,
-RPC), never for a larger part of the time than a fifth. Whoever is silent is taken at his last word.
-So is an RPC server while it serves a child of ours: it would not answer.
+The host's memory is read anew each time, which takes a fraction of a millisecond. Which devices
+there are, the engine says (`memory.listing`). How much is free on them, their vendors' tools say,
+and are asked a few times a second at most. Of devices that no such tool knows (Vulkan, SYCL, RPC)
+the engine itself is asked again, for a fifth of the time at most. Where a tool or engine gives no
+answer, its last answer counts; so does an RPC server's while it serves a child of ours, for then it
+does not answer.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ log = logging.getLogger(__name__)
 _OUT_OF_DATE = 0.2
 _SILENT = 10.0
 _PAUSE_PER_QUESTION = 4
-"""Times as long as the last answer took, the engine has its peace."""
+"""After an answer, the engine is not asked for so many times as long as the answer took."""
 
 _PATIENCE_AGAIN = 2.0
 
 _LASTS = 300.0
-"""Seconds after which also those devices are asked for anew whose cards say what is free: a GPU
-that has fallen off the bus is no device any more."""
+"""Seconds after which the engine lists its devices again, even if tools know what is free on all of
+them: a GPU that has fallen off the bus is no device any more."""
 
 _MOST_LISTINGS = 16
 
@@ -46,7 +47,7 @@ class _Answer:
     since: float = -math.inf
     rests_until: float = -math.inf
     is_old: bool = True
-    """Does nobody but the engine know what is free on some of them?"""
+    """Is there a device of which only the engine knows what is free?"""
 
     now: list[Device] = field(factory=list)
     """With what is free now."""
@@ -71,8 +72,8 @@ class Gauge:
         self._asking = trio.Lock()
 
     async def devices(self) -> list[Device]:
-        """The host's memory, where the system tells, and all devices that were ever asked for;
-        those of one budget once."""
+        """The host's memory, where the system tells it, and all devices that were ever listed;
+        of those that share a budget, one."""
         async with self._asking:
             for listing in list(self._answers):
                 await self._bring_up_to_date(listing)
@@ -111,7 +112,7 @@ class Gauge:
     async def _ask(self, listing: Listing, answer: _Answer) -> None:
         begun = trio.current_time()
         said = ""
-        # Who has answered before waits for no server that is gone, or busy with others.
+        # An engine that answered before may hang now, on an RPC server that is gone or busy.
         with trio.move_on_after(math.inf if answer.devices is None else _PATIENCE_AGAIN):
             said = await self.machine.run(*listing.command, environment=listing.environment)
         answer.since = trio.current_time()

@@ -25,9 +25,9 @@ _MOST_RELATIVES = 32
 class OomKills:
     """How often the kernel has killed for memory, looked at now and then.
 
-    Without privileges nobody can ask it whom: the log that names the process is root's, and a
-    cgroup of its own for each child is not ours to make. What can be known is that it killed one
-    of us just before a child was found killed.
+    Which process was killed cannot be found out without privileges: the log that names it is
+    root's, and we may not make a cgroup for each child. What can be found out is that a process of
+    ours was killed just before a child was found dead.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class OomKills:
         self._count = count
 
     def just_now(self, now: float) -> bool:
-        """Has it killed within the last seconds? What dies with much memory takes some to go."""
+        """Has it killed within the last seconds? A large process takes time to end."""
         self.look(now)
         return now - self._grew_at <= _JUST_NOW
 
@@ -62,7 +62,7 @@ def family(pid: int) -> list[int]:
     for parent in islice(found, _MOST_RELATIVES):
         threads = f"/proc/{parent}/task"
         with suppress(OSError):  # gone meanwhile
-            # Of all children at once on the loop: a glob takes more than twice as long.
+            # It runs on the loop, for all children at once: a glob takes more than twice as long.
             for thread in os.listdir(threads):
                 found += map(int, _text(f"{threads}/{thread}/children").split())
     return found

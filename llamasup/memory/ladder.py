@@ -1,10 +1,10 @@
 """The ladder: the ways to launch a model, best first, and where on it to begin. Pure.
 
-Only what ran out of memory is learned: the rung that held after it is where the next load begins
-at best. What was passed over for want of room says nothing about the next time. One rung higher is
-tried again when there is more free memory than there was then, and not before an interval has
-passed: else every start would pay for the same failure. What ran out while others held memory is
-tried again as soon as they are gone; and after a week everything is.
+Only running out of memory is learned from: the next load begins with the rung that held after it,
+or lower. A rung that was passed over because there was no room says nothing about the next time.
+One rung higher is tried again when more memory is free than was then, and not before an interval
+has passed: otherwise every start would pay for the same failure. A rung that ran out while other
+programs held memory is tried again as soon as they are gone; and after a week every rung is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T", int, str)
 
 _WEEK: Final = 7 * 86400.0
 _NOTABLY: Final = 1 + 1 / 16
-"""So much more is free when somebody has gone. Less may be the air of the moment."""
+"""If so much more is free, another program has ended. Less may be chance."""
 
 
 @frozen

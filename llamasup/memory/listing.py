@@ -32,21 +32,21 @@ _RENUMBERING: Final = {
 
 @frozen
 class Listing:
-    """How to have an engine list its devices: all that its answer depends on."""
+    """A question to an engine, which devices it has: all that the answer depends on."""
 
     engine: str
-    """Which one it is, and what version of it."""
+    """Which program it is, and which version."""
 
     command: tuple[str, ...]
     surroundings: tuple[tuple[str, str], ...]
     """The environment."""
 
     devices_in: Callable[[str], list[Device] | None]
-    """Reads the answer; None if it is none."""
+    """Reads the answer; None if the engine printed something else."""
 
     servers: tuple[str, ...] = ()
-    """RPC servers that the engine connects to. Each serves one engine at a time, and leaves all
-    others hanging."""
+    """RPC servers that the engine connects to. Each serves one engine at a time, and lets all
+    others wait."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,7 +69,7 @@ def server_of(budget: str) -> str:
 
 
 def is_remote(device: Device) -> bool:
-    """Is it another machine's, as far as anybody can tell?"""
+    """Is it on an RPC server, which may be another machine?"""
     return bool(device.place)
 
 
@@ -79,9 +79,10 @@ def refined(
     environment: Mapping[str, str],
     host_total: int,
 ) -> tuple[list[Device], bool]:
-    """The devices with what their cards say is free, and which of them are the host's memory.
+    """The devices, with what is free on them by their cards, and marked where they are the host's
+    memory.
 
-    Second: do some of them know no better than what the engine said last?
+    Second: is there a device of which only the engine knows what is free?
     """
     known = {device.name: card for device, card in _matches(devices, cards, environment)}
     result, is_old = [], False
@@ -98,9 +99,12 @@ def refined(
 
 
 def shares_the_hosts(device: Device, cards: Sequence[Card], host_total: int) -> bool:
-    """Has it no memory of its own? Apple's; what has just as much as the host, or has more to give
-    than is its own; and what its maker's tool says so of, if it has about as much as the host: of a
-    slice of a card (MIG) that tool knows no numbers either."""
+    """Has it no memory of its own?
+
+    So it is with Apple's GPUs, and with a device that has exactly as much as the host, or more free
+    than in total. If its maker's tool knows no size, it is so if the device has about as much as
+    the host: that tool knows no size of a slice of a card (MIG) either, which has its own.
+    """
     if is_remote(device):
         return False
     if device.kind is Kind.APPLE:
@@ -119,7 +123,7 @@ def _matches(
     devices: Sequence[Device], cards: Sequence[Card], environment: Mapping[str, str]
 ) -> Iterator[tuple[Device, Card]]:
     """Each device that is without doubt one of the cards. Cards that are alike are told apart by
-    their order, where nobody has chosen or renumbered them; or by their UUIDs."""
+    their order, where the operator has not chosen or renumbered them; or by their UUIDs."""
     for backend in {_backend(device) for device in devices}:
         own = [d for d in devices if _backend(d) == backend and not is_remote(d)]
         chosen = next(

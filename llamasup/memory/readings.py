@@ -1,7 +1,7 @@
 """How what a host's files and tools say of memory becomes devices. Pure.
 
-A reader takes whatever the tool prints, complaints included: what it cannot read is left out. Who
-asks is `memory.machine`; what vendors' tools say of GPUs is read in `memory.cards`.
+A reader takes whatever the tool prints, complaints included: what it cannot read is left out.
+`memory.machine` asks for these outputs; `memory.cards` reads what vendors' tools say of GPUs.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def parse_vm_stat(text: str, sysctl: Mapping[str, int]) -> list[Device]:
 @lru_cache(maxsize=1)
 def kill_counters(own_cgroups: str) -> tuple[str, ...]:
     """From /proc/self/cgroup: the files that count how often the kernel killed for memory (v2 and
-    v1), the nearest first. In a container the path may be the host's, and only the top of it is
-    there, which then is ours."""
+    v1), the nearest first. In a container the path may be the host's; then only the top
+    of it is there, and is ours."""
     folders = cgroup_folders(own_cgroups)
     return tuple(f"{folder}/{name}" for folder in folders for name in _KILL_COUNTERS)
 

@@ -1,9 +1,9 @@
-"""How much models may take of each device, and whether somebody's need fits in there. Pure.
+"""How much models may take of each device, and whether a need fits in there. Pure.
 
 The engine spreads layers over several GPUs in proportion to what is free on each when it loads. So
 a need is not one of this GPU and that, before it is placed: it is one of all of them together, and
 fits if their free memory together suffices. `"CUDA0+CUDA1"` is the name of such a union; its room
-is the sum of its members', and who holds something of a member holds it of the union, too.
+is the sum of its members'. A model that holds a part of a member holds it of the union, too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def members(device: str) -> Sequence[str]:
 
 
 def limit(limits: Amounts, device: str) -> int | None:
-    """How much there is of this device or union; None if nobody knows."""
+    """How much there is of this device or union; None if that is not known."""
     sizes = [limits.get(member) for member in members(device)]
     return None if None in sizes else sum(size for size in sizes if size is not None)
 

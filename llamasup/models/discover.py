@@ -5,8 +5,8 @@
 - `owner/name` where a cache says so: Hugging Face's, and LM Studio's (owner/name/file.gguf);
 - else as its file, or as its folder if the file says nothing ("model.gguf").
 
-Several models of one repository get their quantization behind a colon. Of whatever would still
-have one name, or one that is taken already, each is called by its path.
+Several models of one repository get their quantization behind a colon. Models that would still
+share a name, or get one that is taken already, are called by their paths.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _told_apart(names: Mapping[_Candidate, str], taken: Iterable[str]) -> dict[_
 
 
 def _numbered(name: str, taken: Collection[str]) -> str:
-    """Files whose paths differ by case alone have nothing else to be told apart by."""
+    """The name with a number, for files whose paths differ in nothing but case."""
     numbered = (f"{name}-{number}" for number in count(1))
     return next(name for name in numbered if name.casefold() not in taken)
 
@@ -254,7 +254,7 @@ def _mmproj(model: _Candidate, akin: bool, projectors: Sequence[Found]) -> Path 
 
 
 def _rank(projector: Found) -> tuple[bool, int, PurePosixPath]:
-    """Half precision is what projectors are made in; the smaller file else."""
+    """Projectors are made in half precision, so that one is preferred; else the smaller file."""
     half = re.search(r"(?<!b)f(?:p)?16", projector.path.stem, re.IGNORECASE)
     return half is None, projector.size, projector.path
 
@@ -273,9 +273,9 @@ def each_once(scans: Iterable[Iterable[Found]]) -> list[Found]:
 def scan(folder: Path) -> list[Found]:
     """Every GGUF file below `folder`, through links too, each folder once.
 
-    What may not be read below it, or is gone by then, is passed over, and what is no regular file:
-    to open a FIFO may take for ever. Raises OSError where `folder` itself cannot be read, and where
-    a disk fails. Meant for a thread, which may hang.
+    What may not be read below it, or is gone by then, is left out, and so is what is no regular
+    file: to open a FIFO may take for ever. Raises OSError where `folder` itself cannot be read, and
+    where a disk fails. Meant for a thread, which may hang.
     """
     with os.scandir(folder):
         pass  # that it can be read
@@ -317,6 +317,6 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _pass_over(error: OSError) -> None:
-    """It is not there, or not for us; everything else is a failure, of which nothing follows."""
+    """It is not there, or we may not read it. From any other failure nothing follows."""
     if error.errno not in _NOT_FOR_US:
         raise error

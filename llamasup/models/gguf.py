@@ -39,7 +39,7 @@ class BadModelFile(ValueError):
 
 
 class BrokenModelFile(BadModelFile):
-    """Nobody can read it: it is no GGUF file, or not all of one."""
+    """No engine can read it: it is no GGUF file, or not all of one."""
 
 
 @frozen
@@ -219,7 +219,7 @@ def _tensor(reader: _Reader) -> tuple[Tensor, int]:
     if rank and shape[0] % kind.elements:
         raise reader.bad(f"rows of {shape[0]} in {name} are no whole blocks of {kind.name}")
     size = math.prod(shape) // kind.elements * kind.size
-    # Most models call their tensors alike, and the headers of many may be remembered.
+    # Most models have tensors of the same names, and many headers may be remembered.
     return Tensor(sys.intern(name), shape, kind, size), offset
 
 

@@ -22,7 +22,7 @@ from llamasup.models.discover import Discovered, Found, each_once, models_in, sc
 from llamasup.models.names import Names
 
 PATIENCE: Final = 5.0
-"""Seconds that a look waits for a disk. What one finds that takes longer, a later look knows."""
+"""Seconds that a look waits for a disk. A slower disk's answer is known to a later look."""
 
 
 @frozen
@@ -82,7 +82,7 @@ class Library:
             nursery.start_soon(self._look_at_own)
         try:
             return await threads.run(self._seen, unreadable)
-        except OSError:  # no thread can be started: it takes the loop's time then
+        except OSError:  # no thread can be started: then it takes the loop's time
             return self._seen(unreadable)
 
     def _seen(self, unreadable: Mapping[Path, str]) -> Look:
@@ -107,7 +107,7 @@ class Library:
 
     async def _look_through(self, folder: Path, unreadable: dict[Path, str]) -> None:
         def look() -> None:
-            self._found[folder] = scan(folder)  # known also where nobody waits for it any more
+            self._found[folder] = scan(folder)  # known also if the wait for it was given up
 
         try:
             await self._disks[folder].run(look, patience=PATIENCE)
@@ -125,7 +125,7 @@ class Library:
                 self._own = await self._disks[Library].run(_identities, paths, patience=PATIENCE)
 
     def _offered(self, discovered: Mapping[str, Discovered]) -> Mapping[str, ModelSettings]:
-        """Those whose file no configured model has, whatever it is called there."""
+        """Those whose file no configured model has, under whatever path."""
         offered = {
             name: ModelSettings(
                 path=model.path,
@@ -136,7 +136,7 @@ class Library:
             for name, model in discovered.items()
             if model.identity not in self._own
         }
-        # The same objects where nothing has changed: thousands are so compared in no time.
+        # The same objects where nothing has changed: comparing thousands then takes no time.
         known = self._offered_before
         self._offered_before = {
             name: known[name] if known.get(name) == settings else settings

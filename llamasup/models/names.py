@@ -22,7 +22,7 @@ _LONGEST_NAME = 1024
 _MOST_COMPARED = 4096
 _MOST_NEAR = 3
 _ALIKE = 0.45
-"""Such a part of their pairs of letters two names must share for one to be taken for the other."""
+"""The part of their pairs of letters that two names must share to count as alike."""
 
 _BITS = 509
 
@@ -30,8 +30,8 @@ _BITS = 509
 class Names:
     """Every name that a model may be asked for by. It takes a while to build: some 20 ms for 2,000.
 
-    Its names and aliases come first, in any case. Where nobody has such a one, a model is meant
-    also by the name of its file, and without its quantization, if it is the only one.
+    Names and aliases come first, in any case. If no model has the name that is asked for, a model
+    is also meant by the name of its file, with or without its quantization, if it is the only one.
     """
 
     def __init__(self, models: Mapping[str, ModelSettings]) -> None:
@@ -40,7 +40,7 @@ class Names:
         for name, settings in models.items():
             self._exact |= {alias.casefold(): name for alias in settings.aliases}
         self._friendly = _unambiguous(models)
-        # Two thousand names are compared in half a millisecond so; difflib takes eighty.
+        # So two thousand names are compared in half a millisecond; difflib takes eighty.
         self._pairs = {name: _pairs(name) for name in [*self._exact][:_MOST_COMPARED]}
 
     def choose(self, asked: str | None, default: str = "") -> str:

@@ -27,7 +27,7 @@ _CLASSIFIER: Final = "cls."
 
 
 def purpose_of(header: Header | None) -> Purpose:
-    """By what its header says; one that cannot be read is taken for a model like most."""
+    """What the header says; a model whose header cannot be read generates text, as most do."""
     if header is None:
         return Purpose.GENERATE
     pooling = header.own("pooling_type")
