@@ -51,7 +51,8 @@ A file's first lines say what it is for; these are the ones to know:
     http/       HTTP/1.1: `request_heads`, `reply_heads`, `framing` of bodies, `connection`,
                 `disconnects`, `listeners`, `wire`; it knows no model
     upstream    what the relay knows of a child or of control
-    models/     `gguf` headers, `discover` folders, `names` that clients may use, `library`, `demo`
+    models/     `gguf` and its `headers`, `discover` folders, `names` that clients use, `library`,
+                `demo`
     memory/     `ladder`, `estimate` (needs by formula), `readings` of tools and files (pure),
                 `machine` and `gauge` (which ask them), `room`
     learned     what outlives llamasup on disk: rungs that held, and footprints
@@ -61,7 +62,8 @@ A file's first lines say what it is for; these are the ones to know:
                 `history` and `restarts` (when to start again), `suspects` and `inquest` (which
                 request ended it), `needs`, `dry_run`, `launcher`
     pool/       `admission` (pure) decides who is in memory, `residency` carries it out; `gate` and
-                `queue` (who waits), `pool` (leases), `dock` (trials of suspects), `fits`, `roster`
+                `queue` (who waits), `pool` (leases), `dock` (trials of suspects), `fits`, `roster`,
+                `opening` (puts it together)
     front/      `server` accepts; `conversation` reads; `exchange` has the steps of a request;
                 `routes`, `callers` (client and priority), `bodies`, `guests` (which connection goes
                 when there are too many), `keepalive`, `relay`, `rendering`, `answer`
@@ -188,7 +190,7 @@ Where to begin
 --------------
 a key         `config.schema`, `config.checks`, `llamasup.toml`; what acts on a change: `running`
 a route       its dialect in `apis`, and the README's table
-a word of the engine's    `engine.loglines`, `failures` or `error_messages`, and a log in
+a word of the engine's    `engine.loglines`, `failures`, `devices` or `error_messages`, and a log in
               `tests/engine/logs`
 an event      `events`, and its line in `narrator`
 a reason to load or to unload    `pool.admission`, and `tests/pool/test_simulation.py`
