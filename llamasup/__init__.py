@@ -51,8 +51,8 @@ A file's first lines say what it is for; these are the ones to know:
     http/       HTTP/1.1: `request_heads`, `reply_heads`, `framing` of bodies, `connection`,
                 `disconnects`, `listeners`, `wire`; it knows no model
     upstream    what the relay knows of a child or of control
-    models/     `gguf` and its `headers`, `discover` folders, `names` that clients use, `library`,
-                `demo`
+    models/     `gguf` and its `headers`; `scan` finds files and `discover` makes models of them;
+                `names` that clients use, `library`, `demo`
     memory/     `ladder`, `estimate` (needs by formula), `readings` of tools and files (pure),
                 `machine` and `gauge` (which ask them), `room`
     learned     what outlives llamasup on disk: rungs that held, and footprints

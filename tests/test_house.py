@@ -109,6 +109,7 @@ PURE = (
     "memory.measured",
     "memory.readings",
     "memory.room",
+    "models.discover",
     "models.glances",
     "models.names",
     "models.purpose",

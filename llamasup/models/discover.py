@@ -1,6 +1,6 @@
-"""Folders of GGUF files become models: which files are one model, and what it is called.
+"""Folders of GGUF files become models: which files are one model, and what it is called. Pure.
 
-`models_in` decides, from paths alone; `scan` looks. A model is called
+`models.scan` looks for the files; here paths alone decide. A model is called
 
 - `owner/name` where a cache says so: Hugging Face's, and LM Studio's (owner/name/file.gguf);
 - else as its file, or as its folder if the file says nothing ("model.gguf").
@@ -11,10 +11,7 @@ share a name, or get one that is taken already, are called by their paths.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -31,7 +28,6 @@ _QUANTIZED = re.compile(
 _PART = re.compile(r"(?P<whole>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _MMPROJ = re.compile(r"(?:^|[-_.])mmproj(?=$|[-_.])", re.IGNORECASE)
 _SAYS_NOTHING = {"", "model", "ggml-model", "ggml", "gguf"}
-_NOT_FOR_US = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP}
 _NO_MODELS = re.compile(r"imatrix", re.IGNORECASE)
 
 
@@ -268,55 +264,3 @@ def each_once(scans: Iterable[Iterable[Found]]) -> list[Found]:
         for file in found
         if file.home is None or finder.setdefault(file.home, number) == number
     ]
-
-
-def scan(folder: Path) -> list[Found]:
-    """Every GGUF file below `folder`, through links too, each folder once.
-
-    What may not be read below it, or is gone by then, is left out, and so is what is no regular
-    file: to open a FIFO may take for ever. Raises OSError where `folder` itself cannot be read, and
-    where a disk fails. Meant for a thread, which may hang.
-    """
-    with os.scandir(folder):
-        pass  # that it can be read
-    found: list[Found] = []
-    homes: dict[str, tuple[int, int]] = {}
-    seen: set[tuple[int, int]] = set()
-
-    def is_new(path: str) -> bool:
-        status = _status(path)
-        if status is None or (home := (status.st_dev, status.st_ino)) in seen:
-            return False
-        seen.add(home)
-        homes[path] = home
-        return True
-
-    if not is_new(str(folder)):
-        return found
-    for here, folders, files in os.walk(str(folder), onerror=_pass_over, followlinks=True):
-        folders[:] = sorted(name for name in folders if is_new(os.path.join(here, name)))
-        for name in sorted(files):
-            if not name.lower().endswith(".gguf"):
-                continue
-            status = _status(os.path.join(here, name))
-            if status and stat.S_ISREG(status.st_mode):
-                path = PurePosixPath(Path(here, name).relative_to(folder).as_posix())
-                identity = (status.st_dev, status.st_ino)
-                size, modified = status.st_size, status.st_mtime
-                found.append(Found(folder, path, size, modified, homes[here], identity))
-    return found
-
-
-def _status(path: str) -> os.stat_result | None:
-    """None for a link that leads nowhere, or in circles."""
-    try:
-        return os.stat(path)
-    except OSError as error:
-        _pass_over(error)
-        return None
-
-
-def _pass_over(error: OSError) -> None:
-    """It is not there, or we may not read it. From any other failure nothing follows."""
-    if error.errno not in _NOT_FOR_US:
-        raise error

@@ -18,8 +18,9 @@ from attrs import field, frozen
 
 from llamasup import threads
 from llamasup.config.schema import Config, ModelSettings
-from llamasup.models.discover import Discovered, Found, each_once, models_in, scan
+from llamasup.models.discover import Discovered, Found, each_once, models_in
 from llamasup.models.names import Names
+from llamasup.models.scan import scan
 
 PATIENCE: Final = 5.0
 """Seconds that a look waits for a disk. A slower disk's answer is known to a later look."""
