@@ -226,11 +226,24 @@ class RefusalsUntold(Event):
 
 
 @frozen
+class Usage:
+    """What an answer took, as it says itself."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    """Of several answers to one request, llama-server counts the tokens of one."""
+
+    end_reason: str
+
+
+@frozen
 class RequestEnded(OfRequest):
-    """Its answer was given, whole."""
+    """Its answer was given, whole; it may be an error."""
 
     model: str
     seconds: float
+    usage: Usage | None
+    """None where the answer does not say so."""
 
 
 class Phase(Enum):
@@ -290,6 +303,10 @@ class Journal:
 
     def __init__(self) -> None:
         self._listeners: dict[type[Event], tuple[Listener, ...]] = {}
+
+    def is_heard(self, kind: type[Event]) -> bool:
+        """Does anybody listen to events of this kind? Asked where it takes work to know them."""
+        return bool(self._listeners.get(kind))
 
     def tell(self, kind: Callable[P, E], *args: P.args, **kwargs: P.kwargs) -> None:
         """This happened: `kind` is an event's class, followed by what it takes.

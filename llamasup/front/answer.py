@@ -13,6 +13,7 @@ from typing import Final
 
 from llamasup.apis.dialects import dialect_at
 from llamasup.errors import LlamasupError
+from llamasup.front.margins import Margins
 from llamasup.front.own_replies import error_reply
 from llamasup.http.framing import LAST_CHUNK, chunk
 from llamasup.http.reply_heads import ReplyHead, rewritten
@@ -44,6 +45,12 @@ class Answer:
         """`begins` is called when it does, unless it is an error and nothing else."""
         self.seen = Seen.NOTHING
         """What the client has of the answer."""
+
+        self.margins: Margins | None = None
+        """What is kept of its content, if anything."""
+
+        self.is_stream = False
+        """It is one of server-sent events."""
 
         self.extra = extra
         """Header lines of ours."""

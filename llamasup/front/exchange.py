@@ -14,6 +14,8 @@ import trio
 from attrs import evolve
 
 from llamasup.access import pages
+from llamasup.apis.dialects import dialect_at
+from llamasup.apis.usage import usage_of_answer, usage_of_stream
 from llamasup.errors import (
     ChildLost,
     ControlTimeout,
@@ -33,12 +35,14 @@ from llamasup.events import (
     RequestEntered,
     RequestRefused,
     RequestReplayed,
+    Usage,
 )
 from llamasup.front import callers
 from llamasup.front.answer import Answer, Seen
 from llamasup.front.desk import Desk
 from llamasup.front.digests import Digest
 from llamasup.front.keepalive import KeptAlive
+from llamasup.front.margins import Margins
 from llamasup.front.own_replies import preflight_reply
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.front.routes import ToControl, ToModel
@@ -87,7 +91,7 @@ class Exchange:
             phase = Phase.WAITING if is_waiting else Phase.ANSWERING
             self._tell(RequestCancelled, self._model, phase, self._age)
             raise
-        self._tell(RequestEnded, self._model, self._age)
+        self._tell(RequestEnded, self._model, self._age, self._usage)
 
     async def _respond(self) -> None:
         try:
@@ -166,6 +170,7 @@ class Exchange:
         """Wait for the lease, and relay. False if the request is to be sent again."""
         async with coming as lease:
             self._tell(RequestEntered, self._model, self._age)
+            self._answer.margins = Margins() if self._desk.journal.is_heard(RequestEnded) else None
             try:
                 await relay(self._connection, self._request, lease, goal.target, self._answer)
                 return True
@@ -221,6 +226,16 @@ class Exchange:
     ) -> None:
         """This happened to the request."""
         self._desk.journal.tell(kind, self._request.id.decode(), *args, **more)
+
+    @property
+    def _usage(self) -> Usage | None:
+        margins = self._answer.margins
+        if margins is None:
+            return None
+        dialect = dialect_at(self._request.target.partition(b"?")[0])
+        if self._answer.is_stream:
+            return usage_of_stream(dialect, margins.content)
+        return usage_of_answer(dialect, margins.content) if margins.is_whole else None
 
     @property
     def _age(self) -> float:

@@ -73,7 +73,9 @@ class Rendering:
         self._answer.seen = Seen.A_PART
 
     def _heeded(self, content: bytes) -> bytes:
-        """`content`, after a look at what it says about its engine."""
+        """`content`, after a look at what it says."""
+        if self._answer.margins is not None:
+            self._answer.margins.add(content)
         return content
 
     def _framed(self, content: bytes) -> bytes:
@@ -92,6 +94,7 @@ class StreamRendering(Rendering):
         self.request_size = len(request.body)
         """Bytes of the body that this answers."""
 
+        answer.is_stream = True
         self._upstream = upstream
         self._edges = Edges()
         if request.http_1_0:
@@ -149,4 +152,4 @@ class StreamRendering(Rendering):
                 verdict = self._upstream.judge(500, message, self.request_size)
                 if verdict is Verdict.OUT_OF_MEMORY:
                     self._upstream.out_of_memory(message)
-        return content
+        return super()._heeded(content)

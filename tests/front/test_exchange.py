@@ -174,6 +174,20 @@ async def test_the_course_of_a_request_is_told_with_its_id_and_its_model(
     assert 0 <= entered.seconds <= first.seconds <= ended.seconds
 
 
+async def test_what_an_answer_took_is_told(
+    counting: dict[str, object], told: list[events.OfRequest]
+) -> None:
+    async with running(counting) as llamasup:
+        for asked in (
+            chat(5, stream=False),
+            chat(5, stream=True, stream_options={"include_usage": True}),
+        ):
+            assert (await llamasup.ask("POST", CHAT, asked)).status == 200
+        await eventually(lambda: kinds(told).count(events.RequestEnded) == 2)
+    ended = [event.usage for event in told if isinstance(event, events.RequestEnded)]
+    assert all(usage is not None and usage.answer_tokens == 5 for usage in ended), ended
+
+
 async def test_what_is_refused_is_told_with_the_reason(
     faking: Faking, told: list[events.OfRequest]
 ) -> None:

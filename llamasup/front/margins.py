@@ -1,0 +1,39 @@
+"""The beginning and the end of an answer, in which it says what it took. The rest is not kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+_BEGINNING: Final = 4 << 10
+_END: Final = 16 << 10
+
+
+class Margins:
+    """Those of one answer, whose content comes piece by piece."""
+
+    def __init__(self) -> None:
+        self._beginning = bytearray()
+        self._end: deque[bytes] = deque()
+        self._size = 0
+        self.is_whole = True
+        """Nothing of the answer is missing between the two."""
+
+    def add(self, content: bytes) -> None:
+        """This came next."""
+        room = _BEGINNING - len(self._beginning)
+        if room > 0:
+            self._beginning += content[:room]
+            content = content[room:]
+        if not content:
+            return
+        self._end.append(content)
+        self._size += len(content)
+        while self._size - len(self._end[0]) >= _END:
+            self._size -= len(self._end.popleft())
+            self.is_whole = False
+
+    @property
+    def content(self) -> bytes:
+        """Both; between them there may be something missing."""
+        return bytes(self._beginning) + b"".join(self._end)
