@@ -6,7 +6,6 @@ A client sees `status` and the JSON of `body()`; an operator sees `str(error)`. 
 
 from __future__ import annotations
 
-import json
 from copy import copy
 from typing import ClassVar, Self
 
@@ -23,11 +22,6 @@ class LlamasupError(Exception):
     def again(self) -> Self:
         """A copy to raise once more: an error that was raised keeps its traceback and all in it."""
         return copy(self).with_traceback(None)
-
-    def body(self) -> bytes:
-        """The error as clients of the OpenAI API expect it."""
-        error = {"message": str(self), "type": self.type, "code": self.code}
-        return json.dumps({"error": error}).encode()
 
 
 class ClientError(LlamasupError):

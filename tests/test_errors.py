@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
 
 import pytest
 
 from llamasup import errors
+from llamasup.apis.openai import OpenAI
 from llamasup.errors import (
     BodyTooLarge,
     ChildLost,
@@ -97,7 +97,7 @@ def test_clients_are_told_in_the_form_of_the_openai_api(error: type[LlamasupErro
     status, kind, code = KNOWN[error]
     failure = made(error, 'no "model"\nof that name ✗')
     assert failure.status == status
-    assert json.loads(failure.body()) == {
+    assert OpenAI().error_body(failure) == {
         "error": {"message": 'no "model"\nof that name ✗', "type": kind, "code": code}
     }
     assert str(failure) == 'no "model"\nof that name ✗'

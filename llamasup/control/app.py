@@ -22,6 +22,7 @@ from attrs import define, field
 from llamasup import __version__, threads
 from llamasup.access import pages
 from llamasup.access.keys import Tries, header
+from llamasup.apis.openai import OpenAI
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config
@@ -98,7 +99,7 @@ class ControlApp:
             with _shortages_told():
                 status, document = await self._answer(scope, receive)
         except LlamasupError as error:
-            await _reply(send, error.status, json.loads(error.body()), error.retry_after)
+            await _reply(send, error.status, OpenAI().error_body(error), error.retry_after)
         else:
             await _reply(send, status, document)
 
