@@ -14,7 +14,7 @@ from llamasup.events import By, Event, Reason
 
 log = logging.getLogger(__name__)
 
-_Words = Callable[[Any], str]
+_Words = Callable[[Any], str | list[str]]
 
 _REASONS: Final = {
     Reason.PLACE: "{} needs its place",
@@ -85,7 +85,7 @@ _LINES: Final[dict[type[Event], tuple[int, _Words]]] = {
     events.ConfigurationChanged: (logging.INFO, lambda it: _CHANGES[it.by]),
     events.ConfigurationRefused: (
         logging.ERROR,
-        lambda it: "\n  ".join(["the configuration stays as it was:", *it.why.splitlines()]),
+        lambda it: ["the configuration stays as it was:", *(f"  {x}" for x in it.why.splitlines())],
     ),
 }
 
@@ -96,7 +96,9 @@ HEARD: Final = tuple(_LINES)
 def narrate(event: Event) -> None:
     """Write the event's line, or its lines; it goes along with the first."""
     level, words = _LINES[type(event)]
-    first, *others = words(event).split("\n")
+    told = words(event)
+    # A line break in one line may be a client's, and is escaped by the log.
+    first, *others = [told] if isinstance(told, str) else told
     log.log(level, "%s", first, extra={"event": event})
     for line in others:
         log.log(level, "%s", line)

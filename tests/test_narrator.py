@@ -69,3 +69,10 @@ def test_lines_say_what_happened(
         narrator.narrate(event)  # type: ignore[arg-type]
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == (level, line)
+
+
+def test_a_line_break_of_a_client_begins_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    forged = 'there is no model "x\n2026-01-01 ERROR all models are gone"'
+    narrator.narrate(RequestRefused("id", "::1", "POST", "/v1/x", 404, "model_not_found", forged))
+    assert len(caplog.records) == 1
