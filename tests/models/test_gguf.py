@@ -96,7 +96,7 @@ def test_each_of_many_tokens_takes_a_few_steps_and_their_scores_none() -> None:
     tokens = [f"token{number}" for number in range(20_000)]
     content = gguf_head({"tokens": tokens, "merges": tokens, "scores": [0.0] * 20_000}, [])
     assert read(content).metadata["tokens"] == Elided(20_000)
-    assert steps(lambda: read(content)) < 6 * 2 * 20_000
+    assert steps(lambda: read(content)) < 10 * 2 * 20_000
 
 
 def test_version_2_is_read_like_version_3() -> None:
@@ -170,7 +170,7 @@ def test_a_hostile_header_costs_little_memory_and_time() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20
-    assert steps(lambda: refusal(content)) < 6 * strings
+    assert steps(lambda: refusal(content)) < 10 * strings
 
 
 SMALL = Shape("x", "llama", {"block_count": 1, "list": [1, 2], "text": "a"}, {"t": (8,)})
