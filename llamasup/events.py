@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from attrs import frozen
-
-P = ParamSpec("P")
-E = TypeVar("E", bound="Event")
 
 
 @frozen
@@ -299,24 +296,22 @@ Listener = Callable[[Any], None]
 
 
 class Journal:
-    """Hands events to their listeners, at once and in order. What nobody hears costs nothing."""
+    """Hands events to their listeners, at once and in order."""
 
     def __init__(self) -> None:
         self._listeners: dict[type[Event], tuple[Listener, ...]] = {}
 
-    def is_heard(self, kind: type[Event]) -> bool:
-        """Does anybody listen to events of this kind? Asked where it takes work to know them."""
-        return bool(self._listeners.get(kind))
+    def hears(self, *kinds: type[Event]) -> bool:
+        """Does anything listen to events of one of these kinds?
 
-    def tell(self, kind: Callable[P, E], *args: P.args, **kwargs: P.kwargs) -> None:
-        """This happened: `kind` is an event's class, followed by what it takes.
-
-        It is made only if somebody listens. Listeners never wait and never raise.
+        Asked where it takes work to know them: every request would pay for what nothing hears.
         """
-        if listeners := self._listeners.get(kind):  # type: ignore[call-overload]
-            event = kind(*args, **kwargs)
-            for listen in listeners:
-                listen(event)
+        return not self._listeners.keys().isdisjoint(kinds)
+
+    def tell(self, event: Event) -> None:
+        """This happened. Listeners never wait and never raise."""
+        for listen in self._listeners.get(type(event), ()):
+            listen(event)
 
     @contextmanager
     def heard_by(self, listener: Listener, *kinds: type[Event]) -> Iterator[None]:
@@ -327,6 +322,7 @@ class Journal:
             yield
         finally:
             for kind in kinds:
-                rest = list(self._listeners[kind])
+                rest = list(self._listeners.pop(kind))
                 rest.remove(listener)
-                self._listeners[kind] = tuple(rest)
+                if rest:
+                    self._listeners[kind] = tuple(rest)

@@ -75,9 +75,9 @@ class Follower:
             config = await threads.run(self._source.load, patience=_PATIENCE)
             await running.change(lambda _: config)
         except (LlamasupError, OSError) as error:
-            self._journal.tell(ConfigurationRefused, str(error))
+            self._journal.tell(ConfigurationRefused(str(error)))
         except Exception:
             # A mistake in llamasup is no reason to end what runs.
             log.exception("the configuration stays as it was")
         else:
-            self._journal.tell(ConfigurationChanged, By.FILE)
+            self._journal.tell(ConfigurationChanged(By.FILE))

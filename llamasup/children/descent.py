@@ -74,7 +74,7 @@ class Descent:
         victims = self._victims()
         if not victims:
             return False
-        self._journal.tell(MadeRoom, self._tenant.model, tuple(victims))
+        self._journal.tell(MadeRoom(self._tenant.model, tuple(victims)))
         self.position.made_way.update(victims)
         self.position.stay()
         await self._landlord.make_way(victims)
@@ -91,5 +91,5 @@ class Descent:
         crowded = self.is_crowded()
         if not self.position.step_down(cause.words, crowded=crowded, proven=cause.proven):
             return False
-        self._journal.tell(SteppedDown, self._tenant.model, cause.words, str(self.rung))
+        self._journal.tell(SteppedDown(self._tenant.model, cause.words, str(self.rung)))
         return True

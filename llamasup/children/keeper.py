@@ -140,7 +140,7 @@ class Keeper:
         """
         suffered = Cause(Kind.OUT_OF_MEMORY, words, proven=False)
         if child.state is ChildState.READY and self._descent.can_go_on():
-            self._journal.tell(RanOutOfMemory, self.model, str(child), words)
+            self._journal.tell(RanOutOfMemory(self.model, str(child), words))
             child.retire(suffered, child.retirement)
         elif child.cause is not None and child.cause.kind is Kind.OUT_OF_MEMORY:
             child.cause = evolve(child.cause, proven=True)

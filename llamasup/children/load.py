@@ -12,7 +12,6 @@ that is or gets ready only finishes what it has begun to answer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
 
 import trio
 from attrs import evolve
@@ -45,15 +44,12 @@ from llamasup.events import (
     LoadFailed,
     LoadProgressed,
     LoadRefused,
-    OfModel,
     Ready,
     StartFailed,
     SteppedUp,
 )
 from llamasup.memory.ladder import Rung
 from llamasup.states import AT_REST, HAS_CHILD, OUT_OF_DATE, ChildState, KeeperState, moved
-
-P = ParamSpec("P")
 
 _NOTE_PATIENCE = 1.0
 _TESTIMONY_PATIENCE = 1.0
@@ -124,7 +120,7 @@ class Load:
         except NotAdmitted as error:
             # This says nothing about the model: there may be room when it is wanted again.
             self._history.last_failure = self.failure = error
-            self._tell(LoadRefused, str(error))
+            self._journal.tell(LoadRefused(self._model, str(error)))
             return False
         except LlamasupError as error:
             # What is not the engine's fault may pass, such as a range without a free port.
@@ -150,7 +146,7 @@ class Load:
         if self.state is KeeperState.READY:
             self._move(KeeperState.LEAVING)
             if self.child is not None and self.child.state is ChildState.READY:
-                self._tell(ChildRetires, str(self.child), why)
+                self._journal.tell(ChildRetires(self._model, str(self.child), why))
                 self.child.retire(Cause(Kind.FINISHED, why))
         elif not self.is_out_of_date:
             self._move(KeeperState.OVERTAKEN)
@@ -201,7 +197,7 @@ class Load:
             return None
         async with place:
             child = await self._plan.child(rung)
-            self._tell(LoadBegan, str(rung))
+            self._journal.tell(LoadBegan(self._model, str(rung)))
             child.tells_progress = self._tell_of_progress
             place.occupy(child)
             try:
@@ -245,13 +241,13 @@ class Load:
         self._move(KeeperState.LEAVING if is_out_of_date else KeeperState.READY)
         self.child = child
         self._history.note_ready()
-        self._tell(Ready, str(child), seconds, str(self._descent.rung))
+        self._journal.tell(Ready(self._model, str(child), seconds, str(self._descent.rung)))
         if is_out_of_date:
             child.retire(Cause(Kind.FINISHED, "its configuration changed while it was loaded"))
         else:
             place.ready()
             if await self._descent.position.held():
-                self._tell(SteppedUp, str(self._descent.rung))
+                self._journal.tell(SteppedUp(self._model, str(self._descent.rung)))
 
     async def _tries_again(self, cause: Cause) -> bool:
         """Once in a load, on the same rung: what ended it may have been an accident."""
@@ -260,7 +256,7 @@ class Load:
         hopeless = self._history.record.given_up or cause.kind is Kind.OUT_OF_MEMORY
         if hopeless or self._tried_again or wait > self._plan.patience:
             return False
-        self._tell(StartFailed, cause.words)
+        self._journal.tell(StartFailed(self._model, cause.words))
         self._tried_again = True
         self._descent.position.stay()
         await trio.sleep(wait)
@@ -282,7 +278,7 @@ class Load:
             message = f'model "{self._model}" cannot be started: {cause.words}'
             self.failure = _ERRORS.get(cause.kind, ModelUnavailable)(message)
         self._history.last_failure = self.failure
-        self._tell(LoadFailed, message, given_up=self._history.record.given_up)
+        self._journal.tell(LoadFailed(self._model, message, given_up=self._history.record.given_up))
 
     async def _mourn(self, child: Child) -> None:
         """It was ready, and is gone: decide on which rung the next one begins, and when."""
@@ -290,7 +286,7 @@ class Load:
         now = trio.current_time()
         ready_for = now - child.ready_at
         if cause is None or (cause.kind is Kind.FINISHED and not child.left):
-            self._tell(ChildGone, str(child))
+            self._journal.tell(ChildGone(self._model, str(child)))
             self._history.note_life(ready_for)
             return
         if may_be_a_requests_doing(cause, by_itself=child.left) and (
@@ -303,7 +299,7 @@ class Load:
             self._history.note_death(now, ready_for)
 
     def _tell_of_death(self, child: Child, cause: Cause) -> None:
-        self._tell(ChildDied, str(child), cause.words)
+        self._journal.tell(ChildDied(self._model, str(child), cause.words))
         words = f'model "{self._model}" died: {cause.words}'
         self._history.last_failure = ModelUnavailable(words)
 
@@ -313,14 +309,8 @@ class Load:
             await child.until_unused()
         explained = child.inquest.conclude(cause, self._suspects)
         if explained:
-            self._tell(DeathsExplained, explained)
+            self._journal.tell(DeathsExplained(self._model, explained))
         return explained
 
     def _tell_of_progress(self, part: float) -> None:
-        self._tell(LoadProgressed, part)
-
-    def _tell(
-        self, kind: Callable[Concatenate[str, P], OfModel], *args: P.args, **more: P.kwargs
-    ) -> None:
-        """This happened to the model."""
-        self._journal.tell(kind, self._model, *args, **more)
+        self._journal.tell(LoadProgressed(self._model, part))

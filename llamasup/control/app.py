@@ -228,7 +228,7 @@ class ControlApp:
             await self.running.change(changed)
         except (OperatorError, EngineUnusable) as error:
             return 400, _error("invalid_configuration", str(error))
-        self.journal.tell(ConfigurationChanged, By.OPERATOR)
+        self.journal.tell(ConfigurationChanged(By.OPERATOR))
         return 200, {"status": "in effect", "note": _NOT_WRITTEN}
 
     def _demand_key(self, scope: Scope, running: Config) -> None:

@@ -8,7 +8,6 @@ seen a word.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
 
 import trio
 from attrs import evolve
@@ -25,8 +24,8 @@ from llamasup.errors import (
 )
 from llamasup.events import (
     AnswerCut,
+    Event,
     FirstByte,
-    OfRequest,
     Phase,
     RefusalsUntold,
     RequestCame,
@@ -52,10 +51,11 @@ from llamasup.http.requests import CLIENT, Request
 from llamasup.logs import cut
 from llamasup.pool.pool import Lease
 
-P = ParamSpec("P")
-
 _LONGEST_PATH = 200
 _PATIENCE_WITH_CONTROL = 60.0
+_COURSE = (RequestCame, RequestEntered, FirstByte, RequestEnded, RequestCancelled)
+"""What every request would tell. Where nothing listens to it, it costs 0.3 µs instead of 6."""
+
 _MOST_LOSSES = 8
 """Engines that one request may lose, those included that other requests have ended."""
 
@@ -71,7 +71,8 @@ class Exchange:
         self._wishes = wishes
         self._connection = connection
         self._desk = desk
-        self._came = trio.current_time()
+        self._is_followed = desk.journal.hears(*_COURSE)
+        self._came = trio.current_time() if self._is_followed else 0.0
         self._model = ""
         """The model that it is for, once that is known."""
 
@@ -83,15 +84,18 @@ class Exchange:
         Raises ClientLeft, and ReplyCut where an answer ended in the middle. Cancelled, it leaves
         the answer as it is; see `break_off`.
         """
-        self._tell(RequestCame, self._connection.peer, *self._named)
+        if self._is_followed:
+            self._tell(RequestCame(self._id, self._connection.peer, *self._named))
         try:
             await self._respond()
         except (trio.Cancelled, ClientLeft):
-            is_waiting = self._answer.seen is Seen.NOTHING
-            phase = Phase.WAITING if is_waiting else Phase.ANSWERING
-            self._tell(RequestCancelled, self._model, phase, self._age)
+            if self._is_followed:
+                is_waiting = self._answer.seen is Seen.NOTHING
+                phase = Phase.WAITING if is_waiting else Phase.ANSWERING
+                self._tell(RequestCancelled(self._id, self._model, phase, self._age))
             raise
-        self._tell(RequestEnded, self._model, self._age, self._usage)
+        if self._is_followed:
+            self._tell(RequestEnded(self._id, self._model, self._age, self._usage))
 
     async def _respond(self) -> None:
         try:
@@ -103,7 +107,7 @@ class Exchange:
             await self._connection.send(self._answer.failure(error))
         except ReplyCut as cut:
             can_be_told = self._answer.seen is Seen.EVENTS
-            self._tell(AnswerCut, str(cut), can_be_told)
+            self._tell(AnswerCut(self._id, str(cut), can_be_told))
             if not can_be_told:
                 raise
             await self._connection.send(self._answer.failure(ChildLost(str(cut))))
@@ -114,7 +118,7 @@ class Exchange:
         Raises ReplyCut where nothing more can be said in it.
         """
         if self._answer.seen is Seen.A_PART:
-            self._tell(AnswerCut, str(why), told=False)
+            self._tell(AnswerCut(self._id, str(why), told=False))
             raise ReplyCut(str(why))
         await self._connection.send(self._answer.last_words(why))
 
@@ -161,7 +165,7 @@ class Exchange:
                 model = self._model = await roster.choose(goal.model)
                 if await self._relay(self._lease(model, goal, digest), goal, losses):
                     return
-                self._tell(RequestReplayed, model, *self._named)
+                self._tell(RequestReplayed(self._id, model, *self._named))
         except ModelFileMissing:
             await roster.refresh()  # so that the next request knows
             raise
@@ -169,8 +173,9 @@ class Exchange:
     async def _relay(self, coming: Lease | KeptAlive, goal: ToModel, losses: _Losses) -> bool:
         """Wait for the lease, and relay. False if the request is to be sent again."""
         async with coming as lease:
-            self._tell(RequestEntered, self._model, self._age)
-            self._answer.margins = Margins() if self._desk.journal.is_heard(RequestEnded) else None
+            if self._is_followed:
+                self._tell(RequestEntered(self._id, self._model, self._age))
+                self._answer.margins = Margins()
             try:
                 await relay(self._connection, self._request, lease, goal.target, self._answer)
                 return True
@@ -214,18 +219,20 @@ class Exchange:
         now, refusals = trio.current_time(), self._desk.refusals
         if refusals.told(peer, now):
             code = error.code or type(error).__name__
-            self._tell(RequestRefused, peer, *self._named, error.status, code, str(error))
+            self._tell(RequestRefused(self._id, peer, *self._named, error.status, code, str(error)))
             for client, number in refusals.untold(peer, now):
-                self._desk.journal.tell(RefusalsUntold, client, number)
+                self._tell(RefusalsUntold(client, number))
 
     def _begins(self) -> None:
-        self._tell(FirstByte, self._model, self._age)
+        if self._is_followed:
+            self._tell(FirstByte(self._id, self._model, self._age))
 
-    def _tell(
-        self, kind: Callable[Concatenate[str, P], OfRequest], *args: P.args, **more: P.kwargs
-    ) -> None:
-        """This happened to the request."""
-        self._desk.journal.tell(kind, self._request.id.decode(), *args, **more)
+    def _tell(self, event: Event) -> None:
+        self._desk.journal.tell(event)
+
+    @property
+    def _id(self) -> str:
+        return self._request.id.decode()
 
     @property
     def _usage(self) -> Usage | None:

@@ -374,7 +374,7 @@ class Residency:
 
     def _evict(self, victims: Iterable[str], model: str) -> None:
         for victim in victims:
-            self._journal.tell(Evicted, victim, Reason.PLACE, model)
+            self._journal.tell(Evicted(victim, Reason.PLACE, model))
             self._gates[victim].keeper.unload()
 
     def _refuse(self, model: str, refused: Refuse) -> None:
@@ -385,7 +385,7 @@ class Residency:
 
     def _unload_surplus(self) -> None:
         for model in surplus(self._world([]), trio.current_time()):
-            self._journal.tell(Evicted, model, Reason.NUMBER)
+            self._journal.tell(Evicted(model, Reason.NUMBER))
             self._gates[model].keeper.unload()
 
     def _unload_idle(self) -> None:
@@ -393,7 +393,7 @@ class Residency:
         residents = [place.resident for place in self.places.values()]
         for model, at in unload_times(residents).items():
             if at <= now:
-                self._journal.tell(Evicted, model, Reason.IDLE)
+                self._journal.tell(Evicted(model, Reason.IDLE))
                 self._gates[model].keeper.unload()
             else:
                 self._wake_at(at)
