@@ -17,10 +17,10 @@ class LlamasupError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     retry_after: float | None = None
-    """Seconds after which it may go better, where that is known."""
+    """Seconds after which another try may succeed, where that is known."""
 
     def again(self) -> Self:
-        """A copy to raise once more: an error that was raised keeps its traceback and all in it."""
+        """A copy to raise again: the traceback of an error that was raised keeps much in memory."""
         return copy(self).with_traceback(None)
 
 
@@ -33,8 +33,8 @@ class ClientError(LlamasupError):
 
 
 class MalformedRequest(ClientError):
-    """Not HTTP as it is accepted here. The connection is closed: where the next request begins is
-    unknown."""
+    """Not HTTP as llamasup accepts it. The connection is closed, because nothing tells where the
+    next request begins."""
 
     code = "malformed_request"
 
@@ -100,7 +100,7 @@ class MethodNotAllowed(ClientError):
 
 
 class Unauthorized(ClientError):
-    """This takes the operator's key, and the request has another one, or none."""
+    """The operator's key is needed, and the request has a wrong one, or none."""
 
     status = 401
     code = "unauthorized"
@@ -114,7 +114,7 @@ class TooManyTries(ClientError):
 
 
 class Forbidden(ClientError):
-    """Not for this client, or not in this way."""
+    """This client may not do this, or not in this way."""
 
     status = 403
     code = "forbidden"
@@ -128,18 +128,18 @@ class ModelNotFound(ClientError):
 
 
 class RequestKillsEngine(ClientError):
-    """This very request has ended the engine, and again when it was tried alone."""
+    """This request ended the engine, and did so again when it was tried alone."""
 
     status = 422
     code = "request_kills_engine"
 
 
 class TaskFell(LlamasupError):
-    """The task that had to do this fell; the log says why. The request may be sent again."""
+    """The task that worked on this failed; the log says why. The request may be sent again."""
 
 
 class Shortage(LlamasupError):
-    """llamasup lacks a thread, a descriptor or the like to answer this. That passes."""
+    """llamasup lacks a thread, a descriptor or the like to answer this. That is temporary."""
 
     status = 503
     code = "shortage"
@@ -157,13 +157,13 @@ class ModelFileMissing(ModelUnavailable):
 
 
 class ModelNotLoaded(ModelUnavailable):
-    """There is no child to look at, and a look loads none."""
+    """The request only looks at a child, there is none, and a look loads none."""
 
     code = "model_not_loaded"
 
 
 class OutOfMemory(ModelUnavailable):
-    """Memory ran out, on the last rung too."""
+    """Memory ran out, even on the last rung."""
 
     code = "out_of_memory"
 
@@ -175,20 +175,20 @@ class EngineUnusable(ModelUnavailable):
 
 
 class NotAdmitted(ModelUnavailable):
-    """Other models have what the model would need, and will not go for it."""
+    """Other models hold the memory that the model needs, and will not be unloaded for it."""
 
     code = "not_admitted"
 
 
 class NoRoom(NotAdmitted):
-    """The model needs more memory than there will ever be for it."""
+    """The model needs more memory than it can ever get."""
 
     status = 507
     code = "insufficient_memory"
 
 
 class QueueFull(LlamasupError):
-    """As many requests wait for the model as may wait (`pool.max_queue`)."""
+    """The model's queue is full (`pool.max_queue`)."""
 
     status = 429
     code = "queue_full"
@@ -223,7 +223,7 @@ class ChildLost(LlamasupError):
 
 
 class EngineFailed(LlamasupError):
-    """The engine answered with an error, or in another way that is no stream, where one began."""
+    """A stream had begun, and the engine then answered with an error, or not with a stream."""
 
     status = 502
     code = "engine_failed"

@@ -1,7 +1,7 @@
-"""What happened, as values, and the journal that hands each to whoever listens. Pure.
+"""What happened, as values, and the journal that hands each to its listeners. Pure.
 
-The log is the journal's first listener (`narrator`). An event says all that a listener may need to
-know, so nobody has to be asked about it later: which model, and whose request by its id.
+The log is the journal's first listener (`narrator`). An event holds all that a listener may need,
+such as the model's name and the request's id, so a listener never has to ask for more.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class Event:
 
 @frozen
 class OfModel(Event):
-    """To one model."""
+    """Something that happened to one model."""
 
     model: str
 
 
 @frozen
 class OfRequest(Event):
-    """To one request."""
+    """Something that happened to one request."""
 
     request: str
-    """Its id, the client's own if that is sane."""
+    """The request's id: the one that the client gave, if that is acceptable."""
 
 
 # Models
@@ -39,21 +39,21 @@ class OfRequest(Event):
 
 @frozen
 class LoadBegan(OfModel):
-    """A child is started for it."""
+    """A child is started for the model."""
 
     rung: str
 
 
 @frozen
 class LoadProgressed(OfModel):
-    """So much of it is loaded (0 to 1), as the engine says."""
+    """The engine says that this part of the model is loaded (0 to 1)."""
 
     part: float
 
 
 @frozen
 class Ready(OfModel):
-    """Its child can be asked."""
+    """The model's child is ready for requests."""
 
     child: str
     seconds: float
@@ -70,21 +70,21 @@ class SteppedDown(OfModel):
 
 @frozen
 class SteppedUp(OfModel):
-    """Its child got ready on a higher rung than the one that had held before."""
+    """The model's child got ready on a higher rung than the one that had held before."""
 
     rung: str
 
 
 @frozen
 class MadeRoom(OfModel):
-    """Memory ran out, and others go before it takes less."""
+    """Memory ran out, and other models are unloaded before this one takes less."""
 
     victims: tuple[str, ...]
 
 
 @frozen
 class RanOutOfMemory(OfModel):
-    """Memory ran out while its child answered a request. The child goes after its answers."""
+    """Memory ran out while the child answered a request. The child ends after its answers."""
 
     child: str
     why: str
@@ -92,7 +92,7 @@ class RanOutOfMemory(OfModel):
 
 @frozen
 class ChildRetires(OfModel):
-    """Its child admits nobody any more, and goes when its requests have ended."""
+    """The child admits no more requests, and ends when those that it has are done."""
 
     child: str
     why: str
@@ -100,14 +100,14 @@ class ChildRetires(OfModel):
 
 @frozen
 class ChildGone(OfModel):
-    """Its child has ended as it was told to."""
+    """The child has ended, as it was told to."""
 
     child: str
 
 
 @frozen
 class ChildDied(OfModel):
-    """Its child has ended, and was not told to."""
+    """The child has ended without being told to."""
 
     child: str
     why: str
@@ -115,32 +115,32 @@ class ChildDied(OfModel):
 
 @frozen
 class DeathsExplained(OfModel):
-    """So many deaths are laid to one request, which is refused for a while."""
+    """One request is held responsible for this many deaths, and is refused for a while."""
 
     deaths: int
 
 
 @frozen
 class StartFailed(OfModel):
-    """Its child could not be started, and the start is tried again."""
+    """The child could not be started, and the start is tried again."""
 
     why: str
 
 
 @frozen
 class LoadRefused(OfModel):
-    """It is not loaded: there is no place for it in memory."""
+    """The model is not loaded: there is no place for it in memory."""
 
     why: str
 
 
 @frozen
 class LoadFailed(OfModel):
-    """It could not be loaded."""
+    """The model could not be loaded."""
 
     why: str
     given_up: bool
-    """It is not tried again before something changes."""
+    """Is the model not tried again until something changes?"""
 
 
 class Reason(Enum):
@@ -150,7 +150,7 @@ class Reason(Enum):
     """Another model needs its place."""
 
     NUMBER = "number"
-    """More models are loaded than may be, since that number was lowered."""
+    """The number of models that may be loaded was lowered, and more are loaded."""
 
     IDLE = "idle"
     """It has not been used for a while."""
@@ -161,8 +161,8 @@ class Evicted(OfModel):
     """An idle model is unloaded."""
 
     reason: Reason
-    sake: str = ""
-    """The model that needs its place."""
+    needed_by: str = ""
+    """The model that needs the place; "" for other reasons."""
 
 
 # Requests
@@ -170,7 +170,7 @@ class Evicted(OfModel):
 
 @frozen
 class RequestCame(OfRequest):
-    """Its head and body were read."""
+    """The request's head and body were read."""
 
     client: str
     method: str
@@ -179,7 +179,7 @@ class RequestCame(OfRequest):
 
 @frozen
 class RequestEntered(OfRequest):
-    """A child has taken it in, after so many seconds of waiting."""
+    """A child has taken the request in, after `seconds` of waiting."""
 
     model: str
     seconds: float
@@ -187,7 +187,7 @@ class RequestEntered(OfRequest):
 
 @frozen
 class FirstByte(OfRequest):
-    """The client gets the beginning of its answer, so many seconds after the request came."""
+    """The client gets the first part of its answer, `seconds` after the request came."""
 
     model: str
     seconds: float
@@ -195,7 +195,7 @@ class FirstByte(OfRequest):
 
 @frozen
 class RequestReplayed(OfRequest):
-    """Its engine was lost before the client had seen a word, and it is sent to the next one."""
+    """The engine was lost before the client had seen a word. The request is sent to the next."""
 
     model: str
     method: str
@@ -204,7 +204,7 @@ class RequestReplayed(OfRequest):
 
 @frozen
 class RequestRefused(OfRequest):
-    """It is answered with an error of ours."""
+    """The request is answered with an error of ours."""
 
     client: str
     method: str
@@ -215,8 +215,8 @@ class RequestRefused(OfRequest):
 
 
 @frozen
-class RefusalsUntold(Event):
-    """So many refusals of one client were not told one by one."""
+class MoreRefusals(Event):
+    """More requests of one client were refused, which are only counted: `number` of them."""
 
     client: str
     number: int
@@ -224,18 +224,18 @@ class RefusalsUntold(Event):
 
 @frozen
 class Usage:
-    """What an answer took, as it says itself."""
+    """How many tokens an answer took, and why it ended, as the answer itself says."""
 
     prompt_tokens: int
     answer_tokens: int
-    """Of several answers to one request, llama-server counts the tokens of one."""
+    """If a request has several answers, llama-server counts the tokens of only one."""
 
     end_reason: str
 
 
 @frozen
 class RequestEnded(OfRequest):
-    """Its answer was given, whole; it may be an error."""
+    """The request has its whole answer, which may be an error."""
 
     model: str
     seconds: float
@@ -252,7 +252,7 @@ class Phase(Enum):
 
 @frozen
 class RequestCancelled(OfRequest):
-    """Its client has left, or it was broken off."""
+    """The client has left, or the request was broken off."""
 
     model: str
     phase: Phase
@@ -265,7 +265,7 @@ class AnswerCut(OfRequest):
 
     why: str
     told: bool
-    """Could the client be told?"""
+    """Did the client get an error event?"""
 
 
 # The configuration
@@ -287,7 +287,7 @@ class ConfigurationChanged(Event):
 
 @frozen
 class ConfigurationRefused(Event):
-    """Another configuration cannot be in effect, and the one before stays."""
+    """A new configuration could not take effect; the one before stays."""
 
     why: str
 
@@ -304,7 +304,7 @@ class Journal:
     def hears(self, *kinds: type[Event]) -> bool:
         """Does anything listen to events of one of these kinds?
 
-        Asked where it takes work to know them: every request would pay for what nothing hears.
+        Asked before work that only such an event needs, or every request would pay for it.
         """
         return not self._listeners.keys().isdisjoint(kinds)
 

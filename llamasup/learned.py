@@ -1,11 +1,12 @@
-"""What survives llamasup itself: the rungs that held, and what models took on them.
+"""What survives llamasup itself: the rungs that held, and how much memory models took on them.
 
-One JSON file that nobody else may read, written whole: to a new file, flushed to the disk, put in
-place of the old one. Several llamasups of one user share it: each writes under a lock, and of what
-both know the newer word stands. Keys are digests, for what they are made of may hold secrets.
+This is one JSON file that other users cannot read. It is always written whole: to a new file,
+which is flushed to the disk and replaces the old one. Several llamasups of one user share it: each
+writes under a lock, and of two entries with the same key the newer one stays. Keys are digests,
+because what they are made of may hold secrets.
 
-A file that is torn or foreign is set aside, never overwritten, and what of it can be understood
-goes on. A disk that is full or read-only costs the memory of this run, and nothing else.
+A damaged or foreign file is set aside, never overwritten; its entries that can be understood are
+kept. If the disk is full or read-only, only what this run learns is lost at its end.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ SourceName = Literal["measured", "engine"]
 
 @frozen
 class Footprint:
-    """What a model takes on a rung, by device; seconds since the epoch; and who says so."""
+    """What a model takes on a rung, by device; when that was found; and which source says so."""
 
     amounts: Amounts
     at: float
@@ -65,12 +66,12 @@ class _Document:
     footprints: dict[str, Footprint] = field(factory=dict)
 
     def merge(self, other: _Document) -> None:
-        """Of what both know, the newer word stands; of too much, the oldest is forgotten."""
+        """Of two entries with the same key the newer one stays; of too many, the oldest go."""
         _merge(self.learned, other.learned, _MOST)
         _merge(self.footprints, other.footprints, _MOST_FOOTPRINTS)
 
     def copy(self) -> _Document:
-        """One that others may read while this one goes on."""
+        """A copy that another thread may read while this document changes."""
         return _Document(dict(self.learned), dict(self.footprints))
 
 
@@ -81,7 +82,7 @@ class State:
         self._file = file
         self._writing = trio.Lock()
         self._at_disk = threads.Lane()
-        """A disk that hangs costs one thread, and is waited for once. Nobody writes beside it."""
+        """A disk that hangs costs one thread, and is waited for once. There is only one writer."""
 
         self._known = _begin(file)
         _clear_drafts(file)
@@ -95,15 +96,15 @@ class State:
         return self._known.footprints.get(_digest(f"{source}: {key}"))
 
     async def learn(self, key: str, learned: Learned) -> None:
-        """Remember, on disk too; that it could not be written is only logged.
+        """Remember this, on disk too. If it cannot be written, that is only logged.
 
-        Cancelled, it is remembered, and on disk either whole or as before.
+        If this is cancelled, it is remembered, and the file is either written whole or unchanged.
         """
         self._known.merge(_Document(learned={_digest(key): learned}))
         await self._save()
 
     async def note(self, key: str, footprint: Footprint) -> None:
-        """Remember it as `learn` does."""
+        """Remember the footprint as `learn` does."""
         self._known.merge(_Document(footprints={_digest(f"{footprint.source}: {key}"): footprint}))
         await self._save()
 
@@ -137,11 +138,11 @@ def _merge(entries: dict[str, Entry], others: Mapping[str, Entry], most: int) ->
 
 
 class _NoFile(Exception):
-    """What lies there is no file that could be read, and none that may be replaced."""
+    """What lies there is not a regular file: it is neither read nor replaced."""
 
 
 def _begin(file: Path) -> _Document:
-    """What is known at the start. Nothing that may lie there holds it up."""
+    """What is known at the start. Whatever lies at the file's place, this does not wait for it."""
     try:
         text = _text(file)
     except FileNotFoundError:
@@ -159,7 +160,7 @@ def _begin(file: Path) -> _Document:
 
 
 def _text(file: Path) -> bytes:
-    """Raises OSError; and _NoFile where to read on could take for ever."""
+    """The file's content. Raises OSError; and _NoFile where reading could take for ever."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as opened:
         facts = os.fstat(descriptor)
@@ -169,7 +170,7 @@ def _text(file: Path) -> bytes:
 
 
 def _understood(text: bytes) -> tuple[_Document, list[Exception]]:
-    """All that can be understood of it, and what goes against the rest."""
+    """All entries that can be understood, and the errors of the others."""
     complaints: list[Exception] = []
     try:
         document = json.loads(text)
@@ -178,7 +179,7 @@ def _understood(text: bytes) -> tuple[_Document, list[Exception]]:
             raise ValueError(f"version {version} is not {_VERSION}")
         learned = _entries(document["learned"], Learned, complaints)
         footprints = {} if version == 1 else _entries(document["footprints"], Footprint, complaints)
-    except Exception as error:  # whatever a torn or foreign file makes of the lines above
+    except Exception as error:  # a damaged or foreign file may raise anything above
         return _Document(), [error]
     if version in _WITH_PLAIN_KEYS:
         learned = {_digest(key): entry for key, entry in learned.items()}
@@ -189,13 +190,14 @@ def _understood(text: bytes) -> tuple[_Document, list[Exception]]:
 def _entries(
     document: Mapping[str, Any], kind: type[Entry], complaints: list[Exception]
 ) -> dict[str, Entry]:
-    """Those of one kind; without any of the future, which would never be overruled."""
+    """The entries of one kind. Without those from the future, as nothing newer would replace
+    them."""
     entries = {}
     tomorrow = time.time() + _A_DAY
     for key, plain in document.items():
         try:
             entry = cattrs.structure(plain, kind)
-        except Exception as error:  # cattrs has many
+        except Exception as error:  # cattrs raises many kinds
             complaints.append(error)
         else:
             if entry.at <= tomorrow:
@@ -213,10 +215,10 @@ def _set_aside(file: Path, error: Exception) -> None:
 
 
 def _clear_drafts(file: Path) -> None:
-    """Remove what writers that were killed have left: nobody will finish it."""
+    """Remove the unfinished files of writers that were killed."""
     for draft in file.parent.glob(f"{file.stem}{_DRAFT}*"):
         writer = draft.name.rpartition("-")[2]
-        # Our own pid was that of another one before: in a container it is 1 every time.
+        # An earlier llamasup may have had our pid: in a container it is 1 every time.
         if writer == str(os.getpid()) or (writer.isdecimal() and not _lives(int(writer))):
             with suppress(OSError):
                 draft.unlink()
@@ -236,7 +238,10 @@ def _lives(pid: int) -> bool:
 
 
 def _save(file: Path, known: _Document) -> _Document:
-    """Write it, with what others have written since. Raises OSError. For a thread."""
+    """Write what is known and what others have written since, and return both. Raises OSError.
+
+    It blocks, so it runs in a thread.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with _locked(file):
         try:
@@ -251,15 +256,15 @@ def _save(file: Path, known: _Document) -> _Document:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Alone among those who write it; or not, where somebody keeps the others out for too long, or
-    the disk knows no locks."""
+    """Hold the lock of the file's writers. Go on without it if another process holds it for too
+    long, or if the disk has no locks."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(file.with_suffix(".lock"), flags, _OURS_ALONE)
     try:
         _until(lambda: _lock(descriptor), time.monotonic() + _LOCK_PATIENCE)
         yield
     finally:
-        os.close(descriptor)  # and with it goes the lock
+        os.close(descriptor)  # this releases the lock, too
 
 
 def _lock(descriptor: int) -> bool:

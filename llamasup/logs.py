@@ -1,11 +1,13 @@
-"""What llamasup says to its operator: every word goes one way to stderr, and nobody waits for it.
+"""The one way by which llamasup's words reach stderr. No task ever waits for it.
 
-Whoever should read stderr may not: a pager, a terminal in Ctrl-S, a log driver that hangs. So a
-thread of its own writes, from a ring of lines that is bounded. When that is full the newest lines
-are dropped, and counted where they are missing: how trouble began says more than how it went on.
+What reads stderr may stop reading: a pager, a terminal in Ctrl-S, a log driver that hangs. So a
+separate thread writes, from a ring of lines with a bounded size. When the ring is full the newest
+lines are dropped, and counted where they are missing: how trouble began says more than how it went
+on.
 
-Names, targets and an engine's words are foreign. A formatter makes each record one line of bounded
-length, without a character that a terminal would obey: text for people, or JSON for programs.
+Names, targets and an engine's words come from outside. So a formatter makes each record one line of
+bounded length, without characters that a terminal would obey: text for people, or JSON for
+programs.
 """
 
 from __future__ import annotations
@@ -44,10 +46,10 @@ Say = Callable[[str], None]
 
 @contextmanager
 def flowing(level: str, form: str = "text") -> Iterator[Say]:
-    """Until the end of the block the log flows, from `level` upwards, as "text" or as "json". It
-    never holds anybody up.
+    """Until the end of the block the log is written, from `level` upwards, as "text" or as "json",
+    and so is all else that goes to `sys.stderr`.
 
-    So does all else that is written to `sys.stderr`. At the end it is waited for a second.
+    No task has to wait for that. The end of the block waits a second for the last lines.
     """
     outlet = Outlet(_descriptor())
     handler = _Handler(outlet)
@@ -64,7 +66,7 @@ def flowing(level: str, form: str = "text") -> Iterator[Say]:
 
 
 def change(level: str, form: str) -> None:
-    """From now on the log is as if it had begun to flow so."""
+    """From now on the log has this level and this form (see `flowing`)."""
     root = logging.getLogger()
     root.setLevel(level.upper())
     for handler in root.handlers:
@@ -73,13 +75,13 @@ def change(level: str, form: str) -> None:
 
 
 def _descriptor() -> int:
-    # Where stderr was closed before us, its number may be a client's by now.
+    # If stderr was closed before we started, a client's socket may have its number by now.
     return sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)
 
 
 def escaped(text: str) -> str:
-    """The text without a character that is not seen as what it is: controls, marks of direction,
-    line ends, halves of characters."""
+    """The text with escapes for what a terminal would not show as it is: controls, marks of
+    direction, line ends, halves of characters."""
     if text.isprintable():
         return text
     return "".join(
@@ -162,7 +164,7 @@ class Outlet:
             self._write_in_passing()
 
     def close(self, patience: float) -> None:
-        """Return when everything is written, or after so many seconds."""
+        """Return when everything is written, or after `patience` seconds."""
         deadline = time.monotonic() + patience
         with self._changed:
             if self._has_writer():
@@ -172,8 +174,11 @@ class Outlet:
             self._write_in_passing(left)
 
     def _take(self, data: bytes) -> None:
-        """Once something was dropped, nothing is taken before there is room for more than a line:
-        the gap is one, and is told once."""
+        """Put a line into the ring, or drop it.
+
+        After a drop, lines are taken again only when half of the ring is free. So there is one
+        long gap with one note, and not many short ones.
+        """
         room_for = 2 if self._dropped else 1
         if len(self._lines) < MOST_LINES // room_for and self._size < MOST_BYTES // room_for:
             self._tell_of_gap()
@@ -196,7 +201,7 @@ class Outlet:
             try:
                 writer.start()
             except RuntimeError:
-                return False  # the next line tries again
+                return False  # the next line tries to start it again
             self._writer = writer
         return True
 
@@ -211,7 +216,7 @@ class Outlet:
             self._let_out(data)
 
     def _next(self, most: int) -> bytes:
-        """So much of what comes next, at least a line."""
+        """Take the next lines out, `most` bytes of them, but at least one line."""
         data = [self._lines.popleft()]
         size = len(data[0])
         while self._lines and size + len(self._lines[0]) <= most:
@@ -223,7 +228,7 @@ class Outlet:
         return b"".join(data)
 
     def _let_out(self, data: bytes) -> None:
-        """For as long as it takes; where nobody will ever read it, at once."""
+        """Write it, however long that takes. If the other end is closed, drop it."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
@@ -233,10 +238,10 @@ class Outlet:
                 return
 
     def _write_in_passing(self, patience: float = 0.0) -> None:
-        """What can be written without waiting longer. No thread can be had."""
+        """Write what stderr takes within `patience`, for want of a thread that does it."""
         with self._changed:
             while self._lines and self._has_room(patience):
-                data = self._next(select.PIPE_BUF)  # a pipe that takes anything takes so much
+                data = self._next(select.PIPE_BUF)  # a pipe with room has room for at least this
                 try:
                     rest = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
                 except OSError:
@@ -264,7 +269,7 @@ class _Handler(logging.Handler):
 
 
 class _Stderr(io.TextIOBase):
-    """For warnings of Python's, and whatever else knows no other way."""
+    """For Python's warnings, and for all else that writes to `sys.stderr`."""
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet

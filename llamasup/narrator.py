@@ -29,63 +29,72 @@ _CHANGES: Final = {
 _LINES: Final[dict[type[Event], tuple[int, _Words]]] = {
     events.Ready: (
         logging.INFO,
-        lambda it: f"{it.child} is ready after {it.seconds:.2f} s ({it.rung})",
+        lambda event: f"{event.child} is ready after {event.seconds:.2f} s ({event.rung})",
     ),
     events.SteppedDown: (
         logging.WARNING,
-        lambda it: f"{it.model}: out of memory ({it.why}): next rung, {it.rung}",
+        lambda event: f"{event.model}: out of memory ({event.why}): next rung, {event.rung}",
     ),
     events.MadeRoom: (
         logging.WARNING,
-        lambda it: f"{it.model}: out of memory: {', '.join(it.victims)} goes first",
+        lambda event: f"{event.model}: out of memory: {', '.join(event.victims)} goes first",
     ),
     events.ChildRetires: (
         logging.INFO,
-        lambda it: f"{it.child} goes after its answers: {it.why}",
+        lambda event: f"{event.child} goes after its answers: {event.why}",
     ),
-    events.ChildGone: (logging.INFO, lambda it: f"{it.child} is gone"),
-    events.ChildDied: (logging.WARNING, lambda it: f"{it.child} died: {it.why}"),
+    events.ChildGone: (logging.INFO, lambda event: f"{event.child} is gone"),
+    events.ChildDied: (logging.WARNING, lambda event: f"{event.child} died: {event.why}"),
     events.DeathsExplained: (
         logging.WARNING,
-        lambda it: (
-            f"{it.model}: {it.deaths} deaths are laid to a request, which is refused for a while"
+        lambda event: (
+            f"{event.model}: {event.deaths} deaths are blamed on one request,"
+            " which is refused for a while"
         ),
     ),
     events.RanOutOfMemory: (
         logging.WARNING,
-        lambda it: f"{it.child} ran out of memory: {it.why}",
+        lambda event: f"{event.child} ran out of memory: {event.why}",
     ),
     events.StartFailed: (
         logging.WARNING,
-        lambda it: f"{it.model} could not be started and is tried again: {it.why}",
+        lambda event: f"{event.model} could not be started and is tried again: {event.why}",
     ),
-    events.LoadRefused: (logging.WARNING, lambda it: it.why),
-    events.LoadFailed: (logging.ERROR, lambda it: it.why),
+    events.LoadRefused: (logging.WARNING, lambda event: event.why),
+    events.LoadFailed: (logging.ERROR, lambda event: event.why),
     events.Evicted: (
         logging.INFO,
-        lambda it: f"{it.model} is unloaded: {_REASONS[it.reason].format(it.sake)}",
+        lambda event: (
+            f"{event.model} is unloaded: {_REASONS[event.reason].format(event.needed_by)}"
+        ),
     ),
-    events.RequestReplayed: (logging.INFO, lambda it: f"{it.method} {it.path} is sent again"),
+    events.RequestReplayed: (
+        logging.INFO,
+        lambda event: f"{event.method} {event.path} is sent again",
+    ),
     events.RequestRefused: (
         logging.INFO,
-        lambda it: f"{it.method} {it.path}: {it.status} {it.why}",
+        lambda event: f"{event.method} {event.path}: {event.status} {event.why}",
     ),
-    events.RefusalsUntold: (
+    events.MoreRefusals: (
         logging.INFO,
-        lambda it: f"{it.number} more requests from {it.client} were refused",
+        lambda event: f"{event.number} more requests from {event.client} were refused",
     ),
     events.AnswerCut: (
         logging.WARNING,
-        lambda it: (
-            f"a stream was cut, and ended with an error event: {it.why}"
-            if it.told
-            else f"an answer was cut: {it.why}"
+        lambda event: (
+            f"a stream was cut, and ended with an error event: {event.why}"
+            if event.told
+            else f"an answer was cut: {event.why}"
         ),
     ),
-    events.ConfigurationChanged: (logging.INFO, lambda it: _CHANGES[it.by]),
+    events.ConfigurationChanged: (logging.INFO, lambda event: _CHANGES[event.by]),
     events.ConfigurationRefused: (
         logging.ERROR,
-        lambda it: ["the configuration stays as it was:", *(f"  {x}" for x in it.why.splitlines())],
+        lambda event: [
+            "the configuration stays as it was:",
+            *(f"  {line}" for line in event.why.splitlines()),
+        ],
     ),
 }
 
@@ -94,7 +103,7 @@ HEARD: Final = tuple(_LINES)
 
 
 def narrate(event: Event) -> None:
-    """Write the event's line, or its lines; it goes along with the first."""
+    """Write the event's line, or its lines; the event itself goes along with the first."""
     level, words = _LINES[type(event)]
     told = words(event)
     # A line break in one line may be a client's, and is escaped by the log.

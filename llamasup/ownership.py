@@ -14,7 +14,8 @@ from pathlib import Path
 
 
 def why_not_ours(path: Path) -> str:
-    """Which other user could have written it; "" if none. Raises OSError if it cannot be examined.
+    """Why another user could have written it; "" if none could. Raises OSError if that cannot be
+    examined.
 
     A link must be trusted as well as the file that it leads to.
     """
@@ -25,10 +26,10 @@ def why_not_ours(path: Path) -> str:
 
 
 def why_not_private(folder: Path) -> str:
-    """Which other user could write into this folder, or replace it; "" if none.
+    """Why another user could write into this folder, or replace it; "" if none could.
 
     Links are followed, but others must not be able to replace any folder above it either. Raises
-    OSError if it cannot be examined.
+    OSError if that cannot be examined.
     """
     folder = folder.resolve()
     found = folder.stat()

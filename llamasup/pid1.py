@@ -29,13 +29,13 @@ async def reap_orphans() -> None:
 
 
 def zombies() -> set[int]:
-    """The child processes that have ended and were not waited for, as far as that can be seen."""
+    """The pids of our children that have ended and were not waited for, as far as can be seen."""
     children = _text(Path(f"/proc/self/task/{os.getpid()}/children")).split()
     return {int(child) for child in children if _is_zombie(child)}
 
 
 def _is_zombie(pid: str) -> bool:
-    # The name before the last ")" may hold anything.
+    # The state follows the last ")". The process's name before it may hold anything, also a ")".
     return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["Z"]
 
 

@@ -19,15 +19,15 @@ from llamasup.systemd import Notifier
 log = logging.getLogger(__name__)
 
 PAUSE: Final = 2.0
-"""Seconds between two looks at the file. What it says has to stay the same from one look to the
-next: an editor may write it in two steps, or have it gone for a moment."""
+"""Seconds between two looks at the file. A change counts when the next look finds the same content:
+an editor may write the file in two steps, or remove it for a moment."""
 
 _PATIENCE: Final = 10.0
-"""Seconds for the disk on which the file is."""
+"""Seconds for which the file's disk is waited for."""
 
 
 class Follower:
-    """Puts into effect what is written."""
+    """Puts the configuration that is written into effect."""
 
     def __init__(
         self, source: Source, hangups: AsyncIterator[int], notifier: Notifier, journal: Journal
@@ -47,17 +47,17 @@ class Follower:
             )
 
     async def _heed(self, running: Running) -> None:
-        """Load it again at each signal, changed or not."""
+        """Load the file again at each signal, changed or not."""
         async for _ in self._hangups:
             with self._notifier.reloading():
                 async with self._one_at_a_time:
                     await self._reload(running)
 
     async def _watch(self, running: Running) -> None:
-        """Load it again when the file says something else than when it was loaded last.
+        """Load the file again when its content differs from what was loaded last.
 
-        What was refused is not tried again before the file changes, though the reason may lie
-        outside of it, such as an address in use: each try may close old listeners for a moment.
+        A refused configuration is not tried again until the file changes, even if the reason lies
+        outside the file, such as an address in use: each try may close old listeners for a moment.
         """
         if self._source.file is None:
             return
@@ -77,7 +77,7 @@ class Follower:
         except (LlamasupError, OSError) as error:
             self._journal.tell(ConfigurationRefused(str(error)))
         except Exception:
-            # A mistake in llamasup is no reason to end what runs.
+            # A mistake in llamasup is no reason to stop serving.
             log.exception("the configuration stays as it was")
         else:
             self._journal.tell(ConfigurationChanged(By.FILE))

@@ -1,7 +1,7 @@
 """How a new configuration takes effect: as a whole, or not at all.
 
-All that can fail comes first: finding the engine, looking through the folders, and at last
-listening on the new addresses. The rest happens at once, without a checkpoint.
+All that can fail comes first: finding the engine, looking through the folders, and then listening
+on the new addresses. The rest happens at once, without a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from llamasup.pool.roster import Roster
 log = logging.getLogger(__name__)
 
 _PATIENCE: Final = 10.0
-"""Seconds for the disk on which the engine is."""
+"""Seconds for which the engine's disk is waited for."""
 
 Prepare = Callable[[Config], Config]
 """Completes a configuration. Raises OperatorError or EngineUnusable if it cannot be served."""
 
 
 class Running:
-    """Replaces the configuration in effect, and has everything act on it that has to."""
+    """Replaces the configuration in effect, and tells all parts that have to act on the change."""
 
     def __init__(
         self, in_effect: InEffect, prepare: Prepare, pool: Pool, roster: Roster, front: Front
@@ -49,10 +49,10 @@ class Running:
         return self._in_effect.config
 
     async def change(self, made: Callable[[Config], Config]) -> None:
-        """Put into effect what is `made` of the configuration that is in effect then.
+        """Call `made` with the configuration in effect, and put what it returns into effect.
 
-        Raises OperatorError, EngineUnusable or ShuttingDown, and what `made` raises; then
-        everything is as it was, and so it is when this is cancelled.
+        Raises OperatorError, EngineUnusable or ShuttingDown, and what `made` raises. Then, and when
+        this is cancelled, everything stays as it was.
         """
         async with self._one_at_a_time:
             config = await threads.run(self._prepare, made(self.config), patience=_PATIENCE)
@@ -62,7 +62,10 @@ class Running:
             self._take_effect(config, library, look)
 
     def _take_effect(self, config: Config, library: Library, look: Look) -> None:
-        """What is only read is read from the holder; what has to act on the change follows."""
+        """Replace the configuration in its holder, then tell those that have to act on the change.
+
+        All others read it from the holder when they need it.
+        """
         before, were_there = self.config, self._pool.keepers.keys()
         if config.folders != before.folders:
             log.warning("[folders] has changed, which takes effect when llamasup is restarted")

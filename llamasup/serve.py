@@ -1,6 +1,6 @@
 """Opens everything in order, serves until it is told to stop, and closes everything in order.
 
-The architecture page says which task belongs to whom.
+The architecture page says which task belongs to which.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from llamasup.terminal import Terminal
 log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
-"""Seconds for the disks with the engine and the demo model."""
+"""Seconds for which the disks of the engine and the demo model are waited for."""
 
 Announce = Callable[[Config, list[Address], Look], None]
-"""Called once, when requests are welcome, with the models that there are then."""
+"""Called once, as soon as requests are accepted, with the models that there are then."""
 
 
 @attrs.frozen
 class Opened:
-    """What is there before the first child and the first client, and outlives them all."""
+    """What is opened before the first child and the first client, and closed after the last."""
 
     in_effect: InEffect
     prepare: Prepare
@@ -74,10 +74,10 @@ async def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then drain: running answers get `drain_timeout`.
 
-    A second signal ends them. A SIGHUP, or a change of its file, has `config` loaded again
-    from `source`; but a SIGHUP of a terminal that is closed counts as a signal to stop. Raises
-    OperatorError or EngineUnusable before anything was started, if it cannot serve. Cancelled, it
-    stops the children before it returns.
+    A second signal ends them. At a SIGHUP, or when the file has changed, `config` is loaded again
+    from `source`; but the SIGHUP of a terminal that is closed is a signal to stop. If llamasup
+    cannot serve, OperatorError or EngineUnusable is raised before anything was started. If this is
+    cancelled, it stops the children before it returns.
     """
     cache = cache_folder(config)
 
@@ -152,7 +152,8 @@ async def _serve(opened: Opened, announce: Announce) -> None:
 
 
 async def _prepared(prepare: Prepare, config: Config) -> Config:
-    """Raises what `prepare` does, and OperatorError if a disk does not answer."""
+    """What `prepare` returns. Raises what it raises, and OperatorError if a disk does not
+    answer."""
     try:
         return await threads.run(prepare, config, patience=_PATIENCE)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""What a system may run short of: which errors say so, and descriptors, as many as may be had.
+"""What a system may run short of: which errors say so, and how many descriptors we may have.
 
-A shortage passes. It says nothing about the program that could not be started, nor about the child
+A shortage is temporary. It says nothing against the program that could not be started, or the child
 that could not be asked.
 """
 
@@ -25,13 +25,13 @@ _SHORTAGES: Final = frozenset(
 )
 
 _PLENTY: Final = 1 << 20
-"""What Linux allows at most unless told otherwise; some containers say a thousand times as much."""
+"""The most that Linux allows by default; some containers set a thousand times as much."""
 
 _OPEN_MAX: Final = 10_240
-"""macOS refuses more, though it calls its limit infinite."""
+"""macOS refuses more, though it says that its limit is infinite."""
 
 _OF_A_CONNECTION: Final = 2
-"""The client's, and the child's while it answers."""
+"""One descriptor for the client, and one for the child while it answers."""
 
 _OF_ALL_ELSE: Final = 256
 
@@ -39,18 +39,18 @@ USUAL: Final = 4096
 """Connections, if the configuration does not say how many."""
 
 _SCANT: Final = 4
-"""Where all else would leave nothing, connections get this part of the descriptors."""
+"""Where the rest of llamasup needs nearly all descriptors, connections get a fourth of them."""
 
 
 _NO_THREAD: Final = "can't start new thread"
-"""That is all that tells it from other RuntimeErrors."""
+"""Only these words tell this RuntimeError from others."""
 
 
 def is_shortage(error: OSError) -> bool:
-    """Was there too little of something, so that the very same may succeed later?
+    """Does this error mean a shortage, so that the same call may succeed later?
 
-    For a non-blocking socket, BlockingIOError is to be caught before: there EAGAIN only says "not
-    now".
+    Callers with non-blocking sockets must catch BlockingIOError first: there EAGAIN only means
+    "not now".
     """
     return error.errno in _SHORTAGES
 
@@ -67,20 +67,21 @@ def no_thread_as_shortage() -> Iterator[None]:
 
 
 class Spare:
-    """A descriptor kept back, to be given up for one that is needed when there is no other."""
+    """A descriptor in reserve: it is closed when another one is needed and none is free."""
 
     def __init__(self) -> None:
         self._kept: int | None = None
         self.keep()
 
     def keep(self) -> None:
-        """Have one again, if one can be had."""
+        """Open the reserve again, if a descriptor is free."""
         if self._kept is None:
             with suppress(OSError):
                 self._kept = os.open(os.devnull, os.O_RDONLY)
 
     def give_up(self) -> None:
-        """Let go of it, if there is one: the next descriptor that is opened takes its place."""
+        """Close the reserve, if there is one: the next descriptor that is opened takes its
+        place."""
         if self._kept is not None:
             os.close(self._kept)
             self._kept = None
@@ -90,7 +91,8 @@ Connections = int | Literal["auto"]
 
 
 def most_connections(wanted: Connections) -> int:
-    """How many may be open at once: as many as are wanted, or the usual number, if that fits."""
+    """How many connections may be open at once: the number that is wanted, or, if that is "auto",
+    the usual one or as many as the descriptors allow."""
     if wanted != "auto":
         return wanted
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -100,10 +102,11 @@ def most_connections(wanted: Connections) -> int:
 
 
 def have_descriptors(connections: Connections) -> None:
-    """Raise our limit on open files as far as we may; warn if so many connections need more.
+    """Raise our limit on open files as far as we may; warn if the connections need more.
 
-    Children inherit it. To give them the old one would take code between fork and exec, and they
-    do not mind: llama-server polls, and what a child opens has low numbers even for a select().
+    Children inherit the limit. To give them the old one would take code between fork and exec. The
+    high one does them no harm: llama-server polls, and the descriptors that a child opens have low
+    numbers, even for a select().
     """
     limit = _raised()
     if connections == "auto":

@@ -6,14 +6,14 @@ A child, one incarnation of a llama-server:
         ├──────────┴──────────────────────▲            ▲
         └──────────────────────────────────────────────┘   (the program could not be run)
 
-A keeper, which owns one model's children over time; it is where its last load is:
+A keeper, which owns one model's children over time; its state is that of its last load:
 
     UNLOADED ──► LOADING ──► READY ──► UNLOADED or FAILED
                   │   ▲ └──► FAILED ──► LOADING
                   ▼   │
                  WAITING ──► UNLOADED or FAILED
 
-and when another plan comes while it loads, waits or is ready:
+and when the model gets another plan while the keeper loads, waits or is ready:
 
     LOADING or WAITING ──► OVERTAKEN ──► LEAVING ──► UNLOADED
     READY ──► LEAVING          └────────────────────────▲
@@ -45,19 +45,20 @@ class KeeperState(Enum):
     UNLOADED = "unloaded"
     LOADING = "loading"
     WAITING = "waiting for room"
-    """Other models have to go first, or to end their turns."""
+    """Other models have to be unloaded first, or to end their turns."""
 
     READY = "ready"
     FAILED = "failed"
     OVERTAKEN = "overtaken"
-    """It loads by a plan that does not hold any more, and will serve no new request."""
+    """The model has a new plan. A load by the old one goes on, but will serve no new request."""
 
     LEAVING = "leaving"
-    """Its child is of a plan that does not hold any more, and finishes what it has."""
+    """The model has a new plan. The child of the old one finishes the requests that it has."""
 
     @property
     def shown(self) -> str:
-        """How clients and operators are told: to them it matters only if there is a child."""
+        """The state as clients and operators see it: to them it matters only if there is a
+        child."""
         return _SHOWN_AS.get(self, self).value
 
 
@@ -71,7 +72,7 @@ AT_REST: Final = frozenset({KeeperState.UNLOADED, KeeperState.FAILED})
 """There is no child, and none is loading."""
 
 OUT_OF_DATE: Final = frozenset({KeeperState.OVERTAKEN, KeeperState.LEAVING})
-"""Another plan has come, by which the next load begins."""
+"""The model has a new plan, and the next load follows that."""
 
 _FOLLOWS: Final[dict[Enum, frozenset[Enum]]] = {
     ChildState.STARTING: frozenset({ChildState.READY, ChildState.STOPPING, ChildState.GONE}),

@@ -16,13 +16,13 @@ from llamasup.systemd import Notifier
 log = logging.getLogger(__name__)
 
 _LAST_WORDS: Final = 1.0
-"""Seconds in which clients are told that their answers end, however many clients there are."""
+"""Seconds in which all clients are told that their answers end."""
 
 _HURRIED_CLOSE: Final = 10.0
-"""Seconds that closing may take after a second signal, beside the children's grace."""
+"""Seconds that closing may take after a second signal, in addition to `engine.stop_grace`."""
 
 _PATIENT_CLOSE: Final = 40.0
-"""The same after one signal: a child that does not end after a KILL is waited for."""
+"""The same after one signal. It is longer, because a child that outlives KILL is waited for."""
 
 
 class Stop:
@@ -33,18 +33,18 @@ class Stop:
         self._notifier = notifier
         self.wished = trio.Event()
         self.last_call = trio.Event()
-        """What has not ended by now is to be broken off, in a way that clients understand."""
+        """From here on, unfinished answers are broken off in a way that clients understand."""
 
         self.hurry = trio.CancelScope()
-        """Around everything that is to end at once when the drain is over."""
+        """The scope of everything that ends at once when the drain is over."""
 
         self._patience = trio.CancelScope()
 
     async def heed(self, signals: AsyncIterator[int]) -> None:
-        """The first signal begins the drain; the second one, or its timeout, ends it.
+        """The first signal begins the drain; a second one, or the drain's timeout, ends it.
 
-        Clients have a moment then to be told; a third signal does without. If anything hangs, the
-        kernel ends this process when the time for all of that is over.
+        Clients are then told, which takes a moment; a third signal skips that. If anything hangs,
+        the kernel ends this process when the time for all of this is over.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drain)
@@ -66,7 +66,7 @@ class Stop:
         self.hurry.deadline = trio.current_time() + _LAST_WORDS
 
     def begin(self) -> None:
-        """Begin the drain, if that was not done yet."""
+        """Begin the drain, unless it has begun."""
         if self.wished.is_set():
             return
         drain_timeout = self._in_effect.config.server.drain_timeout
@@ -77,9 +77,10 @@ class Stop:
 
 
 def end_within(seconds: float) -> None:
-    """Have the kernel end this process then: that needs no thread, and no turn of the loop.
+    """Have the kernel end this process after these seconds: that needs no thread, and no turn of
+    the loop.
 
-    What is left behind is swept by the next start; children end with their stdin.
+    The next start cleans up what is left behind; children end because their stdin does.
     """
     if math.isfinite(seconds):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

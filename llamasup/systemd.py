@@ -40,7 +40,8 @@ class Notifier:
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """For the time of a reload (`Type=notify-reload`), however it ends."""
+        """Tell systemd that a reload begins (`Type=notify-reload`), and that it ends, however
+        so."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             yield
@@ -50,7 +51,7 @@ class Notifier:
     async def keep_telling(self, status: Callable[[], str]) -> None:
         """Say that llamasup lives, twice as often as the watchdog wants it; until cancelled.
 
-        A stuck event loop gives this task no turn, and so says nothing.
+        While the event loop is stuck this task gets no turn, so the watchdog hears nothing.
         """
         if not self._watchdog:
             return
@@ -60,7 +61,7 @@ class Notifier:
 
 
 def _said(status: Callable[[], str]) -> str:
-    """The status; if it cannot be made, the watchdog is told all the same."""
+    """The status, or why there is none: the watchdog must be told in any case."""
     try:
         return status()
     except Exception as error:

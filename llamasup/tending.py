@@ -1,9 +1,9 @@
-"""Tasks of ours that fall, by a mistake of ours or a shortage, and what follows from it.
+"""What happens when a task of ours falls: when it ends with an error, by a mistake or a shortage.
 
-Most fall alone: their client or their model is told, and can ask again. Tasks on which everything
-depends begin again, ever more seldom, but for as long as llamasup runs. Without them no model would
-idle out any more, or no client that leaves be noticed, until the next restart. The architecture
-page says which task is of which kind, and which few end llamasup.
+Most tasks fall alone: their client or their model is told, and can ask again. Tasks on which
+everything depends begin again, after longer and longer pauses, for as long as llamasup runs.
+Without them, idle models would no longer be unloaded, or clients that leave would not be noticed.
+The architecture page says which task is of which kind, and which few end llamasup.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 60.0
-"""Seconds; a task that ran for as long was well."""
+"""Seconds. After a task has run for this long, the pauses begin with the first one again."""
 
 Task = Callable[..., Awaitable[object]]
 
 
 async def alone(what: str, task: Task, *arguments: object) -> None:
-    """Run it. If it falls, the log says so, and nothing else falls. Cancelled, so is the task."""
+    """Run the task. If it falls, the log says so, and nothing else falls. Cancelling this cancels
+    the task."""
     try:
         await task(*arguments)
     except* Exception as errors:
@@ -35,9 +36,9 @@ async def alone(what: str, task: Task, *arguments: object) -> None:
 
 
 async def again(what: str, task: Task, *arguments: object) -> None:
-    """Run it until it returns, and begin it again whenever it falls: after 0.1, 0.2 … 60 s.
+    """Run the task until it returns, and begin it again whenever it falls: after 0.1, 0.2 … 60 s.
 
-    Cancelled, so is the task. It has to be one that can begin again.
+    Cancelling this cancels the task. The task must be able to begin again.
     """
     pause = FIRST_PAUSE
     while True:
@@ -54,14 +55,15 @@ async def again(what: str, task: Task, *arguments: object) -> None:
 
 
 def sole(error: Exception) -> Exception:
-    """The error that nurseries have wrapped, if it is one."""
+    """The one error within the groups that nurseries made; a group of several stays a group."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
 def tell_of_fall(what: str, error: Exception, then: str = "") -> str:
-    """Log it, a mistake of ours with its traceback; return the reason, to be told to clients."""
+    """Log the error, with its traceback if it is a mistake of ours; return the reason for
+    clients."""
     error = sole(error)
     if isinstance(error, OSError) and is_shortage(error):
         log.error("%s fell (%s)%s", what, error.strerror, then)

@@ -1,7 +1,7 @@
 """The terminal that llamasup was started from: when it is closed, llamasup stops.
 
-A SIGHUP tells of that, but service managers send one, too, for a new configuration. If the terminal
-is gone when it comes, it means a stop, unless llamasup was started to outlive it (nohup).
+The kernel then sends SIGHUP, but service managers send it, too, for a new configuration. If the
+terminal is gone when the signal comes, llamasup stops, unless it was started with nohup.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 _OWN: Final = "/dev/tty"
-"""The terminal of the process that opens it, if that has one."""
+"""For each process that opens it, the terminal of that process, if there is one."""
 
 
 class Terminal:
-    """Made at the start, before llamasup handles SIGHUP itself."""
+    """Our terminal, if we have one. To be made before llamasup handles SIGHUP itself."""
 
     def __init__(self) -> None:
-        self._binds_us = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _is_there()
+        self._may_stop_us = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _is_there()
 
     @property
     def is_gone(self) -> bool:
-        """Is a terminal closed whose end should stop llamasup?"""
-        return self._binds_us and not _is_there()
+        """Was the terminal closed, and should that stop llamasup?"""
+        return self._may_stop_us and not _is_there()
 
     async def reloads(
         self, hangups: AsyncIterator[int], stop: Callable[[], None]

@@ -1,8 +1,9 @@
 """Worker threads: what may block runs in one, so that the loop waits for no disk and no driver.
 
-A thread that hangs cannot be ended. The task that waits for it can be cancelled, and leaves it
-behind; it holds up nothing, not even the end of llamasup. So only work that may be left half done
-runs here. And each kind of work has a limit of its own, so that none can take all the threads.
+A thread that hangs cannot be ended. The task that waits for it can be cancelled, and leaves the
+thread behind. Such a thread delays nothing, not even the end of llamasup. So only work that may be
+left half done runs here. And each kind of work has a limit of its own, so that none can take all
+the threads.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ async def run(
 ) -> Result:
     """What `function` returns, or raises. TimeoutError if that takes longer than `patience`.
 
-    OSError, a shortage, if no thread can be started. Cancelled, or when patience ends, the thread
-    is left behind; it counts for `limiter` until it ends.
+    OSError, a shortage, if no thread can be started. When this is cancelled or patience ends, the
+    thread is left behind; `limiter` counts it until it ends.
     """
     with trio.move_on_after(patience), no_thread_as_shortage():
         return await trio.to_thread.run_sync(
@@ -38,8 +39,8 @@ async def run(
 
 
 class Lane:
-    """Threads for places that may hang, `most` at once. A place that has hung is not waited for
-    again before it answers.
+    """Threads for places that may hang, `most` at once. A place that hangs is waited for once, and
+    not again until it has answered.
 
     A place is something that hangs as a whole, such as a folder.
     """
@@ -56,7 +57,7 @@ class Lane:
         patience: float,
         place: object = None,
     ) -> Result:
-        """See `run`; TimeoutError at once if the place has not answered an earlier one yet."""
+        """See `run`. TimeoutError at once if the place still hangs from an earlier call."""
 
         def visit() -> Result:
             self._inside.add(place)

@@ -1,4 +1,4 @@
-"""What can answer a request: a leased child, or control. The relay knows no more of them."""
+"""What can answer a request: a leased child, or control, as far as the relay has to know it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from llamasup.http.wire import Wire
 
 
 class Verdict(Enum):
-    """What an upstream's error tells about the upstream."""
+    """What an error that an upstream answers with says about the upstream."""
 
     ITS_OWN = "its_own"
-    """Nothing: it is the request's affair, and its client is to read it."""
+    """Nothing: the error is about the request, and is passed on to its client."""
 
     TOO_LARGE = "too_large"
-    """Nothing: the request alone was more than the upstream could take in."""
+    """Nothing: the request's body was too large for the upstream to take in."""
 
     OUT_OF_MEMORY = "out_of_memory"
-    """Its memory ran out: a smaller rung may hold."""
+    """The upstream's memory ran out: a smaller rung may hold."""
 
 
 class Upstream(ABC):
-    """What the relay needs to have one request answered."""
+    """Answers one request, for the relay."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """What a message to a client calls it."""
+        """The upstream's name in messages to clients."""
 
     @abstractmethod
     async def connect(self) -> Wire:
-        """A connection for one request. Raises OSError; cancelled, it leaves nothing open."""
+        """A connection for one request. Raises OSError; if cancelled, it leaves nothing open."""
 
     def dressed(self, request: Request, target: bytes) -> bytes:
         """The head with which the request is sent there."""
@@ -43,16 +43,17 @@ class Upstream(ABC):
         return Verdict.ITS_OWN
 
     async def survived(self) -> bool:
-        """Is it still well, now that it has closed a connection without a word?"""
+        """Does the upstream still live, after it closed a connection without an answer?"""
         return False
 
-    def progressed(self) -> None:  # noqa: B027 - most need not know
-        """Something of its answer came."""
+    def progressed(self) -> None:  # noqa: B027 - most upstreams ignore it
+        """Another part of the answer came."""
 
     def held_up(self) -> AbstractContextManager[None]:
-        """For as long as the client takes nothing more: the upstream is not to blame."""
+        """A block in which the client takes no data, so the upstream is not to blame for
+        silence."""
         return nullcontext()
 
     def out_of_memory(self, words: str) -> bool:
-        """It says so. True if it makes room for one that needs less."""
+        """The upstream said in `words` that memory ran out. True if a smaller one will follow."""
         return False

@@ -255,7 +255,7 @@ def test_a_line_in_json_has_what_its_event_says() -> None:
         "event": "Evicted",
         "model": "small",
         "reason": "place",
-        "sake": "large",
+        "needed_by": "large",
     }
 
 

@@ -26,8 +26,8 @@ from llamasup.events import (
     AnswerCut,
     Event,
     FirstByte,
+    MoreRefusals,
     Phase,
-    RefusalsUntold,
     RequestCame,
     RequestCancelled,
     RequestEnded,
@@ -221,7 +221,7 @@ class Exchange:
             code = error.code or type(error).__name__
             self._tell(RequestRefused(self._id, peer, *self._named, error.status, code, str(error)))
             for client, number in refusals.untold(peer, now):
-                self._tell(RefusalsUntold(client, number))
+                self._tell(MoreRefusals(client, number))
 
     def _begins(self) -> None:
         if self._is_followed:
