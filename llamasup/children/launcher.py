@@ -58,6 +58,9 @@ class Launcher:
         self.engine = KnownEngine(in_effect, environ, cache)
         self._run_folder = run_folder
         self._at_models = threads.Lane(_MOST_THREADS)
+        self._in_passing = threads.Lane(_MOST_THREADS)
+        """For looks that are soon given up: a disk that is slow for them need not hang."""
+
         self._sizes: dict[Path, int] = {}
         self._children: WeakSet[Child] = WeakSet()
 
@@ -114,8 +117,8 @@ class Launcher:
         """
         files = [settings.path, Path(settings.mmproj), *files_in(self._args(settings))]
         try:
-            _, identity = await self.engine.found(_BRIEFLY)
-            stamps = await self._at_models.run(
+            identity = await self.engine.identity(_BRIEFLY)
+            stamps = await self._in_passing.run(
                 _stamp_of_all_parts, files, patience=_BRIEFLY, place=settings.path.parent
             )
         except (OSError, ModelUnavailable):

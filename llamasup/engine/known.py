@@ -48,6 +48,9 @@ class KnownEngine:
         self._cache = cache
         self._asking = trio.Lock()
         self._lane = threads.Lane()
+        self._in_passing = threads.Lane()
+        """For looks that are soon given up: a disk that is slow for them need not hang."""
+
         self._begun = 0
         """So many looks were begun."""
 
@@ -86,20 +89,25 @@ class KnownEngine:
             return self._known
 
     async def _asked(self, known: tuple[object, Engine] | None) -> tuple[object, Engine]:
-        program, identity = await self.found()
+        program, identity = await self._found(self._lane, PATIENCE)
         if known is not None and known[0] == identity:
             return known
         engine = await ask(program, self.environment(program))
         log.info("engine: %s (%s)", program, engine.version)
         return identity, engine
 
-    async def found(self, patience: float | None = None) -> tuple[Program, object]:
-        """The program, and what changes when it is another one or its file is replaced.
+    async def identity(self, patience: float) -> object:
+        """What changes when it is another program, or its file is replaced.
 
-        Raises EngineUnusable, and ModelUnavailable if its disk does not answer in time.
+        Raises EngineUnusable, and ModelUnavailable if its disk does not answer in time; then `now`
+        waits for the disk all the same.
         """
+        _, identity = await self._found(self._in_passing, patience)
+        return identity
+
+    async def _found(self, lane: threads.Lane, patience: float) -> tuple[Program, object]:
         try:
-            return await self._lane.run(self._located, patience=patience or PATIENCE)
+            return await lane.run(self._located, patience=patience)
         except OSError as error:
             raise ModelUnavailable(f"the engine cannot be looked for: {error.strerror}") from error
 

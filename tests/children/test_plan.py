@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import trio
 
 from llamasup.children.plan import Plan
 from llamasup.memory.ladder import Learned, Rung
+from llamasup.models.headers import stamp
 from tests.harness import FAKE
 
 Fake = Callable[..., Mapping[str, object]]
@@ -199,6 +200,30 @@ async def test_circumstances_that_a_disk_does_not_tell_are_not_waited_for(
         for _ in range(3):
             assert await plan.circumstances() is None
     hangs.set()
+
+
+@pytest.mark.parametrize(
+    "slow", ["llamasup.engine.known.stamp", "llamasup.children.launcher.stamp"]
+)
+async def test_a_disk_that_is_slow_to_tell_the_circumstances_is_waited_for_when_it_matters(
+    config: dict[str, object], planning: Planning, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    await planning(config).learn(LEARNED)
+    plan = planning(config)
+    wakes_up = threading.Event()
+
+    def slowly(files: Iterable[str | Path]) -> object:
+        wakes_up.wait()
+        return stamp(files)
+
+    monkeypatch.setattr(slow, slowly)
+    monkeypatch.setattr("llamasup.children.launcher._BRIEFLY", 0.1)
+    with trio.fail_after(5):
+        assert await plan.circumstances() is None
+        later = threading.Timer(0.2, wakes_up.set)
+        later.start()
+        assert await plan.learned() == LEARNED
+    later.join()
 
 
 # --- what the configuration says ---
