@@ -128,8 +128,9 @@ class Conversation:
         return request.keep_alive
 
     def _rest(self) -> None:
-        self.idle = True
-        self.idle_since = trio.current_time()
+        if not self.idle:  # blank lines are no request
+            self.idle = True
+            self.idle_since = trio.current_time()
         self._guests.rest(self)
 
     def _act(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -366,6 +367,28 @@ async def test_an_idle_connection_is_closed_without_a_word(faking: Faking, befor
             await client.send(before)
             assert (await client.reply()).status == 200
         assert await ends(client)
+
+
+async def test_blank_lines_are_no_request_and_keep_no_connection_open(faking: Faking) -> None:
+    async with (
+        running({**faking(), "server.idle_timeout": "0.4s"}) as llamasup,
+        llamasup.connect() as chatty,
+        llamasup.connect() as silent,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def dribble() -> None:
+            with suppress(trio.BrokenResourceError):
+                while True:
+                    await chatty.send(b"\r\n")
+                    await trio.sleep(0.05)
+
+        nursery.start_soon(dribble)
+        with trio.fail_after(3):
+            assert await ends(silent)  # though it came after the other one
+            with suppress(trio.BrokenResourceError):
+                assert await ends(chatty)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("parts", [1, 2])
