@@ -152,4 +152,6 @@ class StreamRendering(Rendering):
                 verdict = self._upstream.judge(500, message, self.request_size)
                 if verdict is Verdict.OUT_OF_MEMORY:
                     self._upstream.out_of_memory(message)
-        return super()._heeded(content)
+        if self._answer.margins is not None:
+            self._answer.margins.add(content)
+        return content
