@@ -34,7 +34,7 @@ class Upstream(ABC):
     async def connect(self) -> Wire:
         """A connection for one request. Raises OSError; if cancelled, it leaves nothing open."""
 
-    def dressed(self, request: Request, target: bytes) -> bytes:
+    def head_for(self, request: Request, target: bytes) -> bytes:
         """The head with which the request is sent there."""
         return request.forwarded(target)
 
@@ -49,11 +49,11 @@ class Upstream(ABC):
     def progressed(self) -> None:  # noqa: B027 - most upstreams ignore it
         """Another part of the answer came."""
 
-    def held_up(self) -> AbstractContextManager[None]:
+    def blocked_by_client(self) -> AbstractContextManager[None]:
         """A block in which the client takes no data, so the upstream is not to blame for
         silence."""
         return nullcontext()
 
-    def out_of_memory(self, words: str) -> bool:
+    def note_out_of_memory(self, words: str) -> bool:
         """The upstream said in `words` that memory ran out. True if a smaller one will follow."""
         return False

@@ -1,6 +1,6 @@
-"""What is gathered of a child while it lives, to explain why it died.
+"""What is noted about a child while it lives, to explain later why it died.
 
-These are its last words, and how often the kernel has killed for want of memory.
+This is the end of its log, and how often the kernel has killed a process for want of memory.
 """
 
 from __future__ import annotations
@@ -13,36 +13,37 @@ from llamasup.engine.failures import Cause, Heard, Kind, explain, explain_death
 from llamasup.memory.host import OomKills
 
 _TAIL = 100
-"""Lines. A dozen models that each keep more would be the most of what llamasup holds."""
+"""Lines. With more of them, a dozen models would take most of the memory that llamasup uses."""
 
 _LOOKS_FOR_KILLS = 5.0
 
 
 class Autopsy:
-    """Of one child."""
+    """The notes about one child."""
 
     def __init__(self) -> None:
         self.tail: deque[Heard] = deque(maxlen=_TAIL)
-        """Its last lines."""
+        """The last lines of its log."""
 
         self._kills = OomKills()
 
     def heard(self, line: str) -> None:
-        """It wrote this line."""
+        """The child wrote this line."""
         self.tail.append(Heard(trio.current_time(), line))
 
     def look_for_kills(self) -> None:
-        """Kills that the kernel has made until now are not of this child."""
+        """Count the kernel's kills: those until now do not explain the end of this child."""
         self._kills.look(trio.current_time())
 
     async def keep_looking(self) -> None:
-        """Until cancelled: so that an old kill, of any process, does not explain a death later."""
+        """Count them until cancelled, so that no old kill of another process explains a later
+        death."""
         while True:
             await trio.sleep(_LOOKS_FOR_KILLS)
             self.look_for_kills()
 
     def cause(self, status: int | None, *, was_ready: bool) -> Cause:
-        """Why it has ended with this status, just now."""
+        """Why the child has ended with this status, just now."""
         now = trio.current_time()
         if was_ready:
             cause = explain_death(status, self.tail, now)

@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.25
-_GRACE_OF_THE_DEAF = 0.5
-_SURVIVAL = 0.05
+_GRACE_OF_A_HUNG_CHILD = 0.5
+_DEATH_PATIENCE = 0.05
 
 
 @frozen
@@ -64,7 +64,7 @@ class Launch:
     slots: int
     in_effect: InEffect
     asks_for_keys: bool = False
-    """The operator has it check clients' keys itself."""
+    """The engine is told to check clients' keys itself."""
 
 
 class Child:
@@ -77,32 +77,32 @@ class Child:
         self.users = 0
         """Requests that are being answered, whether or not they hold a slot."""
 
-        self.held_up = 0
-        """Those of them that wait for their client to take what it was sent, not for the child."""
+        self.blocked_by_clients = 0
+        """How many of them wait for their client to take data, and not for the child."""
 
         self.pid: int | None = None
         self.cause: Cause | None = None
-        """Why it has to go, or is gone; None if that is only because we want it."""
+        """Why the child has to end, or has ended; None if it only ends because we want it to."""
 
         self.left = False
-        """It ended by itself, though nothing told it to."""
+        """The child ended by itself, without being told to."""
 
         self.resident = 0
-        """Bytes of the host's memory that it held at most while it worked, known when it was told
-        to go; 0 if they say nothing about what it needs."""
+        """The most bytes of the host's memory that it held while it worked. Known once it was told
+        to end; 0 if the number would say nothing about what it needs."""
 
         self.inquest = Inquest()
         self.settled = trio.Event()
-        """It is ready, or never will be."""
+        """Set when the child is ready, or never will be."""
 
         self.last_progress = 0.0
-        """When it last made progress: by a token, or a step of a prefill or of a load."""
+        """When the child last made progress: a token, or a step of a prefill or of a load."""
 
         self.load_progress: float | None = None
-        """From 0 to 1, where the engine says so."""
+        """How much is loaded, from 0 to 1, if the engine says so."""
 
         self.tells_progress: Callable[[float], None] = lambda part: None
-        """Is called with each step of the load."""
+        """Called with `load_progress` at each step of the load."""
 
         self.ready_at = math.inf
         self.last_used = -math.inf
@@ -114,18 +114,18 @@ class Child:
         self._exited = trio.Event()
         self._hint = trio.Event()
         self._unused = trio.Event()
-        self._farewell = trio.CancelScope()
+        self._last_answers = trio.CancelScope()
 
     @property
     def address(self) -> Address:
-        """Where it answers."""
+        """The address at which the child answers."""
         return self.launch.address
 
     async def run(self) -> None:
-        """Its whole life: return when the process is gone; `cause` says why.
+        """The child's whole life: returns when the process is gone; `cause` says why.
 
-        Cancelled, or told to `stop`, it ends the process (TERM, and after `stop_grace` KILL to
-        its group), and returns only when that is done.
+        When this is cancelled, or `stop` was called, it ends the process (TERM, and after
+        `stop_grace` KILL to its group), and returns only when that is done.
         """
         try:
             with self._life:
@@ -151,62 +151,64 @@ class Child:
             await tending.again(f"the watchdog of {self}", watch, self, self.launch.in_effect)
 
     def stop(self, cause: Cause | None = None) -> None:
-        """Begin to end it, for a cause or because we want it: no new request is let in."""
+        """Begin to end the child, for a cause or because we want it: no new request is let in."""
         self._leave_service()
         if self.cause is None and cause is not None:
             self.cause = cause
-            self.inquest.take_stock(self.users)
+            self.inquest.note_in_flight(self.users)
         self._life.cancel()
 
     @property
     def retirement(self) -> Seconds:
-        """How long its answers may go on once something is wrong with it."""
+        """How many seconds its answers may go on once something is wrong with the child."""
         return self.launch.in_effect.config.recovery.retirement
 
     def retire(self, cause: Cause, patience: float = math.inf) -> None:
         """Admit no more requests, let those that it has finish for `patience` seconds, then stop.
 
-        The first cause counts, and the least patience: later calls can only hurry it.
+        The first cause counts, and the shortest patience: later calls can only hasten the end.
         """
         if self.state is ChildState.READY:
             self.cause = cause
             self._move(ChildState.RETIRING)
         if self.state is ChildState.RETIRING:
             deadline = trio.current_time() + patience
-            self._farewell.deadline = min(self._farewell.deadline, deadline)
+            self._last_answers.deadline = min(self._last_answers.deadline, deadline)
 
     def enter(self) -> None:
-        """A request begins to use it."""
+        """A request begins to use the child."""
         if not self.users:
             self._unused = trio.Event()
             self.last_progress = trio.current_time()
         self.users += 1
 
     def leave(self) -> None:
-        """A request is done with it."""
+        """A request is done with the child."""
         self.users -= 1
         self.last_used = trio.current_time()
         if not self.users:
             self._unused.set()
 
-    def note_fugitive(self, one: Accused) -> None:
-        """The client of a request leaves without an answer. The child may still die of it."""
+    def note_abandoned(self, one: Accused) -> None:
+        """The client of a request leaves without an answer. The child may still die of the
+        request."""
         if self.state in (ChildState.READY, ChildState.RETIRING):
-            self.inquest.note_fugitive(one)
+            self.inquest.note_abandoned(one)
         else:
             self.inquest.accused.append(one)
 
     async def until_unused(self) -> None:
-        """Return when no request uses it."""
+        """Return when no request uses the child."""
         if self.users:
             await self._unused.wait()
 
     async def survived(self) -> bool:
-        """It closed a connection without a word: is it still well? If not, return when it is gone.
+        """After it closed a connection without an answer: is the child still well? If it is not,
+        this returns when it is gone.
 
-        It may be about to die. Or it lives, but has not even the memory to say that it has none.
+        It may be about to die. Or it lives, but lacks even the memory to say that it lacks memory.
         """
-        with trio.move_on_after(_SURVIVAL):
+        with trio.move_on_after(_DEATH_PATIENCE):
             await self._exited.wait()
         if self._exited.is_set():
             return False
@@ -219,7 +221,8 @@ class Child:
         return False
 
     def lose_address(self) -> bool:
-        """Was its socket removed? Then no request can reach it, and it goes after its answers."""
+        """Was the child's socket removed? Then no request can reach it, and it ends after its
+        answers."""
         if not isinstance(self.address, UnixAddress) or self.ready_at == math.inf:
             return False
         if os.path.exists(self.address.path):
@@ -230,7 +233,7 @@ class Child:
 
     async def _retire_when_told(self) -> None:
         await self.slots.closed.wait()
-        with self._farewell:
+        with self._last_answers:
             await self.until_unused()
         self.stop()
 
@@ -260,17 +263,17 @@ class Child:
             self.cause = Cause(Kind.SHORTAGE, str(error))
 
     async def _until_gone(self, process: Process, incarnation: trio.CancelScope) -> None:
-        """Wait for the process to exit; cancelled, end it, which takes a bounded time."""
+        """Wait for the process to exit. When cancelled, end it, which takes a bounded time."""
         try:
             await process.wait()
         finally:
             with trio.CancelScope(shield=True):
                 wished = process.status is None
                 if not wished and self.cause is None:
-                    self.inquest.take_stock(self.users)
+                    self.inquest.note_in_flight(self.users)
                 self._leave_service()
                 if wished:
-                    self._weigh(process)
+                    self._note_memory(process)
                     await self._end(process)
                 self._exited.set()
                 self._hint.set()
@@ -292,16 +295,19 @@ class Child:
         if self.state in (ChildState.STARTING, ChildState.READY, ChildState.RETIRING):
             self._move(ChildState.STOPPING)
 
-    def _weigh(self, process: Process) -> None:
-        """Note how much memory it took; this is the last moment to ask. It says nothing if the
-        child never worked, for the kernel gives memory only when it is used, nor if it ran out."""
+    def _note_memory(self, process: Process) -> None:
+        """Note how much memory the child took; later it cannot be asked any more.
+
+        The number says nothing if the child never worked, for the kernel gives memory only when it
+        is used. Nor does it if memory ran out.
+        """
         if self.slots.turns and (self.cause is None or self.cause.kind is not Kind.OUT_OF_MEMORY):
             self.resident = most_resident(process.pid)
 
     async def _end(self, process: Process) -> None:
         grace: float = self.launch.in_effect.config.engine.stop_grace
         if self.cause is not None and self.cause.kind is Kind.HANG:
-            grace = min(grace, _GRACE_OF_THE_DEAF)
+            grace = min(grace, _GRACE_OF_A_HUNG_CHILD)
         await process.stop(grace)
 
     def _clear_away(self) -> None:
@@ -313,10 +319,10 @@ class Child:
                 os.unlink(self.address.path)
 
     async def _until_ready(self) -> bool:
-        """Wait until it can answer. False, with a `cause`, if it never will.
+        """Wait until the child can answer. False, with a `cause`, if it never will.
 
-        A line of the log is the hint to look, `/health` the proof. Some engines write lines that
-        we do not know: so we look anyway, ever more seldom.
+        A line in its log says when to look, `/health` is the proof. Some engines write lines that
+        we do not know, so we look in any case, after longer and longer pauses.
         """
         pause = _FIRST_PAUSE
         while True:
@@ -324,8 +330,8 @@ class Child:
                 await self._hint.wait()
             self._hint = trio.Event()
             if self._exited.is_set():
-                await trio.sleep_forever()  # until its cause is known, and all of this ends
-            # An answer is no proof once the process has ended: another one may have its port.
+                await trio.sleep_forever()  # `_until_gone` finds the cause, and cancels this
+            # After the process has ended an answer proves nothing: another one may have its port.
             healthy = await probe.is_healthy(self.address)
             if healthy and self.state is ChildState.STARTING:
                 return True
@@ -350,7 +356,8 @@ class Child:
                 self._heed_milestone(event)
 
     def _heed_milestone(self, event: Event) -> None:
-        """Only while it starts: later ones tell nothing new, and may be a client's words."""
+        """Note a step of the start. Later such lines say nothing new, and may be a client's
+        words."""
         if isinstance(event, Listening | ModelLoaded):
             self._hint.set()
         elif isinstance(event, LoadProgress):

@@ -1,7 +1,7 @@
-"""What follows when a model runs out of memory: first the idle go, then the context.
+"""What follows when a model runs out of memory: idle models are unloaded, then the context shrinks.
 
-Each idle model goes once, and the same rung is tried again: one or two models at first, then twice
-as many, for each try may take long. If there is none to go, the next rung is tried.
+Each idle model is unloaded once, and then the same rung is tried again: one or two models at first,
+then twice as many, because each try may take long. With no idle model left, the next rung is tried.
 """
 
 from __future__ import annotations
@@ -28,46 +28,47 @@ class Descent:
         self._needed: Needed | None = None
 
     def forget(self) -> None:
-        """The next child begins at the top again, by the tenant's plan."""
+        """Forget the way so far: the next child begins at the top again, by the tenant's plan."""
         self.position = Position(self._tenant.plan)
 
     @property
     def rung(self) -> Rung | None:
-        """The rung that its child is on, or was last."""
+        """The rung that the model's child is on, or was last."""
         return self.position.rung
 
     async def next_rung(self) -> Rung:
-        """The rung for the next child, by the room that there is now. Raises ModelUnavailable."""
-        with one_glance():  # its many questions are about one and the same engine and files
+        """Choose the next child's rung by the room that there is now. Raises ModelUnavailable."""
+        with one_glance():  # it asks many times about the same engine and files
             room = await self._landlord.room(self._tenant)
             rung = await self.position.take(room)
             self._needed = await self.position.plan.need(rung, room.free)
         return rung
 
     async def place(self) -> Place:
-        """A place for a child on that rung, waited for. Raises NotAdmitted."""
-        assert self._needed is not None  # a rung was taken before
+        """Wait for a place for a child on that rung. Raises NotAdmitted."""
+        assert self._needed is not None  # `next_rung` was called before
         return await self._landlord.place(self._tenant, self._needed)
 
-    async def eases(self, cause: Cause) -> bool:
-        """If a child ran out of memory: can the next one have more, or take less?
+    async def prepares_next(self, cause: Cause) -> bool:
+        """If a child ran out of memory, make room for the next one, or let it take less.
 
-        Returns when the memory is there. Cancelled, models that were told to go do so.
+        Returns whether that was possible, when the memory is there. If this is cancelled, models
+        that were told to end still do.
         """
         if cause.kind is not Kind.OUT_OF_MEMORY:
             return False
         return await self._gets_room() or self._steps_down(cause)
 
     def can_go_on(self) -> bool:
-        """If a child ran out of memory now: could the next one have more, or take less?"""
+        """If a child ran out of memory now, could the next one have more, or take less?"""
         return not self.position.is_last or bool(self._victims())
 
     def could_get_room(self) -> bool:
-        """Is any other model idle, so that it could go?"""
+        """Is another model idle, so that it could be unloaded?"""
         return bool(self._could_go())
 
     def is_crowded(self) -> bool:
-        """Do other models hold memory that a child would take?"""
+        """Do other models hold memory of the devices that a child would use?"""
         return self._needed is not None and self._landlord.crowds(self._tenant, self._needed)
 
     async def _gets_room(self) -> bool:
@@ -75,13 +76,13 @@ class Descent:
         if not victims:
             return False
         self._journal.tell(MadeRoom(self._tenant.model, tuple(victims)))
-        self.position.made_way.update(victims)
+        self.position.unloaded.update(victims)
         self.position.stay()
-        await self._landlord.make_way(victims)
+        await self._landlord.unload(victims)
         return True
 
     def _victims(self) -> list[str]:
-        gone = self.position.made_way
+        gone = self.position.unloaded
         return [model for model in self._could_go() if model not in gone][: max(len(gone), 1)]
 
     def _could_go(self) -> Sequence[str]:

@@ -27,7 +27,7 @@ _PATIENCE = 10.0
 
 @frozen
 class DryRun:
-    """How to start it. It may listen at `address`, where it is never asked anything."""
+    """How to start the engine. It may listen at `address`, but is sent no request."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -35,14 +35,15 @@ class DryRun:
 
 
 class Unheard(Exception):
-    """It was silent, or could not be started for a shortage: it may have an answer another time."""
+    """The engine said nothing, or a shortage kept it from starting. Another try may get an
+    answer."""
 
 
 async def run_dry(wanted: DryRun, run_folder: RunFolder) -> Amounts | None:
-    """What the engine says; None if it cannot be run, or ends without a word of it.
+    """What the engine says; None if it cannot be run, or ends without saying it.
 
-    Raises Unheard, also after ten seconds of silence. Cancelled or not, its process is gone when
-    this returns.
+    Raises Unheard, also after ten seconds of silence. When this returns or is cancelled, the
+    process is gone.
     """
     try:
         process = await Process.start(

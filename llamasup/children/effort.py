@@ -1,9 +1,9 @@
 """How much the processes of a child have computed: a child that computes has not stopped.
 
-All that it has started counts, for what was started may be a script that starts the engine. A
-child that waits for its GPU needs no processor; where the kernel knows how long a GPU has worked
-for a process (`fdinfo` of AMD's and Intel's drivers), that counts as well. NVIDIA's driver does not
-say, but with it the waiting itself keeps a processor busy.
+All processes that the child has started count: the child itself may be a script that starts the
+engine. A child that waits for its GPU needs no processor; where the kernel knows how long a GPU has
+worked for a process (`fdinfo` of AMD's and Intel's drivers), that counts as well. NVIDIA's driver
+does not say, but there the waiting itself keeps a processor busy.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _ENGINE = re.compile(rb"^drm-engine-(?!capacity)\S+:\s*(\d+) ns", re.MULTILINE)
 async def spent(session: int) -> float | None:
     """Seconds that the processes of this session have computed; None if that is not known.
 
-    A look at every process of the machine takes some milliseconds, so it is taken in a thread.
-    Raises NotAsked where there can be none. Cancelled, the thread is left alone.
+    To look at every process of the machine takes some milliseconds, so a thread does it. Raises
+    NotAsked if there can be no thread. If this is cancelled, the thread goes on by itself.
     """
     try:
         return await threads.run(spent_by, session)
@@ -40,11 +40,11 @@ async def spent(session: int) -> float | None:
 
 
 def spent_by(session: int, proc: Path = _PROC) -> float | None:
-    """The same, at once."""
+    """The same, without a thread."""
     if not (proc / "self" / "stat").exists():
         return _effort_by_ps(session)
     found = [(process, fields) for process, fields in _processes(proc) if int(fields[3]) == session]
-    # User and system time, of its own and of its children that it has waited for.
+    # User and system time of the process, and of those of its children that it has waited for.
     seconds = sum(int(ticks) for _, fields in found for ticks in fields[11:15]) / _TICKS
     return seconds + _on_gpus([process for process, _ in found])
 
@@ -54,12 +54,13 @@ def _processes(proc: Path) -> Iterator[tuple[Path, list[bytes]]]:
     for name in os.listdir(proc):
         if name.isdecimal():
             with suppress(OSError):  # gone meanwhile
-                # The name before the last ")" may hold anything.
+                # The process's name, before the last ")", may hold anything.
                 yield proc / name, (proc / name / "stat").read_bytes().rpartition(b")")[2].split()
 
 
 def _on_gpus(processes: list[Path]) -> float:
-    """Seconds on all engines of all GPUs. A device that is open twice is one client of it."""
+    """Seconds on all engines of all GPUs. A client of a device counts once, in however many
+    files."""
     clients: dict[tuple[bytes, bytes], int] = {}
     for process in processes:
         with suppress(OSError):

@@ -1,6 +1,6 @@
 """Which requests may have ended a child: those in flight at its death, and those shortly before.
 
-Each says itself what it is, when it is done with the child. What that means, `suspects` decides.
+Each request reports itself when it is done with the child. `suspects` decides what that means.
 """
 
 from __future__ import annotations
@@ -13,48 +13,50 @@ from llamasup.children.suspects import Accused, Suspects
 from llamasup.engine.failures import Cause, Kind
 
 _FLIGHT = 5.0
-"""Seconds for which a request is suspected whose client has left without an answer."""
+"""Seconds for which a request that its client has abandoned is suspected."""
 
-_MOST_FUGITIVES = 256
+_MOST_ABANDONED = 256
 
 _LAID_TO_REQUESTS = {Kind.CRASH, Kind.KILLED, Kind.HANG, Kind.UNKNOWN}
-"""Ends that a request may have caused, unlike want of memory, or an end that was wished."""
+"""Ends that a request may have caused. Want of memory is none of them, nor an end that we
+wanted."""
 
 
 class Inquest:
-    """Into the death of one child."""
+    """The inquest into the death of one child."""
 
     def __init__(self) -> None:
         self.in_flight = 0
-        """How many requests used it when it was found to be dead, or as good as that, or did so
-        until shortly before and were not answered."""
+        """How many requests used the child when it was found to be dead or hanging, or had used it
+        until shortly before, without being answered."""
 
         self.accused: list[Accused] = []
-        """Those of them that could be told."""
+        """Those of them that could be identified."""
 
         self.death = 0
-        """The number of this death among those of the model; 0 if it is not one, or not yet."""
+        """The number of this death among those of the model; 0 if it does not count as one, or not
+        yet."""
 
         self.over = trio.Event()
-        """The child is gone, and what that means for the requests is known."""
+        """Set when the child is gone, and it is known what that means for the requests."""
 
-        self._fugitives: deque[tuple[float, Accused]] = deque(maxlen=_MOST_FUGITIVES)
+        self._abandoned: deque[tuple[float, Accused]] = deque(maxlen=_MOST_ABANDONED)
 
-    def note_fugitive(self, one: Accused) -> None:
-        """The client of this request leaves without an answer, and the child lives."""
-        self._fugitives.append((trio.current_time(), one))
+    def note_abandoned(self, one: Accused) -> None:
+        """The client of this request leaves without an answer, while the child lives."""
+        self._abandoned.append((trio.current_time(), one))
 
-    def take_stock(self, users: int) -> None:
-        """The child dies, and so many requests use it."""
+    def note_in_flight(self, users: int) -> None:
+        """The child is dying while `users` requests use it."""
         since = trio.current_time() - _FLIGHT
-        fugitives = [one for at, one in self._fugitives if at >= since]
-        self.accused += fugitives
-        self.in_flight = users + len(fugitives)
+        abandoned = [one for at, one in self._abandoned if at >= since]
+        self.accused += abandoned
+        self.in_flight = users + len(abandoned)
 
     def conclude(self, cause: Cause, suspects: Suspects) -> int:
-        """All have said what they are. How many deaths are laid to requests by this one?
+        """All requests have reported. How many deaths, with this one, are now blamed on a request?
 
-        0 if it is the model's.
+        0 if this death is the model's own.
         """
         explained = suspects.note_death(
             self.accused,

@@ -1,12 +1,12 @@
-"""A keeper owns one model's children over time: it has them loaded, restarted and put out of date.
+"""A keeper owns one model's children over time: it loads, restarts and replaces them.
 
 A load (`load`) belongs to the keeper, not to the request that caused it. Requests wait for it, and
-may leave; it goes on. Otherwise a client that gives up after a minute and tries again would never
-see a model that takes two minutes to load.
+may leave; the load goes on. Otherwise a client that gives up after a minute and tries again would
+never see a model that takes two minutes to load.
 
-A child that died is followed by another one when the history of the model allows that, and when a
-request wants it, or the model is preloaded. After another plan has come, the next child begins
-anew, as if nothing had ever gone wrong.
+After a child has died the next one is started when the history of the model allows that, and if a
+request wants it or the model is preloaded. When the model gets a new plan, its history is
+forgotten.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from llamasup.states import AT_REST, ChildState, KeeperState
 
 
 class Keeper:
-    """One model. Its task lives in `nursery` while there is a child."""
+    """The keeper of one model. Its task lives in `nursery` while there is a child."""
 
     def __init__(
         self, plan: Plan, landlord: Landlord, journal: Journal, nursery: trio.Nursery
     ) -> None:
         self.plan = plan
         self.dismissed = False
-        """Its model is not offered any more: it loads nothing."""
+        """The model is not offered any more, so nothing is loaded."""
 
         self.suspects = Suspects()
-        """Requests that may have ended its children."""
+        """Requests that may have ended children of this model."""
 
         self.history = History()
         self._descent = Descent(self, landlord, journal)
@@ -52,16 +52,16 @@ class Keeper:
         self._nursery = nursery
         self._interested = 0
         self._load: Load | None = None
-        """The last one, which may be over."""
+        """The last load, which may be over."""
 
     @property
     def model(self) -> str:
-        """Its name."""
+        """The model's name."""
         return self.plan.model
 
     @property
     def state(self) -> KeeperState:
-        """Where its last load is, or how that has ended."""
+        """How far the last load is, or how it has ended."""
         return self._load.state if self._load else KeeperState.UNLOADED
 
     @property
@@ -71,17 +71,17 @@ class Keeper:
 
     @property
     def idle(self) -> bool:
-        """It has no child, and none is loading."""
+        """Is there no child, and none loading?"""
         return self.state in AT_REST
 
     async def until_idle(self) -> None:
-        """Return when it has no child, and none is loading."""
+        """Return when there is no child, and none is loading."""
         while self._load is not None and not self.idle:
             await self._load.over.wait()
 
     @property
     def rung(self) -> Rung | None:
-        """The rung that its child is on, or was last."""
+        """The rung that the child is on, or the last one was on."""
         return self._descent.rung
 
     @property
@@ -91,7 +91,7 @@ class Keeper:
 
     @property
     def last_failure(self) -> LlamasupError | None:
-        """Why there is no child, if one is missing."""
+        """Why there is no child, if there should be one."""
         return self.history.last_failure
 
     @property
@@ -106,9 +106,9 @@ class Keeper:
     async def ready(self) -> Child:
         """A child that is ready, started if there is none.
 
-        Raises ModelUnavailable if it cannot be started, or not within our patience. Cancelled,
-        a load that has begun goes on; one that still waits for a place is given up when no request
-        is interested in it any more.
+        Raises ModelUnavailable if it cannot be started, or not within the model's patience. If this
+        is cancelled, a load that has begun goes on; one that still waits for a place is given up
+        when no request wants it any more.
         """
         self._interested += 1
         try:
@@ -132,11 +132,12 @@ class Keeper:
             if load.failure is not None:
                 raise load.failure
 
-    def out_of_memory(self, child: Child, words: str) -> bool:
-        """A child said so to a request. Does it go, because the next one may do better?
+    def note_out_of_memory(self, child: Child, words: str) -> bool:
+        """A child answered a request that memory ran out. Does the child end, because the next one
+        may do better?
 
-        The first request to suffer it retires the child; for the others it is the same step, and
-        they prove that it was not the first one's own doing.
+        The first such request retires the child. Further ones take no further step, but they prove
+        that the first request was not the reason by itself.
         """
         suffered = Cause(Kind.OUT_OF_MEMORY, words, proven=False)
         if child.state is ChildState.READY and self._descent.can_go_on():
@@ -152,7 +153,7 @@ class Keeper:
         return OutOfMemory(f'model "{self.model}" ran out of memory; tried {tried}')
 
     def restart(self) -> None:
-        """The operator says so: a new child, and what went wrong is forgotten."""
+        """Start a new child for the operator, and forget what went wrong."""
         self.history.record = Record()
         if self.child is not None:
             cause = Cause(Kind.FINISHED, "the operator wants a new one")
@@ -161,7 +162,7 @@ class Keeper:
             self._begin()
 
     def lose_address(self) -> None:
-        """The folder with its child's socket was removed: another child takes its place."""
+        """The folder with the child's socket was removed: another child replaces it."""
         if self.child is not None:
             self.child.lose_address()
         elif self._load is not None and self._load.starting is not None:
@@ -169,16 +170,18 @@ class Keeper:
             self._load.starting.stop(Cause(Kind.SHORTAGE, words))
 
     def unload(self) -> None:
-        """Its place is needed for another one, or it has not been used for long."""
+        """End the child: another model needs its place, or it has not been used for long."""
         if self.child is not None:
             self.child.stop()
 
     def room_appeared(self) -> None:
-        """Another model is gone that held memory: what did not fit beside it need not wait."""
+        """Another model gave its memory back: if this one did not fit beside it, it need not
+        wait."""
         self.history.note_room()
 
     def follow(self, plan: Plan) -> None:
-        """Use this plan now; a child that it would launch in another way goes after its answers."""
+        """Use this plan from now on. A child that it would launch differently ends after its
+        answers."""
         alike = plan.launches_like(self.plan)
         self.plan = plan
         self.dismissed = False
@@ -190,13 +193,13 @@ class Keeper:
             self._begin()
 
     def dismiss(self) -> None:
-        """Its model is not offered any more: nothing is loaded, and its child goes after its
+        """The model is not offered any more: nothing is loaded, and its child ends after its
         answers."""
         self.dismissed = True
         self._put_out_of_date("its model is not offered any more")
 
     def _put_out_of_date(self, why: str) -> None:
-        """A child that runs ends after its last answer; then what went wrong is forgotten."""
+        """Let a running child end after its last answer, then forget what went wrong."""
         if self._load is None or self.idle:
             self._forget()
         else:
@@ -250,10 +253,10 @@ class Keeper:
             await self._restart()
 
     async def _restart(self) -> None:
-        """A preloaded model comes back without being asked for, unless it was given up."""
+        """Load a preloaded model again without a request, unless it was given up."""
         if self.history.record.given_up:
             return
         await self.history.rest(self.history.wait())
         if self.idle:
-            with suppress(ModelUnavailable, ModelNotFound):  # given up, or gone, meanwhile
+            with suppress(ModelUnavailable, ModelNotFound):  # given up or dismissed meanwhile
                 self._begin()

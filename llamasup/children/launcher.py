@@ -1,4 +1,4 @@
-"""Plans incarnations: which engine, with which arguments, listening where."""
+"""Prepares children: which engine, with which arguments, listening where."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MOST_CACHE_RAM = 2 << 30
 
 
 class Launcher:
-    """Makes children, and asks engines what a child would take."""
+    """Prepares children, and asks engines how much memory a child would take."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Launcher:
         rung: Rung,
         purpose: Purpose = Purpose.GENERATE,
     ) -> Child:
-        """The next incarnation of `model`, on `rung`, not started. Raises ModelUnavailable."""
+        """The next child of `model`, on `rung`, not yet started. Raises ModelUnavailable."""
         engine = await self.engine.now()
         address = self._address(engine)
         engine_args = self.engine.settings.args
@@ -98,7 +98,8 @@ class Launcher:
         return child
 
     async def _size(self, path: Path) -> int:
-        """Of a model's file; as it was, if its disk does not say, and 0 of what is not there."""
+        """The size of a model's file; the last one known if its disk hangs, 0 if there is no
+        file."""
         try:
             found = await self._at_models.run(
                 os.stat, path, patience=_DISK_PATIENCE, place=path.parent
@@ -111,7 +112,8 @@ class Launcher:
         return found.st_size
 
     async def circumstances(self, settings: ModelSettings) -> object:
-        """Changes when one of the model's files or the engine does: then a new try makes sense.
+        """A value that changes when one of the model's files or the engine does: then a new try
+        makes sense.
 
         None if the engine cannot be found, or a disk does not answer soon.
         """
@@ -126,7 +128,7 @@ class Launcher:
         return identity, stamps
 
     async def key(self, settings: ModelSettings) -> str:
-        """Everything that what is learned of a model depends on. Raises EngineUnusable."""
+        """The key for what is learned of a model: all that it depends on. Raises EngineUnusable."""
         engine = await self.engine.now()
         path = settings.path
         size = await seen((Launcher, path), lambda: self._size(path))
@@ -146,9 +148,9 @@ class Launcher:
     async def breakdown(
         self, settings: ModelSettings, rung: Rung, purpose: Purpose = Purpose.GENERATE
     ) -> Amounts | None:
-        """The engine's own word on what a child on `rung` would take, under its names of devices.
+        """What a child on `rung` would take, as the engine itself says, by its names of devices.
 
-        None if it cannot be asked, or has no answer. Raises Unheard, and EngineUnusable.
+        None if the engine cannot be asked, or has no answer. Raises Unheard, and EngineUnusable.
         """
         engine = await self.engine.now()
         args = self._args(settings)
@@ -162,20 +164,20 @@ class Launcher:
         return await run_dry(attempt, self._run_folder)
 
     async def listing(self, settings: ModelSettings) -> Listing | None:
-        """How to have the engine list the devices that a child of this model would see; None if it
-        cannot. Raises EngineUnusable."""
+        """How to make the engine list the devices that a child of this model would see; None if it
+        cannot list them. Raises EngineUnusable."""
         return await self.engine.listing(self._args(settings))
 
     def most_cache_ram(self, settings: ModelSettings) -> int:
-        """Bytes of the host's memory that a child's prompt cache may take at most."""
+        """The most bytes of the host's memory that a child's prompt cache may take."""
         wanted = self.engine.settings.cache_ram
         args = self._args(settings)
         return cache_ram(args, _MOST_CACHE_RAM if wanted == "auto" else wanted)
 
     async def _cache_ram(self) -> int:
-        """How much host memory a child's prompt cache may take; its own default is 8 GiB.
+        """How much host memory a child's prompt cache may take now; the engine's default is 8 GiB.
 
-        A system that does not say what is free gives no reason to be more careful than that."""
+        If the system does not say what is free, the usual limit stands."""
         wanted = self.engine.settings.cache_ram
         if wanted != "auto":
             return wanted
@@ -203,7 +205,8 @@ class Launcher:
         return TcpAddress(_LOOPBACK, _ANY_PORT)
 
     def _ports_given(self) -> set[int]:
-        """The ports of children that live. One that still starts has not bound its own yet."""
+        """The ports of living children. A child that is still starting has not bound its port
+        yet."""
         return {
             child.address.port
             for child in self._children
@@ -216,8 +219,8 @@ def _stamp_of_all_parts(files: Iterable[Path]) -> object:
 
 
 def _free_port(candidates: Iterable[int]) -> int:
-    """The first port that nobody uses now. Somebody may still come first: then the load fails
-    with "address in use", and the next one looks again."""
+    """The first port that is free now. If another program takes it before the child does, the load
+    fails with "address in use", and the next load looks again."""
     for port in candidates:
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:

@@ -1,12 +1,12 @@
 """One load: down the ladder to a child that is ready, and what became of that child.
 
-It may take several children. One that runs out of memory is followed by its like as long as an
-idle model can go for it, and else by one on the next rung. One that cannot be started otherwise is
-followed by its like once, for that may have been an accident. The first child that gets ready is
-the last one.
+It may take several children. After one has run out of memory, the next one tries the same rung as
+long as an idle model can be unloaded for it, and otherwise the next rung. After any other failed
+start the same rung is tried once more, because that may have been an accident. The first child that
+gets ready is the last one.
 
-When another plan comes, the load is out of date: it does not wait for memory any more, and a child
-that is or gets ready only finishes what it has begun to answer.
+When the model gets a new plan, the load is out of date: it does not wait for memory any more, and a
+child that is or gets ready only finishes the answers that it has begun.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _ERRORS = {Kind.ENGINE_UNUSABLE: EngineUnusable, Kind.MISSING_FILE: ModelFileMis
 
 
 class Load:
-    """From the wait before the first child to the end of the last one."""
+    """One load, from the wait before the first child to the end of the last one."""
 
     def __init__(
         self,
@@ -69,19 +69,19 @@ class Load:
         is_wanted: Callable[[], bool],
         journal: Journal,
     ) -> None:
-        """To be begun in `state`. `is_wanted` says whether to wait for a place in memory."""
+        """`state` is the keeper's until now. While `is_wanted`, the load waits for a place."""
         self.state = moved(state, KeeperState.LOADING)
         self.settled = trio.Event()
-        """Its child is ready, or there will be none."""
+        """Set when the child is ready, or when there will be none."""
 
         self.over = trio.Event()
-        """Its child is gone, or there was none."""
+        """Set when the child is gone, or when there was none."""
 
         self.failure: LlamasupError | None = None
-        """What those who wait for it are told; None if it is out of date."""
+        """The error for requests that wait for the load; None if it is out of date."""
 
         self.child: Child | None = None
-        """From when it is ready to its end."""
+        """The child, from when it is ready to its end."""
 
         self.starting: Child | None = None
         self._descent = descent
@@ -95,7 +95,7 @@ class Load:
 
     @property
     def is_out_of_date(self) -> bool:
-        """Has another plan come since it began?"""
+        """Has the model got a new plan since the load began?"""
         return self.state in OUT_OF_DATE
 
     @property
@@ -107,42 +107,43 @@ class Load:
         return self._plan.model
 
     async def run(self, wait: float) -> bool:
-        """Wait for so long, then load. Returns when the child is gone, or if there is none.
+        """Wait for `wait` seconds, then load. Returns when the child is gone, or if there is none.
 
-        Is the child missed? That is: did it die, or could it not be started? Cancelled, the child
-        is ended. `finish` is to be called then.
+        True if the child is missed: if it died, or could not be started. If this is cancelled, the
+        child is ended. The caller has to call `finish` afterwards, in any case.
         """
         try:
             await self._history.rest(wait)
-            # Now, not when it has failed: what it failed for may have changed by then.
+            # Not later, when the load has failed: the reason may have changed by then.
             self._begun_in = await self._plan.circumstances()
             return await self._serve()
         except NotAdmitted as error:
-            # This says nothing about the model: there may be room when it is wanted again.
+            # This says nothing against the model: at the next request there may be room.
             self._history.last_failure = self.failure = error
             self._journal.tell(LoadRefused(self._model, str(error)))
             return False
         except LlamasupError as error:
-            # What is not the engine's fault may pass, such as a range without a free port.
+            # What is not the engine's fault may be temporary, such as a range without a free port.
             unusable = isinstance(error, EngineUnusable)
             self._fail_at_once(Kind.ENGINE_UNUSABLE if unusable else Kind.SHORTAGE, str(error))
             return True
         except Exception as error:
-            # It ends this load only. The next one may fall as well: so it has to wait.
-            self.failure = TaskFell(f'the keeper of "{self._model}" fell')  # should this fall, too
+            # This ends only this load. The next one may fall as well, so it has to wait.
+            # The failure is set first: the lines below may fall, too.
+            self.failure = TaskFell(f'the keeper of "{self._model}" fell')
             why = tending.tell_of_fall(f"the keeper of {self._model}", error)
             self._fail_at_once(Kind.SHORTAGE, why)
             return True
 
     def finish(self) -> None:
-        """It is over, however `run` ended."""
+        """The load is over, however `run` ended."""
         self.child = self.starting = None
         if self.is_out_of_date:
             self.failure = None
         self._move(KeeperState.FAILED if self.failure else KeeperState.UNLOADED)
 
     def overtake(self, why: str) -> None:
-        """Another plan has come: what runs ends when its last answer has."""
+        """The model has a new plan: a running child ends after its last answer."""
         if self.state is KeeperState.READY:
             self._move(KeeperState.LEAVING)
             if self.child is not None and self.child.state is ChildState.READY:
@@ -153,7 +154,7 @@ class Load:
             self.reconsider()
 
     def reconsider(self) -> None:
-        """Give up waiting for a place, if it is for a child that is not wanted any more."""
+        """Stop waiting for a place if the child is not wanted any more."""
         if self.is_out_of_date or not self._is_wanted():
             self._waiting.cancel()
 
@@ -165,32 +166,32 @@ class Load:
             self.over.set()
 
     async def _serve(self) -> bool:
-        """Children, until one was ready and is gone, or there can be none, or none is wanted.
+        """Run children until one was ready and is gone, or there can be none, or none is wanted.
 
-        Is it missed?
+        Returns whether a child is missed.
         """
         ran_out = False
         while True:
-            child = await self._incarnate()
+            child = await self._run_one()
             if child is None:
                 return False
             if self.state in HAS_CHILD:
                 try:
-                    await self._mourn(child)
+                    await self._note_end(child)
                 finally:
                     child.inquest.over.set()
                 return child.cause is not None
-            assert child.cause is not None  # it never got ready
+            assert child.cause is not None  # the child never got ready
             cause = child.cause
             if ran_out and cause.kind is Kind.SHORTAGE:
                 cause = evolve(cause, kind=Kind.OUT_OF_MEMORY)  # threads take memory, too
             ran_out = cause.kind is Kind.OUT_OF_MEMORY
-            if not (await self._descent.eases(cause) or await self._tries_again(cause)):
+            if not (await self._descent.prepares_next(cause) or await self._tries_again(cause)):
                 self._fail(cause)
                 return True
 
-    async def _incarnate(self) -> Child | None:
-        """One child in a place of its own; None if it was not wanted any more."""
+    async def _run_one(self) -> Child | None:
+        """Run one child in a place of its own; None if it was not wanted any more."""
         rung = await self._descent.next_rung()
         place = await self._place()
         if place is None:
@@ -201,7 +202,7 @@ class Load:
             child.tells_progress = self._tell_of_progress
             place.occupy(child)
             try:
-                await self._raise(child, place)
+                await self._run_child(child, place)
             finally:
                 if child.resident and not self.is_out_of_date:
                     await self._note(rung, child.resident)
@@ -211,7 +212,7 @@ class Load:
         if self.is_out_of_date:
             return None
         with trio.CancelScope() as self._waiting:
-            self.reconsider()  # all who wanted it may have left meanwhile
+            self.reconsider()  # all requests that wanted it may have left meanwhile
             self._move(KeeperState.WAITING)
             place = await self._descent.place()
             if not self.is_out_of_date:
@@ -219,8 +220,8 @@ class Load:
             return place
         return None
 
-    async def _raise(self, child: Child, place: Place) -> None:
-        """From its start to its end."""
+    async def _run_child(self, child: Child, place: Place) -> None:
+        """Run the child, from its start to its end."""
         self._history.loads += 1
         self.starting = child
         started = trio.current_time()
@@ -229,14 +230,15 @@ class Load:
             await child.settled.wait()
             self.starting = None
             if child.state is ChildState.READY:
-                await self._welcome(child, place, trio.current_time() - started)
+                await self._note_ready(child, place, trio.current_time() - started)
 
     async def _note(self, rung: Rung, resident: int) -> None:
-        """Remember what a child took. That is worth a moment, even when llamasup ends."""
+        """Remember how much memory a child took. Even the end of llamasup waits a moment for
+        this."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _NOTE_PATIENCE):
             await self._plan.measured(rung, resident)
 
-    async def _welcome(self, child: Child, place: Place, seconds: float) -> None:
+    async def _note_ready(self, child: Child, place: Place, seconds: float) -> None:
         is_out_of_date = self.is_out_of_date
         self._move(KeeperState.LEAVING if is_out_of_date else KeeperState.READY)
         self.child = child
@@ -250,7 +252,8 @@ class Load:
                 self._journal.tell(SteppedUp(self._model, str(self._descent.rung)))
 
     async def _tries_again(self, cause: Cause) -> bool:
-        """Once in a load, on the same rung: what ended it may have been an accident."""
+        """Try the same rung again, once in a load: what ended the child may have been an
+        accident."""
         self._history.note_failed_start(cause, self._begun_in)
         wait = self._history.wait()
         hopeless = self._history.record.given_up or cause.kind is Kind.OUT_OF_MEMORY
@@ -268,7 +271,7 @@ class Load:
         self._fail(cause)
 
     def _fail(self, cause: Cause) -> None:
-        """Nothing more to try: all who wait are told."""
+        """There is nothing more to try: all waiting requests get an error."""
         if cause.kind is Kind.OUT_OF_MEMORY:
             self._history.crowded_out = self._descent.is_crowded()
             tried = self._descent.position.story()
@@ -280,8 +283,8 @@ class Load:
         self._history.last_failure = self.failure
         self._journal.tell(LoadFailed(self._model, message, given_up=self._history.record.given_up))
 
-    async def _mourn(self, child: Child) -> None:
-        """It was ready, and is gone: decide on which rung the next one begins, and when."""
+    async def _note_end(self, child: Child) -> None:
+        """A child was ready and is gone: decide on which rung the next one begins, and when."""
         cause = child.cause
         now = trio.current_time()
         ready_for = now - child.ready_at
@@ -294,7 +297,7 @@ class Load:
         ):
             self._tell_of_death(child, cause)
             self._history.note_explained(ready_for, explained - 1)
-        elif not await self._descent.eases(cause):
+        elif not await self._descent.prepares_next(cause):
             self._tell_of_death(child, cause)
             self._history.note_death(now, ready_for)
 
@@ -304,7 +307,7 @@ class Load:
         self._history.last_failure = ModelUnavailable(words)
 
     async def _inquest(self, child: Child, cause: Cause) -> int:
-        """How many deaths are laid to requests by that of this child; 0 if it is the model's."""
+        """How many deaths, with this child's, are now blamed on a request; 0 if the model's own."""
         with trio.move_on_after(_TESTIMONY_PATIENCE):
             await child.until_unused()
         explained = child.inquest.conclude(cause, self._suspects)

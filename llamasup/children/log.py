@@ -9,7 +9,7 @@ from llamasup.engine.loglines import Event, LogReader
 
 
 class Log:
-    """One output. `heed` gets the events in what was written, of which there may be none yet."""
+    """Reads one output. `heed` gets the events in each piece of it, of which there may be none."""
 
     def __init__(self, whose: object, heed: Callable[[Sequence[Event]], None]) -> None:
         self._whose = whose
@@ -17,14 +17,14 @@ class Log:
         self._reader = LogReader()
 
     def feed(self, data: bytes) -> None:
-        """This was written next. A mistake of ours costs what it said, and nothing more."""
+        """Read the next piece. A mistake of ours loses this piece, and nothing more."""
         try:
             self._heed(self._reader.feed(data))
         except Exception as error:
-            # The pipe has to be read on: when it is full, the child stands still.
+            # Reading must go on: when the pipe is full, the child stands still.
             tending.tell_of_fall(f"the reader of {self._whose}'s log", error, ", and reads on")
             self._reader = LogReader()
 
     def end(self) -> None:
-        """That was all: the last line may have had no end."""
+        """That was all. The last line may lack its line end."""
         self._heed(self._reader.end())

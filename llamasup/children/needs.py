@@ -1,13 +1,13 @@
 """What a model needs on a rung, from the best source that there is.
 
-1. engine: its own answer to the very command line of the child;
-2. header: the formula, from the model's file;
-3. file size: of a file that only the engine can read.
+1. engine: the engine's own answer, for the command line of the child;
+2. header: the formula, from the header of the model's file;
+3. file size: for a file that only the engine can read.
 
-What a child really held, read back when it had worked, refines that word (`memory.measured`); but
-only the word says that a model is too large. Answers and measurements are kept in `state`, and
-believed for a week. An engine is not asked for nothing, for that takes it some 20 ms without GPUs,
-and longer with them.
+What a child was measured to hold after it had worked refines this need (`memory.measured`), but
+never makes a model count as too large. Answers and measurements are kept in `state`, and believed
+for a week. An engine is asked only if its answer matters: that takes some 20 ms without GPUs, and
+longer with them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from llamasup.models.purpose import Purpose, purpose_of
 log = logging.getLogger(__name__)
 
 _REST = 60.0
-"""Seconds for which an engine that was not heard is not asked again: its silence takes ten."""
+"""Seconds for which an engine that said nothing is not asked again: each such try takes ten."""
 
 _MATTERS = 0.5
-"""A need that is a smaller part of what is free fits, whatever the formula overlooks."""
+"""A need that is a smaller part of the free memory fits, whatever the formula overlooks."""
 
 _GLANCE = 0.2
 _MOST_GLANCES = 64
@@ -51,10 +51,10 @@ _MOST_GLANCES = 64
 _AS_BEFORE = 0.01
 _A_DAY = 86400.0
 _SILENCE = 3600.0
-"""Seconds for which an engine that had no answer is believed to have none."""
+"""Seconds after which an engine that ended without an answer may be asked again."""
 
 _USABLE = 0.9
-"""So much of its memory a GPU is thought to have for layers, after all that takes a little."""
+"""The part of a GPU's memory that is expected to be usable for layers."""
 
 _AS_RECKONED = 0.25
 _ROUNDING = 256 << 20
@@ -64,7 +64,7 @@ _MICRO_BATCH = 512
 
 
 class Source(Enum):
-    """Who says so."""
+    """Where the knowledge of a need comes from."""
 
     MEASURED = "measured"
     ENGINE = "engine"
@@ -74,23 +74,24 @@ class Source(Enum):
 
 @frozen
 class Needed:
-    """Bytes by budget: devices, and unions of them. Of what nobody can gauge there is nothing."""
+    """Bytes by budget: devices, and unions of them. A device that cannot be measured has no
+    entry."""
 
     amounts: Amounts
     source: Source
     defect: str = ""
-    """Why it cannot be loaded at all; then the amounts are empty."""
+    """Why the model cannot be loaded at all; then the amounts are empty."""
 
     least: Amounts = field()
-    """What it cannot do without, by the engine's word or the formula's: only if there is not so
-    much, it is refused. Where there is less than the amounts, it is alone."""
+    """The least that the model can be loaded with, as the engine or the formula says: it is refused
+    only if there can be less than that. If there is less than `amounts`, it must be alone."""
 
     servers: tuple[str, ...] = ()
-    """RPC servers that it must have for itself."""
+    """RPC servers that the model must have for itself."""
 
     mapped: int = 0
-    """So much of the least on the host could be read from the model's file again and again, if
-    the operator allowed it."""
+    """This part of `least` on the host could be read from the model's file again and again, if the
+    operator allowed it."""
 
     @least.default
     def _(self) -> Amounts:
@@ -98,7 +99,7 @@ class Needed:
 
 
 class Needs:
-    """What models need, for everybody who asks."""
+    """What models need."""
 
     def __init__(
         self, launcher: Launcher, state: State, gauge: Gauge, headers: Headers | None = None
@@ -109,7 +110,7 @@ class Needs:
         self._headers = headers or Headers()
         self._asking = trio.Lock()
         self._unanswered: dict[str, float] = {}
-        self._rests_until = -math.inf
+        self._not_asked_before = -math.inf
         self._glances: dict[tuple[str, ...], tuple[float, Sequence[Device] | None]] = {}
 
     async def trained_context(self, settings: ModelSettings) -> int | None:
@@ -126,10 +127,10 @@ class Needs:
         return (await self._headers.of(settings.path)).size
 
     async def devices(self, settings: ModelSettings) -> Sequence[Device] | None:
-        """The devices that the engine would use for it, with what is free on them now; None while
-        it does not say. Raises EngineUnusable.
+        """The devices that the engine would use for the model, with what is free on them now; None
+        while the engine does not say. Raises EngineUnusable.
 
-        Who asks about hundreds of models asks about few kinds of arguments.
+        Answers are kept for a moment, by arguments: hundreds of models have few kinds of them.
         """
         args, now = tuple(self._args(settings)), trio.current_time()
         at, devices = self._glances.get(args, (-math.inf, None))
@@ -153,7 +154,7 @@ class Needs:
     async def of(self, settings: ModelSettings, rung: Rung, free: Amounts | None = None) -> Needed:
         """What a child on `rung` needs. Raises EngineUnusable.
 
-        The engine is asked only if, with so much `free`, its answer can make a difference.
+        The engine is asked only if its answer can matter when this much is `free`.
         """
         name = await self._name(settings, rung)
         word = self._answered(name)
@@ -161,40 +162,40 @@ class Needs:
             word = await self._reckon(settings, rung)
             if free is not None and not word.defect and self._matters(settings, word, free):
                 word = await self.ask_engine(settings, rung) or word
-        return word if word.defect else await self._weighed(settings, name, word)
+        return word if word.defect else await self._refined(settings, name, word)
 
     async def ask_engine(self, settings: ModelSettings, rung: Rung) -> Needed | None:
-        """The engine's word; None if it has none to give.
+        """The need as the engine says it; None if it does not say.
 
-        Raises EngineUnusable. Cancelled, the engine is gone.
+        Raises EngineUnusable. If this is cancelled, the engine that was asked is ended.
         """
         name = await self._name(settings, rung)
-        async with self._asking:  # one after the other: who wants the same finds the answer
+        async with self._asking:  # one at a time: the next with this question finds the answer
             known, now = self._answered(name), trio.current_time()
-            silent = now < max(self._rests_until, self._unanswered.get(name, -math.inf))
+            silent = now < max(self._not_asked_before, self._unanswered.get(name, -math.inf))
             silent |= not self.gauge.occupied.isdisjoint(await self._servers(settings))
             if known or silent:
                 return known
             try:
-                whole = await self._whole(settings, rung)
+                whole = await self._with_context(settings, rung)
                 purpose = await self.purpose(settings)
                 answer = await self._launcher.breakdown(settings, whole, purpose)
             except Unheard as error:
                 log.warning("the engine was not heard on %s: %s", settings.path.name, error)
-                self._rests_until = trio.current_time() + _REST
+                self._not_asked_before = trio.current_time() + _REST
                 return None
             if answer is None:
                 self._unanswered[name] = trio.current_time() + _SILENCE
                 return None
-            amounts = await self._heard(settings, rung, answer)
+            amounts = await self._lasting(settings, rung, answer)
             await self._state.note(name, Footprint(amounts, time.time(), "engine"))
             return Needed(amounts, Source.ENGINE)
 
     async def measured(self, settings: ModelSettings, rung: Rung, resident: int) -> None:
-        """A child on `rung` held so much of the host's memory. Raises EngineUnusable.
+        """Note that a child on `rung` held so much of the host's memory. Raises EngineUnusable.
 
-        What it took of GPUs is not seen there. Where they share the host's memory, that makes
-        the figure worthless.
+        GPU memory is not part of the number. Where GPUs share the host's memory, the number is
+        worthless, and is not noted.
         """
         if any(device.unified for device in await self.devices(settings) or ()):
             return
@@ -204,9 +205,9 @@ class Needs:
         if not (before and as_before and now - before.at < _A_DAY):
             await self._state.note(name, Footprint({HOST: resident}, now, "measured"))
 
-    async def _heard(self, settings: ModelSettings, rung: Rung, answer: Amounts) -> Amounts:
-        """What the engine says: true, device by device, for the moment in which it was asked; as
-        sums, also when others have come or gone."""
+    async def _lasting(self, settings: ModelSettings, rung: Rung, answer: Amounts) -> Amounts:
+        """The engine's answer in a form that stays true. Its numbers for single GPUs hold only for
+        the moment of the question; their sum still holds when other models come or go."""
         devices = await self.devices(settings) or []
         args = self._args(settings)
         if not devices:
@@ -218,7 +219,7 @@ class Needs:
         formula = await self._formula(settings, rung, len(used))
         chooses_layers = rung.gpu_layers is None and not memory_args.fix_the_layers(args)
         if formula is not None and chooses_layers:
-            host, gpus = _drawn_back(host, gpus, formula, used)
+            host, gpus = _if_gpus_were_free(host, gpus, formula, used)
         return _together(host, gpus, used)
 
     def _answered(self, name: str) -> Needed | None:
@@ -236,11 +237,11 @@ class Needs:
         known = self._state.footprint(name, source)
         return known if known is not None and is_fresh(known.at, time.time()) else None
 
-    async def _weighed(self, settings: ModelSettings, name: str, word: Needed) -> Needed:
-        """This word, with what was measured, and with what the operator lets it do without."""
+    async def _refined(self, settings: ModelSettings, name: str, word: Needed) -> Needed:
+        """This need, refined by what was measured, and reduced by what the operator allows."""
         amounts, source, least = word.amounts, word.source, dict(word.amounts)
         if measured := self._measured(name):
-            # Of a file that only the engine can read, nobody knows what else it needs.
+            # If only the engine can read the file, it is not known what else the model needs.
             known = None if source is Source.FILE_SIZE else amounts.get(HOST, 0)
             cache = self._launcher.most_cache_ram(settings)
             amounts = {**amounts, HOST: counted(measured.amounts[HOST], known, cache)}
@@ -273,7 +274,7 @@ class Needs:
         )
 
         def may_be_short(device: str, size: int) -> bool:
-            there_is = limit(free, device)  # nobody knows: then it matters whatever it is
+            there_is = limit(free, device)  # unknown: then any size matters
             return size > (size if there_is is None else there_is) * _MATTERS
 
         return formula_is_blind or any(
@@ -283,9 +284,9 @@ class Needs:
     def _args(self, settings: ModelSettings) -> Sequence[str]:
         return [*self._launcher.engine.settings.args, *settings.extra_args]
 
-    async def _whole(self, settings: ModelSettings, rung: Rung) -> Rung:
-        """The rung with its context, where it leaves that to the engine: as the model was trained,
-        for every slot. The engine's first word on an open one would be for a single slot."""
+    async def _with_context(self, settings: ModelSettings, rung: Rung) -> Rung:
+        """The rung with an explicit context. If it leaves the context to the engine, that is the
+        trained context times the slots: the engine would first answer for a single slot."""
         context = memory_args.number_after(self._args(settings), memory_args.CONTEXT)
         if context is None and rung.context is None:
             trained = await self.trained_context(settings)
@@ -298,18 +299,20 @@ class Needs:
             return Needed({}, Source.HEADER, reading.defect)
         devices = await self.devices(settings)
         if devices is None:
-            return Needed({}, Source.HEADER)  # it is for the engine to say what is wrong with it
+            return Needed({}, Source.HEADER)  # the engine will say what is wrong
         if need := await self._formula(settings, rung, len(devices)):
             return Needed(_together(need.host.total, need.gpu.total, devices), Source.HEADER)
         return Needed({HOST: reading.size}, Source.FILE_SIZE)
 
     async def _formula(self, settings: ModelSettings, rung: Rung, gpus: int) -> Need | None:
-        """What the formula says; None of a file that only the engine can read."""
+        """What the formula says; None for a file that only the engine can read."""
         header = (await self._headers.of(settings.path)).header
         if header is None:
             return None
         try:
-            return await self._estimate(header, settings, await self._whole(settings, rung), gpus)
+            return await self._estimate(
+                header, settings, await self._with_context(settings, rung), gpus
+            )
         except BadModelFile:
             return None
 
@@ -336,7 +339,7 @@ class Needs:
 
 
 def _together(host: int, gpus: int, devices: Sequence[Device]) -> Amounts:
-    """What is for GPUs is of all of them together: the engine spreads it when it loads."""
+    """The need of all GPUs together is one amount: the engine spreads it when it loads."""
     amounts = {HOST: host}
     place = union(device.budget for device in devices) or HOST
     amounts[place] = amounts.get(place, 0) + gpus
@@ -344,17 +347,19 @@ def _together(host: int, gpus: int, devices: Sequence[Device]) -> Amounts:
 
 
 def _one_by_one(answer: Amounts, devices: Sequence[Device]) -> Amounts:
-    """As the engine says, where the operator has told it how to split."""
+    """The need of each GPU, as the engine says: here the operator has fixed how it is split."""
     amounts = {HOST: answer[HOST]}
     for device in devices:
         amounts[device.budget] = amounts.get(device.budget, 0) + answer.get(device.name, 0)
     return amounts
 
 
-def _drawn_back(host: int, gpus: int, formula: Need, devices: Sequence[Device]) -> tuple[int, int]:
-    """The same on host and GPUs as it would be if nobody else held any of the GPUs.
+def _if_gpus_were_free(
+    host: int, gpus: int, formula: Need, devices: Sequence[Device]
+) -> tuple[int, int]:
+    """The need on host and GPUs as it would be if all memory of the GPUs were free.
 
-    An engine that chooses the number of layers leaves on the host what finds no room at the moment.
+    An engine that chooses the number of layers leaves on the host what GPUs have no room for now.
     """
     most = sum(device.total for device in devices if not device.unified) * _USABLE
     excess = host - formula.host.total

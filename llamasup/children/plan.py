@@ -32,13 +32,14 @@ class Plan:
         self.model = model
         self.settings = settings
         self.known_rungs: Sequence[Rung] = ladder(settings, config.ladder.contexts, None)
-        """As `rungs` told last; before that, as if every context were good for the model."""
+        """What `rungs` returned last; before that, with all contexts, as if the model had no
+        limit."""
 
         self.is_open = is_open(settings)
-        """Is it left to us with how much context it begins?"""
+        """May llamasup choose how much context the model begins with?"""
 
         self.preloaded = model in config.pool.preload
-        """It comes back by itself when it died."""
+        """Is it loaded without a request, and again after it died?"""
 
         own = settings.idle_unload
         self.idle_unload = config.pool.idle_unload if own == "auto" else own
@@ -52,11 +53,12 @@ class Plan:
         self._needs = needs
 
     def launches_like(self, other: Plan) -> bool:
-        """Would its children be the same? If not, one of the other plan is out of date."""
+        """Do both plans launch the same children? If not, a child of the other plan is out of
+        date."""
         return self._launch == other._launch
 
     async def rungs(self) -> Sequence[Rung]:
-        """The rungs, best first. For some it takes a look into the model's file."""
+        """The rungs, best first. To know some of them, the model's file has to be read."""
         if self.is_open:
             trained = await self.trained_context()
             self.known_rungs = ladder(self.settings, self._contexts, trained)
@@ -71,14 +73,14 @@ class Plan:
         return await self._needs.file_size(self.settings)
 
     async def look_at_devices(self) -> None:
-        """So that the gauge knows those that the engine would use for it. What is wrong with the
-        engine, who asks for more will hear."""
+        """Let the gauge learn which devices the engine would use for the model. An unusable engine
+        is no error here: later questions report it."""
         with suppress(ModelUnavailable):
             await self._needs.devices(self.settings)
 
     async def need(self, rung: Rung, free: Amounts | None = None) -> Needed:
-        """What a child on `rung` takes; the engine is asked only if so much is `free`, and that
-        makes it worth while. Raises EngineUnusable."""
+        """What a child on `rung` takes. The engine is asked only if `free` is given, and its answer
+        can matter when this much is free. Raises EngineUnusable."""
         return await self._needs.of(self.settings, rung, free)
 
     async def measured(self, rung: Rung, resident: int) -> None:
@@ -87,12 +89,13 @@ class Plan:
             await self._needs.measured(self.settings, rung, resident)
 
     async def child(self, rung: Rung) -> Child:
-        """The next incarnation, not started. Raises ModelUnavailable."""
+        """The next child, not yet started. Raises ModelUnavailable."""
         purpose = await self._needs.purpose(self.settings)
         return await self._launcher.child(self.model, self.settings, rung, purpose)
 
     async def circumstances(self) -> object:
-        """Changes when a model that was given up deserves another try; None if not known."""
+        """A value that changes when it makes sense to try a given-up model again; None if not
+        known."""
         return await self._launcher.circumstances(self.settings)
 
     async def learned(self) -> Learned | None:
@@ -100,13 +103,14 @@ class Plan:
         return self._state.learned(await self._launcher.key(self.settings))
 
     async def learn(self, learned: Learned) -> None:
-        """Remember it, unless the engine was replaced meanwhile by one that gives no answer."""
+        """Remember the rung that held, unless the engine is unusable by now."""
         with suppress(ModelUnavailable):
             await self._state.learn(await self._launcher.key(self.settings), learned)
 
 
 def _launch(settings: ModelSettings, config: Config) -> object:
-    """All that a child is, besides its rung: equal only if nothing of its start has changed."""
+    """All that decides how a child starts, besides its rung. Equal if nothing of that has
+    changed."""
     own = attrs.evolve(
         settings, aliases=(), unloadable=True, idle_unload="auto", ladder=(), overcommit=False
     )

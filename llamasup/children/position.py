@@ -26,7 +26,7 @@ _LEAST: Final[Callable[[Needed], Amounts]] = attrgetter("least")
 
 @frozen
 class Beginning:
-    """The place of the rung that a load begins with, and why not with one above it."""
+    """The place of the rung that a load begins with, and why each rung above was passed over."""
 
     place: int
     passed_over: tuple[str, ...] = ()
@@ -35,15 +35,16 @@ class Beginning:
 async def beginning(
     plan: Plan, rungs: Sequence[Rung], room: Room, need: Callable[[Rung], Awaitable[Needed]]
 ) -> Beginning:
-    """Where there is room, and not above what ran out of memory. Raises EngineUnusable.
+    """The first rung for which there is room, but none above one that ran out of memory. Raises
+    EngineUnusable.
 
-    The last rung if none fits: then admission decides, or the engine fails. A context that the
-    operator wrote is to be tried, even if other models have to go for it; one that is left to us
-    makes do with what is free, while that is enough for any rung.
+    If no rung fits, the last one: then admission decides, or the engine fails. A context that the
+    operator wrote is tried even if other models have to be unloaded for it. If llamasup may choose
+    the context, it chooses one that fits into what is free, if there is such a rung.
     """
     free = sum(room.free.values())
     top = highest(rungs, await plan.learned(), time.time(), free, plan.climb_interval)
-    # What was measured may be too much without a reason: it keeps no rung out for good.
+    # Measurements can be too high without a reason, so they must not rule a rung out for ever.
     limits = [(room.most, "can be had", _LEAST)]
     if plan.is_open:
         limits.insert(0, (room.free, "are free", _ALL))
@@ -58,11 +59,11 @@ async def beginning(
 
 
 class Position:
-    """One model's place on its ladder, from one incarnation to the next."""
+    """One model's place on its ladder, from one child to the next."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        """Another one may take its place that means the same rungs."""
+        """It may be replaced by another plan with the same rungs."""
 
         self._rungs: Sequence[Rung] = ()
         self._place: int | None = None
@@ -72,24 +73,25 @@ class Position:
         self._crowded = False
         self._suspected: dict[Rung, float] = {}
         self._tried: list[str] = []
-        self.made_way: set[str] = set()
-        """The models that have gone for it since it began: each goes once, or it would never step
-        down."""
+        self.unloaded: set[str] = set()
+        """The models that were unloaded for this one since it began. Each is unloaded only once, or
+        this model would never step down."""
 
     @property
     def rung(self) -> Rung | None:
-        """The rung it is on; None before the first load."""
+        """The rung that the model is on; None before the first load."""
         return None if self._place is None else self._rungs[self._place]
 
     @property
     def is_last(self) -> bool:
-        """Is there none below?"""
+        """Is there no rung below?"""
         return self._place == len(self._rungs) - 1
 
     async def take(self, room: Room) -> Rung:
-        """The rung for the next incarnation, which may take so much. Raises EngineUnusable.
+        """The rung for the next child, which may take as much as `room` says. Raises
+        EngineUnusable.
 
-        A descent goes on where it is.
+        In the middle of a descent, that is the rung which was reached.
         """
         if self._place is None or not self._keeps_place:
             await self._begin(room)
@@ -109,16 +111,16 @@ class Position:
         self._rungs, self._place = rungs, begins.place
         self._ran_out = False
         self._tried = list(begins.passed_over)
-        self.made_way.clear()
+        self.unloaded.clear()
 
     def stay(self) -> None:
-        """The next incarnation takes the same rung."""
+        """The next child takes the same rung."""
         self._keeps_place = True
 
     def step_down(self, words: str, *, crowded: bool = False, proven: bool = True) -> bool:
-        """This rung ran out of memory, in these words; `crowded` if others held some of it.
+        """This rung ran out of memory, as `words` say; `crowded` if other models held some of it.
 
-        Is there a lower one to go on with? What is not proven is not remembered; but if the same
+        Returns whether there is a lower rung. What is not proven is not remembered; but if the same
         rung runs out again within the climb interval, that is proof.
         """
         self._tried.append(f"{self.rung}: {words}")
@@ -141,13 +143,13 @@ class Position:
     async def held(self) -> bool:
         """A child got ready on this rung: remember that, if it is news.
 
-        Is it higher than the one that had held before?
+        Returns whether the rung is higher than the one that had held before.
         """
         rung, ran_out = self.rung, self._ran_out
         if rung is None:
             return False
         self._ran_out = False
-        with suppress(ModelUnavailable):  # the engine may be lost meanwhile
+        with suppress(ModelUnavailable):  # the engine may have become unusable
             if is_news(self._rungs, await self.plan.learned(), rung, after_an_oom=ran_out):
                 crowded = ran_out and self._crowded
                 await self.plan.learn(Learned(rung, time.time(), self._free, crowded))
@@ -155,6 +157,6 @@ class Position:
         return False
 
     def story(self, last_words: str = "") -> str:
-        """What was tried, rung by rung, and what each said."""
+        """What was tried, rung by rung, and how each failed."""
         last = [f"{self.rung}: {last_words}"] if last_words else []
         return "; ".join([*self._tried, *last])

@@ -43,9 +43,9 @@ async def ask(address: Address, target: str) -> tuple[int, bytes]:
 
 
 async def is_healthy(address: Address) -> bool | None:
-    """Does it answer soon, and with more than "still loading"? (Some forks know no /health.)
+    """Does the child answer soon, and with more than "still loading"? (Some forks know no /health.)
 
-    None if it could not be asked, for a shortage of ours: it may be well.
+    None if a shortage of ours kept us from asking: the child may be well.
     """
     try:
         with trio.move_on_after(_HEALTH_PATIENCE), suppress(NoAnswer):

@@ -1,9 +1,9 @@
 """When a model may be started again after its child died, or why not. Pure: now is an argument.
 
-A death is answered at once, the next one after 1 s, then 2, 4 … 60 s; ten healthy minutes wipe
-the slate clean, however they end. Five starts in a row that never got ready, or one that never can
-(wrong flags, a broken file), end in giving up: until one of the model's files, the engine or the
-configuration changes, or the operator says so.
+After the first death the next child starts at once, then after 1 s, then 2, 4 … 60 s. Once a child
+was ready for ten minutes, earlier deaths are forgotten, however it ended. The model is given up
+after five failed starts in a row, or after one that can never succeed (wrong flags, a broken file):
+until one of its files, the engine or the configuration changes, or the operator restarts it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ LONGEST_PAUSE: Final = 60.0
 MOST_FAILED_STARTS: Final = 5
 
 _BREATH: Final = 1.0
-"""A file that is being copied changes all the time: with each change, a new try makes sense."""
+"""Seconds before the next try, though a change allows one: a file that is being copied changes all
+the time."""
 
 _DOUBLINGS: Final = 6
-"""So many lead to the longest pause. A model may die more often than a float can be doubled."""
+"""So many doublings lead to the longest pause. A model may die so often that 2.0**deaths would
+overflow."""
 
 _HOPELESS: Final = frozenset(
     {
@@ -45,17 +47,17 @@ class Record:
     given_up: bool = False
 
     def wait(self, now: float) -> float:
-        """How long the next start has to wait yet."""
+        """Seconds that the next start still has to wait."""
         return max(self.not_before - now, 0.0)
 
 
 def after_success(record: Record) -> Record:
-    """A child is ready: those before it that did not get so far say nothing any more."""
+    """A child is ready: earlier failed starts do not count any more."""
     return evolve(record, failed_starts=0)
 
 
 def after_life(record: Record, ready_for: float) -> Record:
-    """A child that was ready for so many seconds is gone, in whatever way."""
+    """A child that was ready for so many seconds is gone, however it ended."""
     return Record() if ready_for >= HEALTHY else record
 
 
@@ -65,21 +67,21 @@ def after_death(record: Record, now: float, ready_for: float, jitter: float) -> 
 
 
 def after_verdict(record: Record, deaths: int) -> Record:
-    """So many of those that were counted were a request's doing, and none of the model's."""
+    """This many of the counted deaths were caused by a request, and not by the model."""
     return evolve(record, deaths=max(record.deaths - deaths, 0))
 
 
 def after_change(record: Record) -> Record:
-    """What it was given up for may have changed."""
+    """The reason for giving the model up may have changed."""
     return Record(not_before=record.not_before)
 
 
 def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
     """A child died before it was ready. `jitter` is random, from 0 to 1."""
     if kind is Kind.SHORTAGE:
-        return _delayed(record, now, jitter)  # says nothing about the model, however often
+        return _delayed(record, now, jitter)  # this says nothing about the model, however often
     if kind is Kind.OUT_OF_MEMORY:
-        # The model may be well: others may leave it some memory. But it is not tried all the time.
+        # Other models may leave more memory later, so it is tried again, but not all the time.
         return evolve(record, not_before=now + LONGEST_PAUSE)
     failed = evolve(record, failed_starts=record.failed_starts + 1)
     if kind in _HOPELESS or failed.failed_starts >= MOST_FAILED_STARTS:
@@ -88,7 +90,7 @@ def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) ->
 
 
 def after_room(record: Record, now: float) -> Record:
-    """Memory that others held is free: there is nothing to wait for."""
+    """Memory that other models held is free: there is nothing more to wait for."""
     return evolve(record, not_before=min(record.not_before, now))
 
 

@@ -2,21 +2,21 @@
 
 A request answers for itself; the model and the other requests do not. Each request that was in
 flight when a child died is suspected, and is tried alone when it comes again. So is each request
-whose client had left shortly before the death: to end an engine, a client need not wait.
+that its client had abandoned shortly before the death: it may still have ended the engine.
 
 A death is sure proof only if the request was alone, or on trial, and if no signal from outside
 ended the child. Two deaths convict if the second one is sure; else it takes three, for another
 request may be to blame. A convicted request is refused for a while: for a short time at first, for
-it may have been bad luck, and for twice as long after each further try that ends a child. With the
-conviction its deaths are explained: other requests are not suspected for them any more, and the
-deaths do not use up the replays of the requests that were lost in them.
+it may have been bad luck, and for twice as long after each further try that ends a child. The
+conviction explains the deaths: other requests are not suspected for them any more, and the deaths
+do not use up the replays of the requests that were lost in them.
 
 A client whose requests alone ended the engine twice, each time another request, may be making up
 new ones: all that it sends is tried alone, and convicted by one sure death. But behind a proxy many
 clients look like one. So the first answer clears it: many clients get one soon.
 
-If the client of a suspect never waits for the end of the trial, it costs the other requests time.
-After three such trials the suspect is let in like all others, until the next death.
+A trial that the suspect's client does not wait for costs the other requests time and decides
+nothing. After three such trials the suspect is let in like all others, until the next death.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from attrs import define, field, frozen
 from llamasup.errors import RequestKillsEngine
 
 SUSPICION: Final = 600.0
-"""For so many seconds it counts that something was in flight at a death."""
+"""Seconds for which a request that was in flight at a death is suspected."""
 
 SENTENCE: Final = 60.0
-"""The first one; those that follow are twice as long each."""
+"""Seconds of the first refusal; each further one takes twice as long."""
 
 LONGEST_SENTENCE: Final = 6 * 3600.0
 MEMORY: Final = 24 * 3600.0
-"""For so long, a conviction makes the next one harder."""
+"""Seconds for which a conviction makes the next sentence longer."""
 
 MOST: Final = 256
-"""Requests, and clients, that are remembered."""
+"""The most requests, and the most clients, that are remembered."""
 
 _ENOUGH = 2
 _ENOUGH_OF_DOUBT = 3
 _MOST_TRIALS = 3
-"""That come to no end, because the client leaves."""
+"""The most trials of one request that end without a result, because the client leaves."""
 
 
 @frozen
@@ -55,10 +55,10 @@ class Accused:
     digest: bytes
     client: Hashable
     on_trial: bool = False
-    """It was let in alone at that time, to see what it does."""
+    """Was it let in alone at that time, to see what it does?"""
 
-    absconded: bool = False
-    """Its client had left, without an answer."""
+    abandoned: bool = False
+    """Had its client left without an answer?"""
 
 
 @define
@@ -67,15 +67,15 @@ class _File:
 
     last: float
     deaths: set[int] = field(factory=set)
-    """Those that it may have caused, and of which no request is convicted."""
+    """The deaths that it may have caused, and that are not explained yet."""
 
     kills: int = 0
-    """Those that it is convicted of."""
+    """The number of deaths that it is convicted of."""
 
     sentences: int = 0
     until: float = 0.0
     trials: int = 0
-    """In vain, since the last death."""
+    """Trials without a result since the last death."""
 
 
 @define
@@ -83,28 +83,29 @@ class _Repute:
     """What is known of one client."""
 
     ended: dict[bytes, float] = field(factory=dict)
-    """What it alone ended the engine with, and when."""
+    """The requests with which it alone ended the engine, and when."""
 
     trials: int = 0
-    """In vain, since then."""
+    """Trials without a result since then."""
 
 
 class Suspects:
-    """Those of one model."""
+    """The suspects of one model."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[bytes, _File] = OrderedDict()
         self._clients: OrderedDict[Hashable, _Repute] = OrderedDict()
         self._explained: deque[int] = deque(maxlen=MOST)
         self.deaths = 0
-        """How many there were; the last one is known by that number."""
+        """How many deaths there were. This is also the number by which the last one is known."""
 
     def __bool__(self) -> bool:
         """Is any request or client suspected?"""
         return bool(self._files or self._clients)
 
     def must_be_alone(self, digest: bytes, client: Hashable, now: float) -> bool:
-        """Is it to be tried alone? Raises RequestKillsEngine if it is not to be tried at all."""
+        """Must the request be tried alone? Raises RequestKillsEngine if it must not be tried at
+        all."""
         self._forget(now)
         file = self._files.get(digest)
         if file and now < file.until:
@@ -121,9 +122,9 @@ class Suspects:
     def note_death(
         self, accused: Collection[Accused], in_flight: int, now: float, *, from_outside: bool
     ) -> int:
-        """A child died with so many requests in flight, of which these could be told.
+        """A child died with `in_flight` requests, of which the `accused` could be identified.
 
-        How many deaths are explained now, this one among them, and are not the model's; or 0.
+        Returns how many deaths, this one included, are explained by a request now; or 0.
         """
         self._forget(now)
         self.deaths += 1
@@ -143,16 +144,16 @@ class Suspects:
         return self._explain(convicted, now) if convicted else 0
 
     def is_explained(self, death: int) -> bool:
-        """Is this one laid to a request? Asked by the others that were in flight."""
+        """Is this death blamed on a request? The other requests that were in flight ask this."""
         return death in self._explained
 
     def acquit(self, digest: bytes, client: Hashable) -> None:
-        """It was tried alone, and was answered."""
+        """The request was tried alone, and was answered."""
         self._files.pop(digest, None)
         self._clients.pop(client, None)
 
     def note_vain_trial(self, digest: bytes, client: Hashable) -> None:
-        """It was to be tried alone, and its client did not wait for the end."""
+        """The request was to be tried alone, and its client did not wait for the result."""
         if file := self._files.get(digest):
             file.trials += 1
         if repute := self._clients.get(client):
@@ -198,7 +199,7 @@ class Suspects:
         return len(repute.ended) >= _ENOUGH
 
     def _forget(self, now: float) -> None:
-        """What is too long ago. It is called only while there is something to forget."""
+        """Forget what is too long ago."""
         for digest, file in list(self._files.items()):
             if now >= max(file.last + SUSPICION, file.until + MEMORY * bool(file.sentences)):
                 del self._files[digest]
@@ -211,9 +212,9 @@ class Suspects:
 
 
 def _blamed(accused: Collection[Accused]) -> list[Accused]:
-    """Each request once. A death in a trial is laid to the request on trial, unless another one had
-    left shortly before: that may have done it."""
+    """The requests to blame, each once. A death in a trial is blamed on the request on trial. But
+    if a client had abandoned another request shortly before, that one may have caused it."""
     on_trial = [one for one in accused if one.on_trial]
-    if not on_trial or any(one.absconded for one in accused):
+    if not on_trial or any(one.abandoned for one in accused):
         on_trial = list(accused)
     return list({one.digest: one for one in on_trial}.values())

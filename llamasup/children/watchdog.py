@@ -1,8 +1,8 @@
-"""Watches a child that is ready: does it still move, and does it keep within its memory?
+"""Watches a child that is ready: does it still make progress, and does it keep within its memory?
 
-Progress is what counts: tokens, the steps of a prefill in the log, slots that tell something new;
-and where there is none to be seen, whether it computes (`signs`). `/health` stays green while slots
-are wedged, so its word is taken only of a child that is not in use.
+Signs of progress are tokens, the steps of a prefill in the log, and changes in the slots; if there
+is none, it counts whether the child computes (`signs`). `/health` stays green while slots are
+wedged, so it counts only for a child that is not in use.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from llamasup.memory.host import anonymous_memory
 log = logging.getLogger(__name__)
 
 _LONGEST_PATIENCE = 5.0
-_DEAF = 2
-"""So many health checks in a row without an answer are enough."""
+_MOST_UNANSWERED = 2
+"""A child is ended after so many health checks in a row without an answer."""
 
 
 class Watched(Protocol):
-    """What of a child is watched, and what can be done about it."""
+    """What the watchdog sees of a child, and what it can do about it."""
 
     users: int
-    held_up: int
+    blocked_by_clients: int
     last_progress: float
     pid: int | None
 
     @property
     def address(self) -> Address:
-        """Where it answers."""
+        """The address at which the child answers."""
 
     def stop(self, cause: Cause | None = None) -> None:
-        """Begin to end it."""
+        """Begin to end the child."""
 
     def retire(self, cause: Cause) -> None:
-        """Admit no more requests, then end it."""
+        """Admit no more requests; end the child when it has answered those that it has."""
 
 
 async def watch(child: Watched, in_effect: InEffect) -> None:
-    """Watch until cancelled, or until it has told the child to stop; retire one that leaks."""
-    deaf = 0
+    """Watch until cancelled, or until the child was told to stop. Retire a child that leaks."""
+    unanswered = 0
     while True:
         if child.users:
             if cause := await _until_stalled(child, in_effect):
@@ -63,27 +63,27 @@ async def watch(child: Watched, in_effect: InEffect) -> None:
         with suppress(probe.NotAsked):
             patience = in_effect.config.recovery.health_interval
             answer = await _answer(child, "/health", patience)
-            deaf = deaf + 1 if answer is None else 0
-        if deaf >= _DEAF:
+            unanswered = unanswered + 1 if answer is None else 0
+        if unanswered >= _MOST_UNANSWERED:
             child.stop(Cause(Kind.HANG, "it does not answer any more"))
             return
         _check_memory(child, in_effect.config.engine.max_child_memory)
 
 
 async def _until_stalled(child: Watched, in_effect: InEffect) -> Cause | None:
-    """Why it has to be ended while it is in use; None when it is in use no more."""
+    """Why a child in use has to be ended; None as soon as it is not in use any more."""
     signs = Signs.since(trio.current_time())
     while child.users:
         patience = in_effect.config.recovery.stall_timeout
         try:
             words = await _look(child, signs, patience)
         except probe.NotAsked:
-            # What was not seen, for want of our means to look, was no silence of the child.
+            # We could not ask, for a shortage of ours: that is no silence of the child.
             signs = Signs.since(trio.current_time())
         else:
             if words and child.users:
                 return Cause(Kind.HANG, words)
-        if child.held_up == child.users:
+        if child.blocked_by_clients == child.users:
             signs = Signs.since(trio.current_time())
         left = patience - (trio.current_time() - signs.moved)
         await in_effect.pause(max(left, patience / 4) if left > 0 else patience / 2)
@@ -95,9 +95,9 @@ async def _look(child: Watched, signs: Signs, patience: float) -> str | None:
     if child.pid is not None:
         signs.computed(trio.current_time(), await effort.spent(child.pid))
     signs.heard(child.last_progress)
-    if trio.current_time() - signs.moved < patience or child.held_up == child.users:
+    if trio.current_time() - signs.moved < patience or child.blocked_by_clients == child.users:
         return None
-    # It may be busy with an answer that is sent whole: then its slots have moved on.
+    # It may be busy with an answer that it sends only when complete: then its slots have changed.
     slots = await _answer(child, "/slots", patience)
     signs.heard(child.last_progress)
     signs.told(trio.current_time(), slots)
@@ -105,14 +105,14 @@ async def _look(child: Watched, signs: Signs, patience: float) -> str | None:
 
 
 async def _answer(child: Watched, target: str, patience: float) -> tuple[int, bytes] | None:
-    """What it answers, None if nothing. Raises NotAsked."""
+    """What the child answers, None if nothing. Raises NotAsked."""
     with trio.move_on_after(min(patience, _LONGEST_PATIENCE)), suppress(probe.NoAnswer):
         return await probe.ask(child.address, target)
     return None
 
 
 def _check_memory(child: Watched, most: Bytes) -> None:
-    """Retire a child that holds more, while it is not in use. 0 is no limit."""
+    """Retire a child that holds more than `most` while it is not in use. 0 means no limit."""
     if not most or child.users or child.pid is None:
         return
     used = anonymous_memory(child.pid)

@@ -198,7 +198,7 @@ class Conversation:
             await body.add(content)
             if framing.done:
                 break
-            limits.held_up(trio.current_time() - arrived)
+            limits.extend(trio.current_time() - arrived)
             if connection.inbox:
                 await trio.lowlevel.checkpoint()
                 continue

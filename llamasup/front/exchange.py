@@ -181,7 +181,7 @@ class Exchange:
                 return True
             except RanOutOfMemory as error:
                 # Even if it is not sent again: the next request shall find a child that needs less.
-                if not lease.out_of_memory(str(error)) or not losses.may_grow:
+                if not lease.note_out_of_memory(str(error)) or not losses.may_grow:
                     raise lease.exhausted(str(error)) from error
                 losses.add(lambda: False)
                 return False

@@ -33,7 +33,7 @@ class Limits:
         if size > self._longest:
             raise BodyTooLarge(f"the body is over {self._longest} bytes ({self._key})")
 
-    def held_up(self, seconds: float) -> None:
+    def extend(self, seconds: float) -> None:
         """For so long nothing was read, so the client could not send."""
         self._began += seconds
 

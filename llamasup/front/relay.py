@@ -58,7 +58,7 @@ async def relay(
     once. However it ends, `answer` knows how much of the answer the client has.
     """
     with await _connected(upstream) as wire:
-        await _send_request(wire, upstream.dressed(request, target), request.body)
+        await _send_request(wire, upstream.head_for(request, target), request.body)
         head, data = await _receive_head(wire)
         if head.status >= 400:
             head, data = await _read_verdict(wire, upstream, head, request, data)
@@ -229,7 +229,7 @@ async def _first_word(
                 _judge(upstream, stream.request_size, 500, message)
             return comfort + overture.kept
         if comfort and (rest := connection.send_now(stream.comforted(comfort))):
-            with upstream.held_up():
+            with upstream.blocked_by_client():
                 await connection.send_slowly(rest)
         data = await _receive(wire)
 
@@ -261,7 +261,7 @@ async def _pass_body(
                 break
             part = rendering.passed(data)
             if part and (rest := connection.send_now(part)):
-                with upstream.held_up():
+                with upstream.blocked_by_client():
                     await connection.send_slowly(rest)
     except (FramingError, OSError) as error:
         raise ReplyCut(f"the engine broke off its answer: {error}") from error

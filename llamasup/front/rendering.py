@@ -151,7 +151,7 @@ class StreamRendering(Rendering):
             for message in messages_in_events(content):
                 verdict = self._upstream.judge(500, message, self.request_size)
                 if verdict is Verdict.OUT_OF_MEMORY:
-                    self._upstream.out_of_memory(message)
+                    self._upstream.note_out_of_memory(message)
         if self._answer.margins is not None:
             self._answer.margins.add(content)
         return content

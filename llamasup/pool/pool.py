@@ -181,7 +181,7 @@ class Lease(Upstream):
         """See `Upstream.connect`."""
         return await dial(self.address)
 
-    def dressed(self, request: Request, target: bytes) -> bytes:
+    def head_for(self, request: Request, target: bytes) -> bytes:
         """Without clients' secrets, unless the engine asks for keys itself."""
         return request.forwarded(target, () if self._child.launch.asks_for_keys else SECRETS)
 
@@ -197,24 +197,24 @@ class Lease(Upstream):
         """Something of an answer came."""
         self._child.last_progress = trio.current_time()
 
-    def held_up(self) -> AbstractContextManager[None]:
+    def blocked_by_client(self) -> AbstractContextManager[None]:
         """For as long as the client takes nothing more: the child is not to blame."""
-        return self._held_up()
+        return self._blocked()
 
     @contextmanager
-    def _held_up(self) -> Iterator[None]:
-        self._child.held_up += 1
+    def _blocked(self) -> Iterator[None]:
+        self._child.blocked_by_clients += 1
         try:
             yield
         finally:
-            self._child.held_up -= 1
+            self._child.blocked_by_clients -= 1
             self.progressed()
 
     def judge(self, status: int, message: str, size: int) -> Verdict:
         """What an error of the child's with this message means, for a body of `size` bytes."""
         return verdict_on_reply(status, message, size)
 
-    def out_of_memory(self, words: str) -> bool:
+    def note_out_of_memory(self, words: str) -> bool:
         """The child says so. True if it goes, and the request is worth sending again.
 
         However often it says so in one answer, it is one request that suffers.
@@ -222,7 +222,7 @@ class Lease(Upstream):
         if self._has_suffered:
             return self._child.state is not ChildState.READY
         self._has_suffered = True
-        return self._gate.keeper.out_of_memory(self._child, words)
+        return self._gate.keeper.note_out_of_memory(self._child, words)
 
     def exhausted(self, words: str) -> OutOfMemory:
         """The error for a request that no rung could answer."""
@@ -301,7 +301,7 @@ class Lease(Upstream):
         """The client does not wait for the answer: say what was sent, for it may end the child."""
         with _shielded():
             if accused := await self._accused():
-                self._child.note_fugitive(evolve(accused, absconded=True))
+                self._child.note_abandoned(evolve(accused, abandoned=True))
         if self._visit.alone:
             await self._note_vain_trial()
 
@@ -332,7 +332,7 @@ class Glance(Lease):
     def progressed(self) -> None:
         """An answer to a look is no progress of the child's work."""
 
-    def held_up(self) -> AbstractContextManager[None]:
+    def blocked_by_client(self) -> AbstractContextManager[None]:
         """Only clients with work for the child can hold it up."""
         return nullcontext()
 

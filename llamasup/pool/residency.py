@@ -238,7 +238,7 @@ class Residency:
             if not self._gates[model].waiting or self.places[model].state is State.STOPPING
         ]
 
-    async def make_way(self, victims: Collection[str]) -> None:
+    async def unload(self, victims: Collection[str]) -> None:
         """These go. Returns when their memory is back, or does not seem to come.
 
         Cancelled, they go all the same.

@@ -46,7 +46,7 @@ class RoomForAll:
     def dispensable(self, keeper: Tenant, needed: Needed) -> Sequence[str]:
         return [model for model in self.idle if model not in self.gone]
 
-    async def make_way(self, victims: Collection[str]) -> None:
+    async def unload(self, victims: Collection[str]) -> None:
         self.gone += victims
 
     def crowds(self, keeper: Tenant, needed: Needed) -> bool:

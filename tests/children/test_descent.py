@@ -63,7 +63,7 @@ async def test_a_child_that_runs_out_of_memory_as_it_serves_keeps_its_context_if
         )
         for expected in (True, False):
             child = await keeper.ready()
-            assert keeper.out_of_memory(child, "bad_alloc") is expected
+            assert keeper.note_out_of_memory(child, "bad_alloc") is expected
         assert house.gone == ["a"]
         nursery.cancel_scope.cancel()
     assert contexts(journal) == ["4096", "4096"]
@@ -77,7 +77,7 @@ async def test_who_comes_back_after_it_has_gone_does_not_keep_a_model_from_stepp
         house.idle = ["a"]
         keeper = Keeper(planning({**faking(), **LADDER}), house, events.Journal(), nursery)
         for _ in range(3):
-            keeper.out_of_memory(await keeper.ready(), "bad_alloc")
+            keeper.note_out_of_memory(await keeper.ready(), "bad_alloc")
             house.gone.clear()
         await keeper.ready()
         nursery.cancel_scope.cancel()
@@ -91,7 +91,7 @@ async def test_many_who_run_out_of_memory_at_once_take_one_step(
         first = await keeper.ready()
         for _ in range(3):
             first.enter()
-        assert [keeper.out_of_memory(first, "bad_alloc") for _ in range(3)] == [True] * 3
+        assert [keeper.note_out_of_memory(first, "bad_alloc") for _ in range(3)] == [True] * 3
         assert first.state is ChildState.RETIRING
         for _ in range(3):
             assert keeper.child is first
@@ -99,7 +99,7 @@ async def test_many_who_run_out_of_memory_at_once_take_one_step(
         second = await keeper.ready()
         assert keeper.rung == Rung(16384)
         # News of the first one does not touch the second.
-        assert keeper.out_of_memory(first, "bad_alloc")
+        assert keeper.note_out_of_memory(first, "bad_alloc")
         assert second.state is ChildState.READY
     assert contexts(journal) == ["32768", "16384"]
 
@@ -109,7 +109,7 @@ async def test_on_the_last_rung_a_child_that_runs_out_of_memory_stays(
 ) -> None:
     async with keeping(planning({**faking(), "ladder.contexts": [4096]})) as keeper:
         child = await keeper.ready()
-        assert not keeper.out_of_memory(child, "bad_alloc")
+        assert not keeper.note_out_of_memory(child, "bad_alloc")
         assert child.state is ChildState.READY
         assert str(keeper.exhausted("bad_alloc")) == (
             'model "fake" ran out of memory; tried context 4096: bad_alloc'
@@ -140,7 +140,7 @@ async def test_a_rung_is_remembered_when_a_second_request_suffers_it(
         first = await keeper.ready()
         first.enter()
         for _ in range(sufferers):
-            assert keeper.out_of_memory(first, "bad_alloc")
+            assert keeper.note_out_of_memory(first, "bad_alloc")
         first.leave()
         assert await keeper.ready() is not first
         assert keeper.rung == Rung(16384)

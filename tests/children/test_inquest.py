@@ -21,11 +21,11 @@ async def test_a_client_that_left_shortly_before_is_accused(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     inquest = Inquest()
-    inquest.note_fugitive(Accused(b"0", "long gone"))
+    inquest.note_abandoned(Accused(b"0", "long gone"))
     await trio.sleep(6)
-    inquest.note_fugitive(ONE)
+    inquest.note_abandoned(ONE)
     await trio.sleep(1)
-    inquest.take_stock(users=2)
+    inquest.note_in_flight(users=2)
     assert inquest.in_flight == 3
     assert inquest.accused == [ONE]
 
@@ -34,7 +34,7 @@ async def test_deaths_are_laid_to_the_request_that_was_alone_at_each() -> None:
     suspects = Suspects()
     for death, explained in ((1, 0), (2, 2)):
         inquest = Inquest()
-        inquest.take_stock(users=1)
+        inquest.note_in_flight(users=1)
         inquest.accused.append(ONE)
         assert died(inquest, suspects) == explained
         assert inquest.death == death
@@ -45,7 +45,7 @@ async def test_a_kill_from_outside_is_no_sure_proof() -> None:
     suspects = Suspects()
     for _ in range(2):
         inquest = Inquest()
-        inquest.take_stock(users=1)
+        inquest.note_in_flight(users=1)
         inquest.accused.append(ONE)
         assert died(inquest, suspects, Cause(Kind.KILLED, "killed")) == 0
 

@@ -22,8 +22,8 @@ def one(name: str, *, client: str = "somebody", on_trial: bool = False) -> Accus
     return Accused(name.encode(), client, on_trial)
 
 
-def absconded(name: str) -> Accused:
-    return Accused(name.encode(), "somebody", absconded=True)
+def abandoned(name: str) -> Accused:
+    return Accused(name.encode(), "somebody", abandoned=True)
 
 
 def note_death(
@@ -179,14 +179,14 @@ def test_an_answer_ends_it_for_behind_a_proxy_one_client_may_be_many() -> None:
 
 def test_who_left_shortly_before_is_suspected_as_well() -> None:
     suspects = Suspects()
-    note_death(suspects, [one("a"), absconded("b")], 2, 0)
+    note_death(suspects, [one("a"), abandoned("b")], 2, 0)
     assert is_suspected(suspects, "b", 1)
 
 
 def test_the_one_on_trial_is_not_blamed_alone_if_somebody_left_shortly_before() -> None:
     suspects = Suspects()
-    note_death(suspects, [one("a"), absconded("b")], 2, 0)
-    assert note_death(suspects, [one("a", on_trial=True), absconded("c")], 2, 1) == 0
+    note_death(suspects, [one("a"), abandoned("b")], 2, 0)
+    assert note_death(suspects, [one("a", on_trial=True), abandoned("c")], 2, 1) == 0
     assert not is_convicted(suspects, "a", 1)
 
 

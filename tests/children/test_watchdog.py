@@ -37,7 +37,7 @@ class StubChild:
 
     def __init__(self) -> None:
         self.users = 0
-        self.held_up = 0
+        self.blocked_by_clients = 0
         self.last_progress = trio.current_time()
         self.pid: int | None = os.getpid()
         self.address: Address = UnixAddress("/nowhere.sock")

@@ -37,9 +37,9 @@ def test_single_bytes_do_not_buy_time() -> None:
 
 
 def test_the_time_in_which_we_do_not_read_is_not_the_clients() -> None:
-    held_up = limits()
-    held_up.held_up(100)
-    assert held_up.deadline(0, BEGAN + 100) == BEGAN + 130
+    extended = limits()
+    extended.extend(100)
+    assert extended.deadline(0, BEGAN + 100) == BEGAN + 130
 
 
 def test_content_comes_without_its_framing_and_in_steps() -> None:

@@ -42,7 +42,7 @@ class Engine(Upstream):
     def judge(self, status: int, message: str, size: int) -> Verdict:
         return verdict_on_reply(status, message, size)
 
-    def out_of_memory(self, words: str) -> bool:
+    def note_out_of_memory(self, words: str) -> bool:
         self.ran_out.append(words)
         return True
 

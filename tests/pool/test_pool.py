@@ -208,10 +208,10 @@ async def test_a_lease_on_a_child_that_runs_out_of_memory_is_followed_by_one_on_
     async with pool_of(config) as pool:
         async with pool.lease("fake", Work.GENERATE) as lease:
             first = child_of(pool)
-            assert lease.out_of_memory("bad_alloc")
+            assert lease.note_out_of_memory("bad_alloc")
         async with pool.lease("fake", Work.GENERATE) as lease:
             assert child_of(pool) is not first
-            assert not lease.out_of_memory("bad_alloc")
+            assert not lease.note_out_of_memory("bad_alloc")
             assert "; context 4096: bad_alloc" in str(lease.exhausted("bad_alloc"))
 
 
@@ -225,11 +225,11 @@ async def test_an_oom_is_proven_by_a_second_request_and_not_by_one_that_says_it_
         pool.lease("fake", Work.GENERATE) as other,
     ):
         child = child_of(pool)
-        assert one.out_of_memory("bad_alloc")
-        assert one.out_of_memory("bad_alloc")
+        assert one.note_out_of_memory("bad_alloc")
+        assert one.note_out_of_memory("bad_alloc")
         assert child.cause is not None
         assert not child.cause.proven
-        assert other.out_of_memory("bad_alloc")
+        assert other.note_out_of_memory("bad_alloc")
         assert child.cause.proven
 
 

@@ -373,7 +373,7 @@ async def test_who_makes_way_is_gone_when_the_next_try_begins(autojump_clock: Mo
         assert there.residency.dispensable(keeper, needed) == ["a"]
         there.gauge.free["CUDA0"] = 1
         begun = trio.current_time()
-        nursery.start_soon(there.residency.make_way, ["a"])
+        nursery.start_soon(there.residency.unload, ["a"])
         await first.unloaded.wait()
         there.gauge.free["CUDA0"] = 6
         await trio.sleep(1)
