@@ -252,7 +252,10 @@ class Phase(Enum):
 
 @frozen
 class RequestCancelled(OfRequest):
-    """The client has left, or the request was broken off."""
+    """The client has left, or the answer was cut, or the request was broken off.
+
+    Of each request that came, either this or `RequestEnded` is told, once.
+    """
 
     model: str
     phase: Phase

@@ -88,7 +88,7 @@ class Exchange:
             self._tell(RequestCame(self._id, self._connection.peer, *self._named))
         try:
             await self._respond()
-        except (trio.Cancelled, ClientLeft):
+        except BaseException:
             if self._is_followed:
                 is_waiting = self._answer.seen is Seen.NOTHING
                 phase = Phase.WAITING if is_waiting else Phase.ANSWERING

@@ -228,6 +228,15 @@ async def test_a_client_that_leaves_is_told_of_with_the_phase(
     assert (left.model, left.phase) == ("fake", phase)
 
 
+async def test_a_request_whose_answer_is_cut_is_told_to_be_over(
+    faking: Faking, told: list[events.OfRequest]
+) -> None:
+    async with running(faking("--fake-die-at-byte", "20", "--fake-death", "reset")) as llamasup:
+        assert not (await llamasup.ask("POST", CHAT, chat(3, stream=False))).complete
+        await eventually(lambda: kinds(told)[-1] is events.RequestCancelled)
+    assert kinds(told)[-2:] == [events.AnswerCut, events.RequestCancelled]
+
+
 async def test_a_request_that_is_sent_again_is_told_of(
     faking: Faking, told: list[events.OfRequest]
 ) -> None:
