@@ -80,13 +80,18 @@ class Request:
     def __attrs_post_init__(self) -> None:
         self._first = dict(reversed(self.headers))
 
+    @property
+    def connection_options(self) -> set[bytes]:
+        """What the `Connection` headers name, in lower case."""
+        return _connection_options(self.headers) if b"connection" in self._first else set()
+
     def header(self, name: bytes) -> bytes | None:
         """The first header of this name (in lower case)."""
         return self._first.get(name)
 
     def forwarded(self, target: bytes, withheld: Collection[bytes] = ()) -> bytes:
         """The head for an upstream: hop-by-hop headers gone, and those that are `withheld`."""
-        named = connection_options(self.headers).union(withheld)
+        named = self.connection_options.union(withheld)
         host = self.header(b"host") or b"llamasup"
         lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (self.method, target, host)]
         lines += [
@@ -100,8 +105,7 @@ class Request:
         return b"\r\n".join(lines)
 
 
-def connection_options(headers: Headers) -> set[bytes]:
-    """What the `Connection` headers name, in lower case."""
+def _connection_options(headers: Headers) -> set[bytes]:
     options: set[bytes] = set()
     for name, value in headers:
         if name == b"connection":
@@ -139,16 +143,17 @@ def parse_head(head: bytes) -> Request:
     is unknown where the next request begins.
     """
     method, target, headers, http_1_0 = read_head(head)
-    options = connection_options(headers)
     request = Request(
         method=method,
         target=target,
         headers=headers,
         # What follows a CONNECT would not be for this server.
-        keep_alive=not http_1_0 and b"close" not in options and method != b"CONNECT",
+        keep_alive=not http_1_0 and method != b"CONNECT",
         http_1_0=http_1_0,
         id=b"",
     )
+    if b"close" in request.connection_options:
+        request.keep_alive = False
     if not _SANE_HOST.fullmatch(request.header(b"host") or b""):
         raise MalformedRequest("Host is not the name or the address of a host")
     request.id = request_id(request.header(b"x-request-id"))
