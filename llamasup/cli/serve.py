@@ -60,11 +60,16 @@ def run(parsed: argparse.Namespace) -> int:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
 
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, heed)
+        heeded = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's
+            heeded.append(signal.SIGHUP)
+        for number in heeded:
+            signal.signal(number, heed)
         _keep_memory_flat()
         have_descriptors(config.server.max_connections)
         trio.run(serve, config, source, os.environ, announce)
+        for number in heeded:  # in the moment that is left they would only change the exit status
+            signal.signal(number, signal.SIG_IGN)
     return 0
 
 

@@ -101,6 +101,19 @@ async def test_an_idle_one_ends_at_once(
         nothing_is_left(family, folder)
 
 
+@pytest.mark.parametrize("more", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+async def test_signals_up_to_the_last_moment_do_not_change_how_it_ends(
+    faking: Fake, folder: Path, more: signal.Signals
+) -> None:
+    async with serving(folder, faking()) as (program, _):
+        program.process.terminate()
+        with trio.fail_after(SOON):
+            while program.process.poll() is None:
+                program.process.send_signal(more)
+                await trio.sleep(0.001)
+        assert program.process.returncode == 0
+
+
 async def test_a_running_stream_arrives_whole(
     counting: dict[str, object], folder: Path, ask: Ask
 ) -> None:
