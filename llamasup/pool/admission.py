@@ -1,22 +1,25 @@
-"""Which models may be resident, which ones go for others, and which have to wait. Pure.
+"""Which models may be resident, which are unloaded for others, and which have to wait. Pure.
 
-A model that is wanted, but not there, has a claim. `decide` walks over the claims, the longest
-waiting first, and says what each of them gets. It is asked again whenever something has changed,
-and always answers from scratch: a drain that is no longer in the answer is over.
+A model that requests wait for, and that is not loaded, has a claim. `decide` goes through the
+claims, the longest waiting first, and says what each of them gets. It is asked again whenever
+something has changed, and always answers from scratch: a drain that is no longer in the answer is
+over.
 
-- What an older claim was promised is out of reach for the younger ones. They may load beside it,
-  if they fit now and at every later moment, and so they never delay it.
-- Idle models go at once. A busy one keeps its place for `patience`, counted from the claim or from
-  its own start, whichever is later; then it admits no request until the claim had its turn. So
-  steady traffic starves no model, and two busy ones do not chase each other out at every request.
-- Where several have to go, none is shut longer than needed: an idle one stays open while another
-  one still answers. Of those that were shut together, the one that ended last stays shut. So each
-  round leaves one less, and the claim has its turn.
-- A model that is too large only by what was measured, or that may be larger than memory, is alone.
-- Of all sets of victims that free enough the cheapest goes: least recently used, weighed by how
-  long each took to load.
-- Turns go by age alone. A request's priority counts among the requests for the same model: between
-  models, steady traffic of a high priority could starve all others.
+- What an older claim was promised is not available to younger ones. They may load beside it if they
+  fit now and at every later moment, so they never delay it.
+- Idle models are unloaded at once. A busy one keeps its place for `patience`, counted from the
+  claim or from its own start, whichever is later; then it admits no request until the claim has had
+  its turn. So steady traffic starves no model, and two busy models do not displace each other at
+  every request.
+- Where several models have to be unloaded, none is closed to requests longer than needed: an idle
+  one stays open while another one still answers. Of those that were closed together, the one that
+  ends last stays closed. So each round leaves one model less, and the claim gets its turn.
+- A model is loaded alone if only its measured need is too large, or if it may be larger than
+  memory.
+- Of all sets of victims that free enough memory the cheapest is unloaded: the least recently used,
+  weighed by how long each took to load.
+- Turns depend on age alone. A request's priority counts only among requests for the same model:
+  between models, steady traffic of a high priority could starve all others.
 """
 
 from __future__ import annotations
@@ -34,16 +37,16 @@ from llamasup.memory.readings import HOST
 from llamasup.memory.room import Amounts, members
 
 MODELS: Final = "models"
-"""A device like the others: every model takes one of it, and `max_loaded` is what there is."""
+"""A pseudo-device: every model takes one unit of it, and `max_loaded` units exist."""
 
 _MOST_SETS: Final = 64
-"""How many sets of victims are tried, in the order of their price. That is exact for up to six
-candidates, and nearly always for more. Then the choice is greedy: each further candidate would
-double the number of sets."""
+"""How many sets of victims are tried, in the order of their price. For up to six candidates that
+finds the cheapest set, and nearly always for more. After that the choice is greedy, because each
+further candidate doubles the number of sets."""
 
 
 class State(Enum):
-    """What becomes of the memory that a model holds."""
+    """What a model does with the memory that it holds."""
 
     LOADING = "loading"
     READY = "ready"
@@ -51,7 +54,7 @@ class State(Enum):
     """Ready, but since the last decision it admits no request."""
 
     STOPPING = "stopping"
-    """Until the memory is really back."""
+    """Being ended, until its memory is really back."""
 
 
 @frozen(eq=False)
@@ -62,7 +65,7 @@ class Resident:
     need: Amounts
     state: State = State.READY
     held_since: float = 0.0
-    """Since when it admits no request, if it is DRAINING."""
+    """If it is DRAINING: since when it admits no request."""
 
     in_flight: int = 0
     """Requests that hold a lease."""
@@ -73,11 +76,11 @@ class Resident:
 
     load_seconds: float = 0.0
     idle_unload: float = 0.0
-    """Unload it after so many idle seconds; 0 is never."""
+    """Unload it after so many idle seconds; 0 means never."""
 
     pinned: bool = False
     takes: Amounts = field(init=False)
-    """What it needs, and its place among the models."""
+    """What it needs, and its one unit of MODELS."""
 
     @takes.default
     def _(self) -> Amounts:
@@ -85,20 +88,21 @@ class Resident:
 
     @property
     def idle(self) -> bool:
-        """Would no request notice if it went?"""
+        """Could it be unloaded without any request noticing?"""
         return self.in_flight == 0 and self.state in (State.READY, State.DRAINING)
 
     def price(self, now: float) -> float:
-        """What its going costs: the wait for its next load, the less likely the longer it idles."""
+        """What unloading it costs: the wait for its next load, which gets less likely while it
+        idles."""
         if self.state is State.DRAINING:
-            return 0.0  # it has begun to pay; to choose another now would begin anew
+            return 0.0  # it is being emptied already; another victim would have to begin anew
         unused = now - self.last_used if self.idle else 0.0
         return (1 + self.load_seconds) / (1 + unused)
 
 
 @frozen(eq=False)
 class Claim:
-    """A model that requests wait for, and that has admitted none since then."""
+    """A model that requests wait for, and that has admitted none of them since `since`."""
 
     model: str
     need: Amounts
@@ -107,11 +111,11 @@ class Claim:
     """Why it cannot be loaded at all, in the engine's words."""
 
     least: Amounts = field()
-    """The least that it can be loaded with; if there is no more than that, it is alone."""
+    """The least that it can be loaded with. If there is less than `need`, it is loaded alone."""
 
     mapped: int = 0
-    """So much of it on the host is a file that the system may read again, if the operator says so:
-    then it need not fit."""
+    """This part of it on the host is a file that the system can read again. If the operator allows
+    that, this part need not fit."""
 
     takes: Amounts = field(init=False)
 
@@ -135,7 +139,7 @@ class Group:
     exclusive: bool = False
     """Must no other model be resident beside them?"""
 
-    def parts(self, one: str, other: str) -> bool:
+    def separates(self, one: str, other: str) -> bool:
         """Does this group keep these two from being resident at the same time?"""
         inside = (one in self.members) + (other in self.members)
         return (inside == 2 and not self.together) or (inside == 1 and self.exclusive)
@@ -143,17 +147,17 @@ class Group:
 
 @frozen
 class World:
-    """All that a decision rests on."""
+    """All that a decision depends on."""
 
     residents: Mapping[str, Resident]
     claims: Sequence[Claim]
-    """The longest waiting first."""
+    """Those that have waited longest come first."""
 
     budgets: Amounts
     """What models may hold on each device: what is free and what residents hold, less a reserve."""
 
     max_loaded: int = 0
-    """0: memory alone decides."""
+    """0 means no limit: memory alone decides."""
 
     groups: tuple[Group, ...] = ()
     patience: float = 30.0
@@ -161,11 +165,11 @@ class World:
 
     @property
     def limits(self) -> Amounts:
-        """The budgets, and how many models there may be."""
+        """The budgets, and how many models may be loaded."""
         return {**self.budgets, MODELS: self.max_loaded} if self.max_loaded else self.budgets
 
     def staying_beside(self, model: str) -> dict[str, Resident]:
-        """The others that never go for another model."""
+        """The other residents that are never unloaded for another model."""
         return {
             resident.model: resident
             for resident in self.residents.values()
@@ -173,35 +177,36 @@ class World:
         }
 
     def foes(self, model: str) -> list[Resident]:
-        """The residents that must not be there together with this model."""
+        """The residents that must not be loaded together with this model."""
         if not self.groups:
             return []
         return [
             resident
             for resident in self.residents.values()
-            if any(group.parts(model, resident.model) for group in self.groups)
+            if any(group.separates(model, resident.model) for group in self.groups)
         ]
 
 
 @frozen
 class Load:
-    """Load it now: there is room."""
+    """Load the model now: there is room."""
 
 
 @frozen
 class Evict:
-    """Stop these, which are idle. Once their memory is back, the answer will be Load."""
+    """Stop these idle models. Once their memory is back, the decision will be Load."""
 
     victims: tuple[str, ...]
 
 
 @frozen
 class Drain:
-    """These admit no request from now on. Once all is answered, the decision will be Evict."""
+    """These models admit no request from now on. When all requests are answered, the decision will
+    be Evict."""
 
     victims: tuple[str, ...]
     still_open: tuple[str, ...] = ()
-    """Those of them that admit requests all the same, while others have not ended."""
+    """Victims that still admit requests, as long as others have not ended."""
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -211,14 +216,14 @@ class Drain:
 
 @frozen
 class Wait:
-    """Something that is under way comes first. If nothing else happens, ask again at `until`."""
+    """Something that has begun must end first. If nothing else happens, ask again at `until`."""
 
     until: float = math.inf
 
 
 @frozen
 class Refuse:
-    """It will not be loaded, and no model goes for it."""
+    """The model will not be loaded, and no model is unloaded for it."""
 
     status: int
     reason: str
@@ -228,7 +233,7 @@ Decision: TypeAlias = Load | Evict | Drain | Wait | Refuse
 
 
 def decide(world: World, now: float) -> dict[str, Decision]:
-    """What becomes of each claim. Those that are not mentioned wait behind the others."""
+    """What each claim gets. Claims that are not mentioned wait behind the others."""
     outlook = _Outlook(world, now)
     decisions: dict[str, Decision] = {}
     for claim in world.claims:
@@ -239,7 +244,7 @@ def decide(world: World, now: float) -> dict[str, Decision]:
 
 
 def refusal(world: World, claim: Claim) -> Refuse | None:
-    """Why this model could not be loaded even if all others went that may go; None if it could."""
+    """Why this model cannot be loaded, even if all that may be unloaded were; None if it can."""
     for device, need in claim.least.items():
         # A device of unknown size sets no limit: the engine will find out.
         if need > (budget := world.budgets.get(device, need)):
@@ -260,10 +265,11 @@ def refusal(world: World, claim: Claim) -> Refuse | None:
 
 
 def dispensable(world: World, claim: Claim, now: float) -> tuple[str, ...]:
-    """The models that could go for a load that ran out of memory although it seemed to fit.
+    """The models that could be unloaded for a load that ran out of memory although it seemed to
+    fit.
 
-    All are on its devices: first those that are going anyway, then the idle ones, the cheapest
-    first.
+    All of them hold memory of its devices. Those that are ending anyway come first, then the idle
+    ones, the cheapest first.
     """
 
     def beside(resident: Resident) -> bool:
@@ -276,7 +282,7 @@ def dispensable(world: World, claim: Claim, now: float) -> tuple[str, ...]:
 
 
 def meets(one: Amounts, other: Amounts) -> bool:
-    """Do both hold memory of the same device? One that is not known to hold any may do so."""
+    """Do both hold memory of the same device? If it is not known what one holds, it may do so."""
     holds, needs = (
         {member for device, size in amounts.items() if size for member in members(device)}
         for amounts in (one, other)
@@ -285,7 +291,7 @@ def meets(one: Amounts, other: Amounts) -> bool:
 
 
 def _cut(world: World, claim: Claim) -> Claim:
-    """The claim with no more than there can be for it, but at least with its `least`."""
+    """The claim with its need cut down to what it can ever get, but not below its `least`."""
     if claim.least == claim.need:
         return claim
     stay = _total(world.staying_beside(claim.model).values())
@@ -300,15 +306,15 @@ def _cut(world: World, claim: Claim) -> Claim:
 
 
 def forecast(world: World, claim: Claim, now: float) -> Decision:
-    """What it takes to load this model: as if it were not there, no other model waited, and each of
-    the others had had its turn."""
+    """What it takes to load this model: as if it were not loaded, no other model waited, and each
+    of the others had already had its turn."""
     others = {model: other for model, other in world.residents.items() if model != claim.model}
     alone = evolve(world, residents=others, claims=[claim], patience=-math.inf)
     return decide(alone, now)[claim.model]
 
 
 def unload_times(residents: Iterable[Resident]) -> dict[str, float]:
-    """When each idle model will have idled for long enough to be unloaded."""
+    """At what time each idle model will have idled long enough to be unloaded."""
     return {
         resident.model: resident.last_used + resident.idle_unload
         for resident in residents
@@ -317,7 +323,7 @@ def unload_times(residents: Iterable[Resident]) -> dict[str, float]:
 
 
 def surplus(world: World, now: float) -> tuple[str, ...]:
-    """The idle ones that go because `max_loaded` was lowered, and more are there now."""
+    """The idle models to unload because `max_loaded` was lowered, and more are loaded now."""
     staying = [r for r in world.residents.values() if r.state is not State.STOPPING]
     too_many = max(len(staying) - world.max_loaded, 0) if world.max_loaded else 0
     movable = [resident for resident in staying if resident.idle and not resident.pinned]
@@ -325,7 +331,8 @@ def surplus(world: World, now: float) -> tuple[str, ...]:
 
 
 class _Outlook:
-    """What models hold, from now until each claim considered so far has what it was promised."""
+    """What models hold, from now until every claim considered so far has got what it was
+    promised."""
 
     def __init__(self, world: World, now: float) -> None:
         self._world = world
@@ -335,15 +342,15 @@ class _Outlook:
         staying = [r for r in residents if r.state is not State.STOPPING]
         self._finally = _total(staying)
         self._peak = _total(residents)
-        """The most that is held of each device at any moment on the way to `_finally`."""
+        """The most that is held of each device at any moment until `_finally` is reached."""
 
         self._movable = {r.model: r for r in staying if not r.pinned}
         self._awaited: set[str] = set()
-        """Residents that their own requests wait for: they are idle only until these enter."""
+        """Residents that requests wait for: they are idle only until these requests enter."""
 
         self._promised: list[str] = []
         self._closed: set[str] = set()
-        """Devices that an older claim needs, without a promise yet."""
+        """Devices that an older claim needs, though it has no promise yet."""
 
     @property
     def nothing_is_left(self) -> bool:
@@ -371,25 +378,25 @@ class _Outlook:
         return self._make_room(claim, foes)
 
     def _after_its_end(self, claim: Claim) -> Wait:
-        """Its predecessor has to go first, which may take as long as its answers do. Its place is
-        kept for one turn; after that, it still comes first when it can be loaded."""
+        """The model's previous child has to end first, which may take as long as its answers. The
+        place is kept for one turn; after that the claim still comes first when it can be loaded."""
         kept_until = claim.since + self._world.patience
         if self._now < kept_until and not _shortage(claim.takes, self._finally, self._limits):
             self._promise(claim, [])
         return Wait(until=kept_until if self._now < kept_until else math.inf)
 
     def _comes_behind(self, claim: Claim) -> bool:
-        """Would it get in the way of an older claim, whatever it did?"""
+        """Would this claim, whatever it got, get in the way of an older one?"""
         return not self._closed.isdisjoint(claim.takes) or any(
-            group.parts(claim.model, other)
+            group.separates(claim.model, other)
             for group in self._world.groups
             for other in self._promised
         )
 
     def _make_room(self, claim: Claim, foes: list[Resident]) -> Decision:
-        """Idle models go first, then those whose turn is over; else it waits until turns end.
+        """Unload idle models, or else those whose turn is over; or else wait until turns end.
 
-        No model goes for one that will not load. (Where there is room, the engine may try.)
+        No model is unloaded for one that will not load. (If there is room, the engine may try.)
         """
         if claim.defect:
             return Refuse(503, claim.defect)
@@ -436,21 +443,21 @@ class _Outlook:
             self._peak[device] = max(self._peak.get(device, 0), amount)
 
     def _close(self, claim: Claim) -> Wait:
-        """It gets no promise yet, but later claims must not take what it needs either."""
+        """The claim gets no promise yet, but later claims must not take what it needs."""
         self._closed.update(claim.takes.keys() & self._limits.keys())
         return Wait()
 
 
 @frozen
 class _Wish:
-    """What a claim asks for: that its foes go, and that so much more is freed."""
+    """What a claim needs: that the `forced` models are unloaded, and the `shortage` is freed."""
 
     forced: list[Resident]
     shortage: Amounts
     now: float
 
     def cheapest(self, candidates: list[Resident]) -> list[Resident] | None:
-        """Those of the candidates that have to go; None if all of them together are too few."""
+        """The candidates to unload; None if all of them together do not free enough."""
         if not all(foe in candidates for foe in self.forced):
             return None
         useful = [
@@ -467,11 +474,12 @@ class _Wish:
 
 
 def _still_open(victims: list[Resident], awaited: set[str]) -> list[Resident]:
-    """The victims that may stay open: they would only wait for the answers of others, or their own
-    requests have waited for longer, and come in first.
+    """The victims that may stay open: idle ones that would only wait for the answers of others, and
+    those whose own requests have waited for longer, and so come in first.
 
-    Of victims that were shut together, those that end open again while others still answer. The
-    one that ends last stays shut: if all opened again, they might never be idle at the same time.
+    Of victims that were closed together, those that have ended open again while others still
+    answer. The one that ends last stays closed: if all opened again, they might never be idle
+    together.
     """
     busy = [victim for victim in victims if not victim.idle]
     ending = [victim.held_since for victim in busy if victim.state is State.DRAINING]
@@ -488,10 +496,11 @@ def _still_open(victims: list[Resident], awaited: set[str]) -> list[Resident]:
 
 
 def _sets_by_price(ranked: list[Resident], now: float) -> Iterator[list[Resident]]:
-    """All sets of these, the cheapest first, and of equally cheap ones the smallest.
+    """All sets of these residents, the cheapest first, and of equally cheap ones the smallest.
 
-    A set is the indices of its members. Each but the empty one comes from exactly one other, which
-    is not dearer: its last member was added to that, or took the place of the one before it.
+    A set is kept as the indices of its members. Every set but the empty one is made from exactly
+    one other, which costs no more: either its last member was added, or it replaced the resident
+    before it in the ranking.
     """
     prices = [resident.price(now) for resident in ranked]
     yield []
@@ -507,7 +516,8 @@ def _sets_by_price(ranked: list[Resident], now: float) -> Iterator[list[Resident
 
 
 def _without_needless(ranked: list[Resident], shortage: Amounts) -> list[Resident]:
-    """Enough of them to end the shortage, and no needless ones: the dearest are spared first."""
+    """Enough of them to end the shortage, and none that is not needed: the dearest stay if they
+    can."""
     chosen = list(ranked)
     freed = _total(ranked)
     for resident in reversed(ranked):
@@ -528,7 +538,7 @@ def _frees(residents: list[Resident], shortage: Amounts) -> bool:
 
 
 def _shortage(takes: Amounts, used: Amounts, limits: Amounts) -> dict[str, int]:
-    """What is lacking on the devices of `takes`, if so much is used already."""
+    """What is lacking on the devices of `takes`, if `used` is used already."""
     lacks = {
         device: used.get(device, 0) + needed - limits[device]
         for device, needed in takes.items()

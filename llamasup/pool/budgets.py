@@ -1,12 +1,12 @@
-"""What models may hold of each device: all that others leave, less a reserve. Pure.
+"""What models may hold of each device: all that other programs leave, less a reserve. Pure.
 
-On the host, what children hold besides the files that they map is known. Files do not count: the
-system takes their pages back when it needs them, and so calls them free; but what a model needs
-includes its weights, or it would be read from the disk again and again.
+On the host it is known what children hold besides the files that they map. Files do not count: the
+system takes their pages back when it needs them, and so calls them free. But a model's need
+includes its weights, or they would be read from the disk again and again.
 
-What a process holds of a GPU is not known everywhere. So there, what others hold is measured while
-no child comes or goes; while one does, the last measurement counts. The same is done for the host
-where a GPU shares its memory, or where the system does not say what a process holds.
+On a GPU it is not always known what a process holds. So what other programs hold there is measured
+while no child starts or ends; while one does, the last measurement counts. The same is done for the
+host if a GPU shares its memory, or if the system does not say what a process holds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _RESERVED_PART = 10
 
 
 def reserve_of(device: Device, wished: int | Literal["auto"]) -> int:
-    """What is left free of it: as the operator wishes, else a tenth, and never much."""
+    """What is left free of a device: as the operator wishes, else a tenth, at most 1 GiB."""
     return min(_LARGEST_RESERVE, device.total // _RESERVED_PART) if wished == "auto" else wished
 
 
 def host_is_measured(devices: Iterable[Device]) -> bool:
-    """Is it known what children hold of the host's memory? Not where GPUs hold some of it for them,
+    """Is it known what children hold of the host's memory? Not if GPUs hold some of it for them,
     nor on a Mac."""
     return not any(device.unified or device.kind is Kind.APPLE for device in devices)
 
@@ -35,8 +35,8 @@ def host_is_measured(devices: Iterable[Device]) -> bool:
 def taken_by_others(devices: Sequence[Device], held: Amounts, held_of_host: int) -> dict[str, int]:
     """What is neither free nor held by children, device by device.
 
-    `held` is what children should hold by their needs; of the host, `held_of_host` is measured,
-    where it can be.
+    `held` is what children should hold according to their needs. For the host the measured
+    `held_of_host` counts instead, if `host_is_measured`.
     """
     held = {**held, HOST: held_of_host} if host_is_measured(devices) else held
     return {
@@ -49,8 +49,8 @@ def taken_by_others(devices: Sequence[Device], held: Amounts, held_of_host: int)
 def budgets(
     devices: Iterable[Device], taken: Amounts, wished_reserve: int | Literal["auto"]
 ) -> Amounts:
-    """What there is for models on each device."""
-    # Of a GPU that is new since the last measurement, others hold all that is not free.
+    """What models may hold on each device."""
+    # If a GPU is new since the last measurement, all that is not free counts as taken.
     rooms: Mapping[str, int] = {
         device.budget: device.total
         - taken.get(device.budget, device.total - device.free)

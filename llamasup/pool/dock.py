@@ -1,10 +1,10 @@
-"""Where requests that may have ended the engine are tried: one at a time, beside no innocent one.
+"""Tries requests that may have ended the engine: one at a time, and with no innocent one beside it.
 
-A suspect that does no harm for some seconds may go on while the next one is tried: a request that
+If a suspect does no harm for some seconds, the next one is tried while it goes on: a request that
 kills an engine mostly does so before the first token. The other requests wait meanwhile, but not
-for ever: after ten seconds they are let in for ten seconds, with no suspect tried beside them.
+for ever: after ten seconds they are let in for ten seconds, and no suspect is tried in that time.
 
-Where innocent requests are answered all the time, no suspect can be alone. After three such waits,
+If innocent requests are answered all the time, no suspect can be alone. After three such waits,
 suspects wait like all other requests, and are let in beside them.
 """
 
@@ -19,19 +19,19 @@ from llamasup import tending
 from llamasup.children.child import Child
 
 TRIAL: Final = 2.0
-"""Seconds that one suspect is tried, at most."""
+"""The most seconds that one suspect is tried."""
 
 TRIALS: Final = 10.0
 """Seconds that other requests wait for trials; then they are let in for as long."""
 
 VAIN_SESSIONS: Final = 3
-"""Waits in which no suspect could be tried; after so many, there are no more of them."""
+"""After so many waits in which no suspect could be tried, other requests do not wait any more."""
 
 _SHORTEST: Final = 0.5
 
 
 class Tried(Protocol):
-    """What matters of a visit here."""
+    """What the dock has to know of a visit."""
 
     child: Child | None
 
@@ -53,14 +53,14 @@ class Dock:
         self._has_clock = False
 
     def lets_in(self, child: Child, suspect: bool) -> bool:
-        """May another request enter now, which is a suspect or not?"""
+        """May another request enter now? `suspect` says whether it is one."""
         if self._on_trial is not None:
             return False
         if suspect:
             return self._is_in_vain or self._is_without_innocents(child)
         return not (self._is_in_session and self._waiting()) or self._is_in_vain
 
-    def is_awaited(self) -> None:
+    def suspect_waits(self) -> None:
         """A suspect waits: for some seconds, no other request is let in."""
         if not self._has_clock:
             self._has_clock = self._is_in_session = True
@@ -72,14 +72,14 @@ class Dock:
         if self._is_without_innocents(child):
             self._on_trial = visit
             self._vain_sessions = 0
-            self._nursery.start_soon(tending.alone, "the clock of a trial", self._adjourn, visit)
+            self._nursery.start_soon(tending.alone, "the clock of a trial", self._end_later, visit)
 
     def tries(self, visit: Tried) -> bool:
         """Is this visit on trial at this moment?"""
         return self._on_trial is visit
 
     def leaves(self, visit: Tried) -> None:
-        """This visit is over; it need not be a suspect's."""
+        """This visit is over, whether it is a suspect's or not."""
         self._let_in.discard(visit)
         if self._on_trial is visit:
             self._on_trial = None
@@ -92,10 +92,10 @@ class Dock:
     def _is_without_innocents(self, child: Child) -> bool:
         return child.users == sum(one.child is child for one in self._let_in)
 
-    async def _adjourn(self, visit: Tried) -> None:
+    async def _end_later(self, visit: Tried) -> None:
         """End the trial after a while: the more suspects wait, the sooner."""
         if self._on_trial is not visit:
-            return  # it has left before this clock began to run
+            return  # the visit was over before this clock began
         with trio.CancelScope() as self._trial:
             await trio.sleep(max(TRIALS / (self._waiting() + TRIALS / TRIAL), _SHORTEST))
         if self._on_trial is visit:

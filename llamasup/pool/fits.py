@@ -1,7 +1,7 @@
-"""What fits: what every model needs, how much of it there is room for, and which models would go.
+"""What fits: what every model needs, on which rung it fits, and which models would be unloaded.
 
-Nothing is loaded or unloaded for that. But engines are asked what they would take, each at most
-once for each rung; where an answer does not come in time, the formula of `memory` counts.
+Nothing is loaded or unloaded for this answer. But engines are asked what they would take, at most
+once for each rung; if an answer does not come in time, the formula of `memory` counts.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from llamasup.pool.residency import Residency
 from llamasup.states import KeeperState
 
 TIME_TO_ASK: Final = 5.0
-"""Seconds for the engines' answers about all models together. The next survey knows these answers,
-and gets more of them."""
+"""Seconds for the engines' answers about all models together. The next survey reuses these answers,
+and has time for more."""
 
 _UNKNOWN: Final[Amounts] = {}
-"""So much is free, if any answer of an engine is to make a difference."""
+"""Passed as what is free, so that the engine is asked in any case."""
 
 
 @frozen
 class Prospect:
-    """What becomes of a model on one rung."""
+    """What it would take to load a model on one rung."""
 
     rung: Rung
     needed: Needed
     outcome: Decision
-    """What it takes to load it so: Load if it is loaded so already."""
+    """What it takes to load it; Load if it is loaded on this rung already."""
 
 
 @frozen
 class Fit:
-    """One model."""
+    """How one model fits."""
 
     model: str
     state: KeeperState
@@ -52,13 +52,13 @@ class Fit:
     size: int
     trained_context: int | None
     begins: Prospect
-    """On the rung that it is on, or would begin with if it were asked for now."""
+    """On the rung that the model is on, or would begin with if it were loaded now."""
 
     best: Prospect
-    """On its first rung."""
+    """On the model's first rung."""
 
     largest: Rung | None
-    """The first one that fits beside the others that are loaded."""
+    """The first rung that fits beside the other models that are loaded."""
 
 
 @frozen
@@ -70,7 +70,7 @@ class Survey:
 
 
 async def survey(pool: Pool) -> Survey:
-    """Look at every model. Raises EngineUnusable. Cancelled, no engine is left."""
+    """Look at every model. Raises EngineUnusable. If cancelled, no engine is left running."""
     residency = pool.residency
     until = trio.current_time() + TIME_TO_ASK
     with one_glance():
@@ -89,7 +89,7 @@ async def _fit(keeper: Keeper, residency: Residency, until: float) -> Fit:
     room = residency.room_beside_others(model)
 
     async def need(rung: Rung, free: Amounts = room.free) -> Needed:
-        # Of thousands of models, the loop is not to hear of all at a stretch.
+        # With thousands of models, other tasks must get their turns in between.
         await trio.lowlevel.checkpoint()
         with trio.move_on_at(until):
             return await plan.need(rung, free)

@@ -1,7 +1,7 @@
 """A model's gate: requests wait here for a child, or for a slot of it, and enter in fair order.
 
-While a request waits, the gate's usher has a child loaded. When none waits any more, a load without
-a place in memory is given up; one that has its place goes on.
+While a request waits, the gate's usher asks the keeper for a child. When no request waits any more,
+a load that has no place in memory yet is given up; one that has its place goes on.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _LOOK_AGAIN_AFTER = 1.0
 
 _QUESTIONS_AT_ONCE = 8
 """Requests without a slot that one child answers at a time. Each holds one of the engine's HTTP
-threads; there are 16 more of these than slots, and one must be free for the watchdog's question."""
+threads. There are 16 more threads than slots, and one must be free for the watchdog's question."""
 
 _LOOKS_AT_ONCE = 4
-"""The same for looks, beside those; each holds such a thread, too."""
+"""The same for looks, in addition; each of them holds such a thread, too."""
 
 
 class Visit:
-    """One request's way through the gate, and back."""
+    """One request's way through the gate, and out again."""
 
     __slots__ = ("alone", "answered", "child", "client", "failure", "priority", "ticket", "work")
 
@@ -49,10 +49,10 @@ class Visit:
         self.client = client
         self.priority = priority
         self.alone = False
-        """It may have ended an engine, and is let in only while no innocent request is answered."""
+        """Is it a suspect, which is let in only while no innocent request is answered?"""
 
         self.child: Child | None = None
-        """The child that answers it, once it is let in."""
+        """The child that answers the request, once it was let in."""
 
         self.failure: LlamasupError | None = None
         self.answered: trio.Event | None = None
@@ -60,7 +60,7 @@ class Visit:
 
     @property
     def line(self) -> Work | None:
-        """The line in which it waits; None for requests that are to be tried alone."""
+        """The line in which the request waits; None is the line of requests to be tried alone."""
         return None if self.alone else self.work
 
 
@@ -72,18 +72,18 @@ class Gate:
         keeper: Keeper,
         nursery: trio.Nursery,
         in_effect: InEffect,
-        is_idle: Callable[[Gate], None],
+        on_idle: Callable[[Gate], None],
     ) -> None:
         self.keeper = keeper
         self.shut_out_since: float | None = None
-        """Since when requests wait, and none is let in."""
+        """Since when requests wait and none is let in; None if that is not so."""
 
         self.held = False
-        """No request is let in for now, though there is a child: other models have their turn."""
+        """Is no request let in for now, because it is the turn of other models?"""
 
         self._nursery = nursery
         self._in_effect = in_effect
-        self._is_idle = is_idle
+        self._on_idle = on_idle
         self._queues = {
             line: FairQueue[Visit](in_effect.config.pool.max_queue)
             for line in (None, Work.GENERATE, Work.ASK)
@@ -95,15 +95,16 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """How many requests wait here."""
         return sum(map(len, self._queues.values()))
 
     async def enter(self, visit: Visit) -> Child:
         """Wait for a child, and for a slot if the work needs one; `leave` gives both back.
 
-        Raises QueueFull, QueueTimeout, or why there will be no child. Cancelled, nothing is held.
+        Raises QueueFull, QueueTimeout, or the reason why there will be no child. If this is
+        cancelled, nothing is held.
         """
-        child = self._open_to()
+        child = self._open_child()
         if child and not self._queues[visit.line] and self._has_room(child, visit.line):
             self._let_in(visit, child)
             return child
@@ -119,9 +120,9 @@ class Gate:
         return visit.child
 
     def leave(self, visit: Visit) -> None:
-        """The request is done: another one may have its place."""
+        """The request is done, and another one may enter."""
         child = visit.child
-        assert child is not None  # it was let in
+        assert child is not None  # `enter` has returned
         child.leave()
         self._dock.leaves(visit)
         if visit.work is Work.GENERATE:
@@ -129,17 +130,18 @@ class Gate:
         if any(self._queues.values()):
             self.admit()
         if not child.users:
-            self._is_idle(self)
+            self._on_idle(self)
 
     def tries(self, visit: Visit) -> bool:
         """Is this visit on trial at this moment?"""
         return self._dock.tries(visit)
 
     @contextmanager
-    def looked_through(self) -> Iterator[Child]:
-        """For a request that only looks: the child, if one is ready. It keeps no child from going.
+    def look(self) -> Iterator[Child]:
+        """The child, if one is ready, for a request that only looks. The child may still be
+        unloaded.
 
-        Raises ModelNotLoaded, and QueueFull where too many look at once.
+        Raises ModelNotLoaded, and QueueFull if too many requests look at once.
         """
         model, child = self.keeper.model, self.keeper.child
         if child is None or child.state is not ChildState.READY:
@@ -159,33 +161,33 @@ class Gate:
             self._looks -= 1
 
     def hold(self, held: bool) -> None:
-        """Let no request in for now, or let them in again."""
+        """If `held`, let no request in for now; otherwise let them in again."""
         if held is not self.held:
             self.held = held
             self.admit()
 
     def outlook(self, visit: Visit) -> str:
-        """What a client waits for, and how many requests are before its own."""
+        """What the request waits for, and how many requests are before it, for its client."""
         if self.held:
             return f"waiting for {self.keeper.model}: others have their turn first"
-        if not self._open_to():
+        if not self._open_child():
             return self.keeper.outlook
         before = visit.ticket and self._queues[visit.line].position(visit.ticket)
         whose_turn = f"{before} before you" if before else "you are next"
         return f"waiting for a slot of {self.keeper.model}, {whose_turn}"
 
     def admit(self) -> None:
-        """Let in as many of the waiting requests as there is room for."""
-        if child := self._open_to():
+        """Let in as many waiting requests as there is room for."""
+        if child := self._open_child():
             for line, queue in self._queues.items():
                 while queue and self._has_room(child, line):
                     visit = queue.pop()
                     self._let_in(visit, child)
                     _answer(visit)
-        self._take_note()
+        self._update()
 
-    def _open_to(self) -> Child | None:
-        """The child that requests are let in to at present."""
+    def _open_child(self) -> Child | None:
+        """The child that takes requests at present."""
         child = self.keeper.child
         open_ = child is not None and child.state is ChildState.READY and not self.held
         return child if open_ else None
@@ -217,23 +219,23 @@ class Gate:
             raise self._full(len(queue)) from None
         visit.answered = trio.Event()
         if visit.alone:
-            self._dock.is_awaited()
-        self._take_note()
+            self._dock.suspect_waits()
+        self._update()
         if not self._has_usher:
             self._has_usher = True
             name = f"usher of {self.keeper.model}"
             self._nursery.start_soon(tending.alone, name, self._usher, name=name)
 
     def _lets_in_at_once(self, line: Work | None) -> int:
-        """How many requests wait only for the gate to open: these do not wait for a slot."""
-        if self._open_to():
+        """How many requests will enter as soon as the gate opens: these do not wait for a slot."""
+        if self._open_child():
             return 0
         if line is Work.ASK:
             return _QUESTIONS_AT_ONCE
         return self.keeper.plan.settings.parallel if line else 1
 
     def _displace(self, queue: FairQueue[Visit], client: Client) -> None:
-        """Refuse a request of a client that has more waiting requests than `client`."""
+        """Refuse one waiting request of a client that has more of them than `client`."""
         waiting = len(queue)
         greedy = queue.displace(client)
         greedy.failure = self._full(waiting)
@@ -252,32 +254,32 @@ class Gate:
         try:
             await visit.answered.wait()
         except trio.Cancelled:
-            # Between the cancellation and this line, it may still have been answered.
+            # The request may have been let in between the cancellation and this line.
             if visit.child:
                 self.leave(visit)
                 visit.child = None
             elif not visit.failure:
                 self._queues[visit.line].remove(visit.ticket)
                 if visit.alone:
-                    self.admit()  # others may have waited for its trial
-                self._take_note()
+                    self.admit()  # others may have waited for the end of its trial
+                self._update()
             raise
 
     async def _usher(self) -> None:
-        """While requests wait, have a child loaded, and another one when that one goes."""
+        """While requests wait, get a child loaded, and another one when that one ends."""
         try:
             while self.waiting:
-                if child := await self._fetched():
+                if child := await self._ready_child():
                     self.admit()
                     await child.slots.closed.wait()
-                    self._take_note()
+                    self._update()
         except Exception:
             self.turn_away(TaskFell(f'the usher of "{self.keeper.model}" fell; ask again'))
             raise
         finally:
             self._has_usher = False
 
-    async def _fetched(self) -> Child | None:
+    async def _ready_child(self) -> Child | None:
         with trio.CancelScope() as self._interest:
             try:
                 return await self.keeper.ready()
@@ -292,19 +294,20 @@ class Gate:
                 visit = queue.pop()
                 visit.failure = error.again()
                 _answer(visit)
-        self._take_note()
+        self._update()
 
-    def _take_note(self) -> None:
-        """Note whether requests are shut out; give up the wait for a child if none waits."""
+    def _update(self) -> None:
+        """Note whether requests are shut out; without waiting requests, stop waiting for a
+        child."""
         if not self.waiting:
             self._interest.cancel()
-        if not self.waiting or self._open_to():
+        if not self.waiting or self._open_child():
             self.shut_out_since = None
         elif self.shut_out_since is None:
             self.shut_out_since = trio.current_time()
 
 
 def _answer(visit: Visit) -> None:
-    assert visit.answered is not None  # it waits
+    assert visit.answered is not None  # the request waits
     visit.ticket = None
     visit.answered.set()

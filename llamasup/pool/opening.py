@@ -1,4 +1,5 @@
-"""Puts the pool together: the models there are now, what is known of each, and what was learned."""
+"""Puts the pool together: the models that exist now, what is known of each, and what was
+learned."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
 
 _PATIENCE = 10.0
-"""Seconds for the disk on which lies what was learned."""
+"""Seconds for which the disk with the learned state is waited for."""
 
 
 async def open_pool(
@@ -33,7 +34,7 @@ async def open_pool(
     journal: Journal,
     nursery: trio.Nursery,
 ) -> tuple[Pool, Roster]:
-    """The pool of the models that there are now, and its roster; nothing is loaded.
+    """The pool of the models that exist now, and its roster; nothing is loaded.
 
     Raises OperatorError if what was learned cannot be read.
     """

@@ -37,7 +37,7 @@ from llamasup.upstream import Upstream, Verdict
 log = logging.getLogger(__name__)
 
 _VERDICT_PATIENCE = 2.0
-_TESTIMONY_PATIENCE = 3.0
+_NOTE_PATIENCE = 3.0
 
 
 class Pool:
@@ -67,36 +67,37 @@ class Pool:
     def offer(self, plans: Iterable[Plan]) -> None:
         """Offer these models from now on, and no others.
 
-        A child whose model is gone, or is launched in another way now, goes after its answers. A
-        model that is gone is still seen until its child is.
+        A child ends after its answers if its model is not offered any more, or would now be
+        launched differently. A model that is not offered any more is still shown while its child is
+        there.
         """
         planned = {plan.model: plan for plan in plans}
         for model, gate in list(self._gates.items()):
             if model not in planned and not gate.keeper.dismissed:
-                self._see_off(gate)
+                self._withdraw(gate)
         for model, plan in planned.items():
             if model in self._gates:
                 self._gates[model].keeper.follow(plan)
             else:
                 self._gates[model] = self._gate(plan)
 
-    def _see_off(self, gate: Gate) -> None:
+    def _withdraw(self, gate: Gate) -> None:
         gate.turn_away(ModelNotFound(f'there is no model "{gate.keeper.model}" any more'))
         gate.keeper.dismiss()
         if gate.keeper.idle:
             del self._gates[gate.keeper.model]
         else:
-            self._nursery.start_soon(tending.alone, "a farewell", self._until_gone, gate)
+            self._nursery.start_soon(tending.alone, "a withdrawal", self._until_gone, gate)
 
     async def _until_gone(self, gate: Gate) -> None:
-        """A model is seen while its child is there. It may have come back meanwhile."""
+        """Forget the model when its child is gone, unless it is offered again by then."""
         await gate.keeper.until_idle()
         model = gate.keeper.model
         if gate.keeper.dismissed and self._gates.get(model) is gate:
             del self._gates[model]
 
     def preload(self, models: Iterable[str]) -> None:
-        """Load these without being asked for them."""
+        """Load these models without a request."""
         for model in models:
             if model in self._gates:
                 keeper = self._gates[model].keeper
@@ -118,7 +119,7 @@ class Pool:
         return f"{loaded}, {in_flight} requests in flight"
 
     def waiting(self, model: str) -> int:
-        """How many requests wait for it."""
+        """How many requests wait for the model."""
         return self._gates[model].waiting
 
     def lease(
@@ -130,13 +131,12 @@ class Pool:
         priority: int = 0,
         digest: Callable[[], Awaitable[bytes]] | None = None,
     ) -> Lease:
-        """A lease on `model` for `work`, to be entered.
+        """A lease on `model` for `work`, to be used with `async with`.
 
-        A request that has to wait takes turns with those of other clients, and comes sooner with a
-        higher `priority`; `client` is called only then. By its `digest` a request that ended a
-        child is known again; it is called after a death, and when a client leaves without its
-        answer.
-        A request without one is never held responsible for a death.
+        A request that has to wait takes turns with those of other clients, and gets its turn sooner
+        with a higher `priority`; `client` is called only in that case. `digest` identifies a
+        request that may have ended a child; it is called after a death, and when a client leaves
+        without its answer. A request without a digest is never held responsible for a death.
         """
         if work is Work.LOOK:
             return Glance(self._gates[model], Visit(work, client, priority), None)
@@ -144,18 +144,18 @@ class Pool:
 
     def _gate(self, plan: Plan) -> Gate:
         keeper = Keeper(plan, self.residency, self._journal, self._nursery)
-        return Gate(keeper, self._nursery, self._in_effect, self.residency.idle)
+        return Gate(keeper, self._nursery, self._in_effect, self.residency.note_idle)
 
 
 class Lease(Upstream):
-    """Held from `async with`: a child that is ready and, where the work needs one, a slot of it.
+    """Holds, within `async with`, a child that is ready and, if the work needs one, a slot of it.
 
-    Entering loads the model and waits its turn. It raises ModelUnavailable if the model cannot be
-    started, QueueFull and QueueTimeout, and RequestKillsEngine if the request has ended children of
-    this model. Cancelled while waiting, it holds nothing.
+    Entering loads the model and waits for the request's turn. It raises ModelUnavailable if the
+    model cannot be started, QueueFull and QueueTimeout, and RequestKillsEngine if the request has
+    ended children of this model. If it is cancelled while it waits, nothing is held.
 
-    Left after the child broke off, it takes a moment to note the request, which may have ended the
-    child; cancelled or not.
+    If the child broke off, leaving takes a moment, even when cancelled: the request is noted as one
+    that may have ended the child.
     """
 
     def __init__(
@@ -167,14 +167,14 @@ class Lease(Upstream):
         self._child: Child
         self._is_broken = False
         self._broke_on_trial = False
-        self._has_suffered = False
+        self._ran_out_of_memory = False
 
     def __str__(self) -> str:
         return "the engine"
 
     @property
     def address(self) -> Address:
-        """Where the child answers."""
+        """The address at which the child answers."""
         return self._child.address
 
     async def connect(self) -> Wire:
@@ -182,23 +182,24 @@ class Lease(Upstream):
         return await dial(self.address)
 
     def head_for(self, request: Request, target: bytes) -> bytes:
-        """Without clients' secrets, unless the engine asks for keys itself."""
+        """See `Upstream.head_for`. Clients' secrets are left out, unless the engine asks for
+        keys."""
         return request.forwarded(target, () if self._child.launch.asks_for_keys else SECRETS)
 
     def outlook(self) -> str:
-        """For a client that waits: for what."""
+        """What the request waits for, in words for its client."""
         return self._gate.outlook(self._visit)
 
     async def survived(self) -> bool:
-        """Is the child still well, now that it has closed a connection without a word?"""
+        """See `Upstream.survived`."""
         return await self._child.survived()
 
     def progressed(self) -> None:
-        """Something of an answer came."""
+        """See `Upstream.progressed`."""
         self._child.last_progress = trio.current_time()
 
     def blocked_by_client(self) -> AbstractContextManager[None]:
-        """For as long as the client takes nothing more: the child is not to blame."""
+        """See `Upstream.blocked_by_client`."""
         return self._blocked()
 
     @contextmanager
@@ -211,17 +212,18 @@ class Lease(Upstream):
             self.progressed()
 
     def judge(self, status: int, message: str, size: int) -> Verdict:
-        """What an error of the child's with this message means, for a body of `size` bytes."""
+        """See `Upstream.judge`."""
         return verdict_on_reply(status, message, size)
 
     def note_out_of_memory(self, words: str) -> bool:
-        """The child says so. True if it goes, and the request is worth sending again.
+        """The child said in `words` that memory ran out. True if another child will follow, so that
+        the request is worth sending again.
 
-        However often it says so in one answer, it is one request that suffers.
+        However often the child says so in one answer, it counts once.
         """
-        if self._has_suffered:
+        if self._ran_out_of_memory:
             return self._child.state is not ChildState.READY
-        self._has_suffered = True
+        self._ran_out_of_memory = True
         return self._gate.keeper.note_out_of_memory(self._child, words)
 
     def exhausted(self, words: str) -> OutOfMemory:
@@ -229,16 +231,16 @@ class Lease(Upstream):
         return self._gate.keeper.exhausted(words)
 
     def broke_off(self) -> None:
-        """The child ended its connection in the middle of an answer, or before it."""
+        """The child closed its connection in the middle of an answer, or before it."""
         self._is_broken = True
         self._broke_on_trial = self._gate.tries(self._visit)
 
     async def outcome(self) -> Callable[[], bool]:
-        """Afterwards: return when it is known what the end of the child means for the request.
+        """Wait, after the lease, until it is known what the child's end means for the request.
 
-        The function that it returns says whether that death is known to be the doing of another
-        request; that may become known later. It waits two seconds at most. Raises
-        RequestKillsEngine if the request is not to be sent again.
+        The function that is returned says whether another request is known to have caused that end;
+        its answer may change later. This waits two seconds at most. Raises RequestKillsEngine if
+        the request must not be sent again.
         """
         if self._child.state is not ChildState.READY:
             with trio.move_on_after(_VERDICT_PATIENCE):
@@ -257,7 +259,7 @@ class Lease(Upstream):
                     await self._note_vain_trial()
                 raise
             try:
-                # While it waited, another request like it may have been tried.
+                # While this request waited, the same request of another client may have been tried.
                 is_suspect = await self._must_be_alone()
             except BaseException:
                 self._gate.leave(self._visit)
@@ -269,12 +271,12 @@ class Lease(Upstream):
 
     async def _must_be_alone(self) -> bool:
         suspects = self._gate.keeper.suspects
-        if not suspects or (digest := await self._known_by()) is None:
+        if not suspects or (digest := await self._digest_if_any()) is None:
             return False
         return suspects.must_be_alone(digest, self._visit.client(), trio.current_time())
 
-    async def _known_by(self) -> bytes | None:
-        """Its digest; None if it has none, or if no thread is free to make it."""
+    async def _digest_if_any(self) -> bytes | None:
+        """The request's digest; None if it has none, or if no thread is free to make it."""
         if self._digest is not None:
             with suppress(OSError):
                 return await self._digest()
@@ -283,22 +285,23 @@ class Lease(Upstream):
     async def __aexit__(self, *error: object) -> None:
         try:
             if self._is_broken:
-                await self._testify()
+                await self._note_in_flight()
             elif any(error):
-                await self._abscond()
-            elif self._visit.alone and (digest := await self._known_by()):
+                await self._note_abandoned()
+            elif self._visit.alone and (digest := await self._digest_if_any()):
                 self._gate.keeper.suspects.acquit(digest, self._visit.client())
         finally:
             self._gate.leave(self._visit)
 
-    async def _testify(self) -> None:
-        """If the child is dead, or about to die, say what was in flight."""
+    async def _note_in_flight(self) -> None:
+        """If the child is dead, or about to die, note that this request was in flight."""
         with _shielded():
             if not await self._child.survived() and (accused := await self._accused()):
                 self._child.inquest.accused.append(accused)
 
-    async def _abscond(self) -> None:
-        """The client does not wait for the answer: say what was sent, for it may end the child."""
+    async def _note_abandoned(self) -> None:
+        """The client does not wait for the answer: note the request, which may still end the
+        child."""
         with _shielded():
             if accused := await self._accused():
                 self._child.note_abandoned(evolve(accused, abandoned=True))
@@ -312,36 +315,36 @@ class Lease(Upstream):
                 suspects.note_vain_trial(accused.digest, accused.client)
 
     async def _accused(self) -> Accused | None:
-        if (digest := await self._known_by()) is None:
+        if (digest := await self._digest_if_any()) is None:
             return None
         return Accused(digest, self._visit.client(), on_trial=self._broke_on_trial)
 
 
 def _shielded() -> trio.CancelScope:
-    """To note a request although its client has left, within a bounded time."""
-    return trio.CancelScope(shield=True, deadline=trio.current_time() + _TESTIMONY_PATIENCE)
+    """A scope, bounded in time, in which a request can be noted although its client has left."""
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + _NOTE_PATIENCE)
 
 
 class Glance(Lease):
-    """A look at a child that is there already. It holds nothing, keeps no child awake, and what
-    becomes of it says nothing about the child.
+    """A look at a child that is loaded already. It holds nothing, does not keep the child loaded,
+    and its result says nothing about the child.
 
-    Entering raises ModelNotLoaded where there is none, and QueueFull where too many look at once.
+    Entering raises ModelNotLoaded if there is no child, and QueueFull if too many look at once.
     """
 
     def progressed(self) -> None:
-        """An answer to a look is no progress of the child's work."""
+        """The answer to a look is no progress of the child's work."""
 
     def blocked_by_client(self) -> AbstractContextManager[None]:
-        """Only clients with work for the child can hold it up."""
+        """A look is none of the child's requests, so it cannot be among the blocked ones."""
         return nullcontext()
 
     def judge(self, status: int, message: str, size: int) -> Verdict:
-        """No look makes a child go."""
+        """An error in a look never ends the child."""
         return Verdict.ITS_OWN
 
     async def __aenter__(self) -> Lease:
-        self._look = self._gate.looked_through()
+        self._look = self._gate.look()
         self._child = self._look.__enter__()
         return self
 

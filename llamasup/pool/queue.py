@@ -1,18 +1,19 @@
-"""The requests that wait for one model: which is next, and which goes when too many wait. Pure.
+"""The requests that wait for one model: which is next, and which is refused when too many wait.
+Pure.
 
-Turns are taken by the places that requests come from; at each place by the keys that they come
-with; and the requests of one key are served in the order in which they came. So a client that sends
-a hundred requests delays the only request of another client by one, and a hundred invented keys are
-worth no more than one. (Only clients at the same place wait for each of these keys: behind a proxy
-on this machine all clients have one place.)
+The places that requests come from take turns; at each place the keys that they come with take
+turns; and the requests of one key are served in the order in which they came. So a client that
+sends a hundred requests delays the only request of another client by one, and a hundred invented
+keys are worth no more than one. (Only clients at the same place have to wait for each of these
+keys: behind a proxy on this machine all clients have one place.)
 
 A client may call any request urgent. So at each of these levels at most every other turn goes to
-the most urgent ones, and the next turn is taken as if none were urgent. A request that is passed by
-waits at most twice as long, and never for ever.
+the most urgent requests, and the turn after it ignores urgency. Thereby a request waits at most
+twice as long as without urgent ones.
 
-When too many wait, the last request of the longest line goes, and not the one that comes.
+When too many wait, the last request of the longest line is refused, and not the one that comes.
 
-Joining, taking the next and leaving cost the same however many wait.
+Joining, taking the next and leaving take the same time however many wait.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class Crowded(Exception):
-    """As many wait as may wait, and no client has more of them than the one that comes."""
+    """The queue is full, and no client has more requests in it than the client of the new one."""
 
 
 @frozen
@@ -53,15 +54,16 @@ class _Turns:
     """Members that take turns: places, the keys of a place, or the tickets of a key."""
 
     def __init__(self) -> None:
-        # OrderedDicts, because a dict gets slow when its first entries are deleted again and again.
+        # OrderedDicts: a dict gets slow when its first entries are deleted again and again.
         self.members: OrderedDict[Hashable, _Turns] = OrderedDict()
-        """The member whose turn is next comes first."""
+        """In the order of their turns."""
 
         self.tally = Tally[Hashable]()
         """How many tickets each member has."""
 
         self._by_priority: dict[int, OrderedDict[Hashable, int]] = {}
-        """By priority: the members with such tickets, and how many; the next one comes first."""
+        """For each priority: the members that have such tickets, in the order of their turns, and
+        how many they have."""
 
         self._urgent_had_the_last = False
 
@@ -75,7 +77,7 @@ class _Turns:
             self.members[name].add(priority, *below)
 
     def remove(self, priority: int, name: Hashable, *below: Hashable) -> None:
-        """Raises KeyError, before anything was done, for a ticket that is not there."""
+        """Remove a ticket. Raises KeyError for one that is not there, and then changes nothing."""
         if below:
             self.members[name].remove(priority, *below)
         self.tally.take(name)
@@ -89,7 +91,7 @@ class _Turns:
             del self.members[name]
 
     def next(self) -> Hashable:
-        """The ticket whose turn it is, which is over then for all that it belongs to."""
+        """The ticket whose turn it is. The turn of its key and its place is over then, too."""
         name = self._whose_turn()
         self.members.move_to_end(name)
         for having in self._by_priority.values():
@@ -106,8 +108,8 @@ class _Turns:
         return next(iter(self._by_priority[max(self._by_priority)]))
 
     def before(self, own: Hashable, rounds: int) -> int:
-        """How many tickets of others come before one of `own` that has `rounds` of its own before
-        it."""
+        """How many tickets of other members come before a ticket of `own`, if `rounds` tickets of
+        `own` come before it."""
         before = 0
         own_turn_is_over = False
         for name in self.members:
@@ -119,7 +121,7 @@ class _Turns:
 
 
 _NO_MEMBERS = _Turns()
-"""A ticket has no members."""
+"""What tickets have as members."""
 
 
 class FairQueue(Generic[T]):
@@ -143,9 +145,9 @@ class FairQueue(Generic[T]):
         return ticket
 
     def displace(self, client: Client) -> T:
-        """Take out the item that has to go if a request of `client` is to join.
+        """Take out the item that has to make way for a request of `client`.
 
-        Raises Crowded if no line would be longer than its own.
+        Raises Crowded if no line would be longer than that of `client`.
         """
         if not self._length:
             raise Crowded
@@ -169,14 +171,14 @@ class FairQueue(Generic[T]):
         return ticket.item
 
     def remove(self, ticket: Ticket[T]) -> None:
-        """Leave the queue. Raises KeyError for a ticket that is not in it, or not any more."""
+        """Take this ticket out. Raises KeyError if it is not in the queue."""
         self._places.remove(ticket.priority, ticket.client.place, ticket.client.key, ticket)
         self._length -= 1
 
     def position(self, ticket: Ticket[T]) -> int:
-        """How many will be taken before it, if no other comes or leaves, and none is urgent.
+        """How many will be taken before this one, if no other comes or leaves, and none is urgent.
 
-        For people to look at: it counts the places, the keys of its own, and its own line.
+        It is only shown to people, as it takes longer the more places, keys and tickets there are.
         """
         keys = self._places.members[ticket.client.place]
         line = keys.members[ticket.client.key]

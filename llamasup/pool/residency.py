@@ -1,7 +1,7 @@
-"""Carries out what `admission` decides: which models get a place in memory, and which ones go.
+"""Carries out what `admission` decides: which models get a place in memory, and which are unloaded.
 
 A keeper asks for a place before each start, and its child has it until the memory is back. After
-every change admission is asked anew, and only its latest answer counts.
+every change admission is asked again, and only its latest answer counts.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ from llamasup.states import ChildState
 _RETURN_PATIENCE = 5.0
 _RETURN_PAUSE = 0.02
 _RETURNED_PART = 0.8
-"""So much of what a child should have held on a device has to be back: needs are not exact."""
+"""The part of what a child should have held on a device that has to be back: needs are not
+exact."""
 
 
 class Place:
-    """What one child may hold of the memory, from before its start until it is all back."""
+    """The memory that one child may hold, from before its start until all of it is back."""
 
     def __init__(
         self, gate: Gate, needed: Needed, residency: Residency, holds: Amounts | None = None
@@ -61,14 +62,14 @@ class Place:
         self.gate = gate
         self.needed = needed
         self.holds = needed.amounts if holds is None else holds
-        """The same, device by device, as the engine spreads it at the moment."""
+        """The need, device by device, as the engine will spread it now."""
 
         self._residency = residency
         self._child: Child | None = None
         self._given_at = trio.current_time()
         self.held_since = 0.0
         self.was_ready = False
-        """Has its child been ready?"""
+        """Was the child ready at any time?"""
 
         self.gone = trio.Event()
         self._load_seconds = 0.0
@@ -81,27 +82,27 @@ class Place:
 
     @property
     def was_spread(self) -> bool:
-        """Did the need leave open how much of it is on which device?"""
+        """Did the need leave open how it is spread over devices?"""
         return self.holds.keys() != self.needed.amounts.keys()
 
     def occupy(self, child: Child) -> None:
-        """It is this child's place."""
+        """The place is for this child."""
         self._child = child
 
     def ready(self) -> None:
-        """The child is ready: its waiting requests enter before another model may have its place.
+        """The child is ready. Its waiting requests enter before another model may take its place.
 
-        If there are none, it idles from now on.
+        If no request waits, the child idles from now on.
         """
         self.was_ready = True
         self._load_seconds = trio.current_time() - self._given_at
         self.gate.admit()
         self._residency.reconsider()
-        self._residency.idle(self.gate)
+        self._residency.note_idle(self.gate)
 
     @property
     def resident(self) -> Resident:
-        """As admission sees it."""
+        """The place as admission sees it."""
         child, plan = self._child, self.gate.keeper.plan
         return Resident(
             plan.model,
@@ -118,7 +119,7 @@ class Place:
 
     @property
     def state(self) -> State:
-        """What becomes of its memory."""
+        """What the model does with this memory."""
         state = ChildState.STARTING if self._child is None else self._child.state
         if state is ChildState.STARTING:
             return State.LOADING
@@ -128,7 +129,7 @@ class Place:
 
     @property
     def anonymous_memory(self) -> int:
-        """What its child really holds of the host's memory, besides files."""
+        """What the child really holds of the host's memory, besides files."""
         return anonymous_memory(self._child.pid) if self._child and self._child.pid else 0
 
 
@@ -145,7 +146,7 @@ class _Request:
 
     @property
     def claim(self) -> Claim:
-        """As admission sees it."""
+        """The wish as admission sees it."""
         since = self._since if self.gate.shut_out_since is None else self.gate.shut_out_since
         return _claim(self.gate.keeper.model, self.needed, since)
 
@@ -171,11 +172,11 @@ class Residency:
         self._nap = trio.CancelScope()
 
     def wake(self) -> None:
-        """Look at everything again: another configuration is in effect."""
+        """Look at everything again: a new configuration is in effect."""
         self._nap.cancel()
 
     async def run(self) -> None:
-        """Unload models that have idled for long enough, and ask admission when a turn is over."""
+        """Unload models that have idled long enough, and ask admission when a turn is over."""
         while True:
             with trio.CancelScope() as self._nap:
                 self.reconsider()
@@ -184,13 +185,13 @@ class Residency:
             await self.measure()
 
     async def room(self, keeper: Tenant) -> Room:
-        """What the keeper's next child may take: what is free, or what could be had for it."""
+        """What the keeper's next child may take: what is free, and what other models could free."""
         await keeper.plan.look_at_devices()
         await self.measure()
         return self.room_beside_others(keeper.model)
 
     def room_beside_others(self, model: str) -> Room:
-        """The same by the last measurement, for a model that need not have a keeper."""
+        """The same, by the last measurement, for a model that may have no keeper."""
         others = [place for other, place in self.places.items() if other != model]
         staying = [place for place in others if place.state is not State.STOPPING]
         pinned = [place for place in staying if place.resident.pinned]
@@ -205,11 +206,11 @@ class Residency:
         return forecast(world, world.claims[0], now)
 
     async def place(self, keeper: Tenant, needed: Needed) -> Place:
-        """A place for the keeper's next child, waited for. Raises NotAdmitted.
+        """Wait for a place for the keeper's next child. Raises NotAdmitted.
 
-        Cancelled, the keeper holds nothing, and no model has to go for it any more.
+        If this is cancelled, the keeper holds nothing, and no model is unloaded for it any more.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()  # else a model might go for it
+        await trio.lowlevel.checkpoint_if_cancelled()  # before a model is unloaded for it
         model = keeper.model
         self._requests[model] = request = _Request(self._gates[model], needed)
         try:
@@ -218,20 +219,20 @@ class Residency:
         except BaseException:
             if request.place:
                 del self.places[model]
-                self._see_who_is_occupied()
+                self._note_occupied_servers()
             self._requests.pop(model, None)
             self.reconsider()
             raise
         if request.place is None:
-            assert request.refused is not None  # the only other answer
+            assert request.refused is not None  # there is no third answer
             raise _refusal(model, request.refused)
         return request.place
 
     def dispensable(self, keeper: Tenant, needed: Needed) -> Sequence[str]:
-        """The models that could go for the keeper's child, or are going anyway, in that order."""
+        """The models that could be unloaded for the keeper's child, after those that end anyway."""
         now = trio.current_time()
         claim = Claim(keeper.model, needed.amounts, now)
-        # A model with waiting requests is idle only until these are let in.
+        # A model with waiting requests will not be idle any more once these are let in.
         return [
             model
             for model in dispensable(self._world([]), claim, now)
@@ -239,9 +240,9 @@ class Residency:
         ]
 
     async def unload(self, victims: Collection[str]) -> None:
-        """These go. Returns when their memory is back, or does not seem to come.
+        """Unload these models. Returns when their memory is back, or does not seem to come back.
 
-        Cancelled, they go all the same.
+        If this is cancelled, they are unloaded all the same.
         """
         places = [self.places[model] for model in victims if model in self.places]
         for place in places:
@@ -251,7 +252,7 @@ class Residency:
                 await place.gone.wait()
 
     def crowds(self, keeper: Tenant, needed: Needed) -> bool:
-        """Do others hold memory of the devices that the keeper's child takes?"""
+        """Do other models hold memory of the devices that the keeper's child uses?"""
         return any(
             meets(place.holds, needed.amounts)
             for model, place in self.places.items()
@@ -259,16 +260,17 @@ class Residency:
         )
 
     async def take_back(self, place: Place) -> None:
-        """Its child is gone. Returns when the memory is back, or does not seem to come.
+        """The place's child is gone. Returns when the memory is back, or does not seem to come
+        back.
 
-        Cancelled, the memory counts as back.
+        If this is cancelled, the memory counts as back.
         """
         try:
             await self._until_returned(place)
         finally:
             model = place.gate.keeper.model
             del self.places[model]
-            self._see_who_is_occupied()
+            self._note_occupied_servers()
             place.gone.set()
             place.gate.hold(False)
             self.reconsider()
@@ -276,13 +278,14 @@ class Residency:
                 self._tell_of_room(model)
 
     def _tell_of_room(self, gone: str) -> None:
-        """Only a child that was ready leaves room: two that fail would wake each other for ever."""
+        """Tell the other models that there is room now. This is done only after a child that was
+        ready: otherwise two models that fail to start would wake each other for ever."""
         for model, gate in self._gates.items():
             if model != gone:
                 gate.keeper.room_appeared()
 
-    def idle(self, gate: Gate) -> None:
-        """This model has no requests any more, for now."""
+    def note_idle(self, gate: Gate) -> None:
+        """This gate's model has no requests now."""
         if self._requests or 0 < self._in_effect.config.pool.max_loaded_models < len(self.places):
             self.reconsider()
         if idle_unload := gate.keeper.plan.idle_unload:
@@ -299,7 +302,7 @@ class Residency:
                 match decision:
                     case Load():
                         if self._give_place(model).was_spread:
-                            # The others were decided upon without knowing what this takes where.
+                            # The other decisions did not know how this model would be spread.
                             self.reconsider()
                             return
                     case Evict(victims):
@@ -317,11 +320,11 @@ class Residency:
         if held and not place.gate.held:
             place.held_since = trio.current_time()
         elif place.gate.held and not held:
-            self._wake_at(trio.current_time())  # to see which requests have come in
+            self._wake_at(trio.current_time())  # to see which requests have entered
         place.gate.hold(held)
 
     def _claims(self) -> list[Claim]:
-        """The wishes for places; and the models that have a place, but let no request in."""
+        """Keepers that wish for a place, and models that have one, but let no request in."""
         claims = [request.claim for request in self._requests.values()]
         for model, place in self.places.items():
             since = place.gate.shut_out_since
@@ -365,11 +368,11 @@ class Residency:
         whole = {name: size for name, size in budgets.items() if server_of(name) in needed.servers}
         holds = {**spread(needed.amounts, free, budgets), **whole}
         request.place = self.places[model] = Place(request.gate, needed, self, holds)
-        self._see_who_is_occupied()
+        self._note_occupied_servers()
         request.decided.set()
         return request.place
 
-    def _see_who_is_occupied(self) -> None:
+    def _note_occupied_servers(self) -> None:
         self._gauge.occupied = {s for place in self.places.values() for s in place.needed.servers}
 
     def _evict(self, victims: Iterable[str], model: str) -> None:
@@ -378,7 +381,7 @@ class Residency:
             self._gates[victim].keeper.unload()
 
     def _refuse(self, model: str, refused: Refuse) -> None:
-        # A model that still has a place is told only when it asks for the next one.
+        # A model that still has a place learns of this only when it asks for the next one.
         if request := self._requests.pop(model, None):
             request.refused = refused
             request.decided.set()
@@ -403,7 +406,7 @@ class Residency:
             self._nap.deadline = moment
 
     async def measure(self) -> None:
-        """What others hold, as far as it can be told at the moment."""
+        """Measure what other programs hold, as far as that is possible at the moment."""
         self._devices = await self._gauge.devices()
         places = self.places.values()
         of_host = sum(place.anonymous_memory for place in places)
@@ -416,7 +419,8 @@ class Residency:
         }
 
     async def _until_returned(self, place: Place) -> None:
-        """The system takes a process's memory back as it ends; a GPU's driver some time later."""
+        """Wait until the memory is back: the system frees the host's when a process ends, but a
+        GPU's driver frees its own some time later."""
         if place.holds.keys() <= {HOST}:
             return
         with trio.move_on_after(_RETURN_PATIENCE):
@@ -437,7 +441,7 @@ class Residency:
 
 
 def _claim(model: str, needed: Needed, since: float) -> Claim:
-    # An RPC server belongs to one model at a time: to claim one byte of it is to claim all.
+    # An RPC server belongs to one model at a time: a claim to one byte of it claims all.
     servers = {name: max(needed.amounts.get(name, 0), 1) for name in needed.servers}
     return Claim(
         model,

@@ -1,8 +1,8 @@
-"""The models that there are now: what the library holds, made known to the pool.
+"""The models that exist now: what the library holds, made known to the pool.
 
-Folders are not watched, so llamasup sleeps while there are no requests. They are looked through
-when it matters: before the models are listed, before a name is refused, and when the file of a
-model turns out to be missing.
+Folders are not watched, so that llamasup sleeps while there are no requests. It looks into them
+when it matters: before the models are listed, before a name is refused, and when a model's file
+turns out to be missing.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from llamasup.pool.pool import Pool
 log = logging.getLogger(__name__)
 
 PAUSE: Final = 1.0
-"""Seconds after a look with no other look: a client that asks in a loop for a wrong name
-must not keep the disks busy, which may be slow, or asleep, or on the network."""
+"""Seconds between two looks. A client that asks for a wrong name in a loop must not keep the disks
+busy, which may be slow, asleep or on the network."""
 
 
 _NOT_YET: Final = Look({}, {}, {})
 
 
 class Roster:
-    """Looks at the library, and tells the pool; and knows which model a client's name means."""
+    """Looks at the library, tells the pool, and knows which model a client's name means."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Roster:
         self._not_before = 0.0
 
     async def choose(self, asked: str | None) -> str:
-        """The model that `asked` means, be it new. Raises ModelNotFound or ClientError."""
+        """The model that `asked` means, even if it is new. Raises ModelNotFound or ClientError."""
         try:
             return self._chosen(asked)
         except ClientError:
@@ -69,7 +69,7 @@ class Roster:
     async def refresh(self) -> None:
         """Look again, unless that was done just now. All calls during a look share it.
 
-        Cancelled, a look that has begun goes on for the other calls.
+        If this is cancelled, a look that has begun goes on for the other calls.
         """
         if self._looked is None:
             if trio.current_time() < self._not_before:
@@ -91,7 +91,7 @@ class Roster:
             looked.set()
 
     def replace(self, library: Library, look: Look) -> None:
-        """Go by another library, and by a look at it; every model is planned anew."""
+        """Use this library from now on, and this look at it; every model gets a new plan."""
         self.library = library
         self._plans.clear()
         self._offer(look)
@@ -105,7 +105,7 @@ class Roster:
         self._pool.offer(self._plans.values())
 
     def _planned(self, model: str, settings: ModelSettings) -> Plan:
-        """The same plan as before, as long as nothing has changed."""
+        """The model's plan: the same as before if nothing has changed."""
         plan = self._plans.get(model)
         unchanged = plan and (plan.settings is settings or plan.settings == settings)
         return plan if plan and unchanged else self._plan(model, settings)

@@ -1,6 +1,6 @@
 """How many of something each name has, and which names have the most. Pure.
 
-Every change costs the same, however many are counted.
+Every change takes the same time, however many are counted.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ N = TypeVar("N", bound=Hashable)
 
 
 class Tally(Generic[N]):
-    """Counts by name; a name that has none is not in it."""
+    """Counts by name. A name whose count is zero is not kept."""
 
     def __init__(self) -> None:
         self._counts: dict[N, int] = {}
         self._having: dict[int, OrderedDict[N, None]] = {}
-        """By count: the names that have so many, in the order in which they reached that count."""
+        """For each count: the names that have it, in the order in which they reached it."""
 
         self._most = 0
 
@@ -30,16 +30,16 @@ class Tally(Generic[N]):
 
     @property
     def leaders(self) -> Reversible[N]:
-        """The names that have the most, in the order in which they reached that count."""
+        """The names with the highest count, in the order in which they reached it."""
         return self._having.get(self._most, {})
 
     def add(self, name: N) -> None:
-        """It has one more."""
+        """Count one more for this name."""
         self._change(name, 1)
         self._most = max(self._most, self._counts[name])
 
     def take(self, name: N) -> None:
-        """It has one less. Raises KeyError if it has none."""
+        """Count one less for this name. Raises KeyError if it has none."""
         if name not in self._counts:
             raise KeyError(name)
         self._change(name, -1)

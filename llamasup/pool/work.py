@@ -6,14 +6,14 @@ from enum import Enum
 
 
 class Work(Enum):
-    """Does it need a slot, or is it answered beside them?"""
+    """What the request needs of the child: a slot, an answer beside the slots, or only a look."""
 
     GENERATE = "generate"
-    """Occupies a slot until it is answered."""
+    """It occupies a slot until it is answered."""
 
     ASK = "ask"
-    """Answered at once, whatever the slots do (`/tokenize`, `/apply-template`)."""
+    """It is answered at once, whatever the slots do (`/tokenize`, `/apply-template`)."""
 
     LOOK = "look"
-    """Only looks at a child, if there is one (`GET /props`, `/slots`, `/metrics`): it loads none,
-    keeps none awake, and holds up no other request."""
+    """It only looks at a child, if there is one (`GET /props`, `/slots`, `/metrics`): it loads
+    none, does not keep it loaded, and delays no other request."""

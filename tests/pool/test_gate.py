@@ -136,7 +136,7 @@ class Scene:
             cast(Keeper, self.keeper),
             nursery,
             InEffect(Config(pool=whole)),
-            is_idle=self.idle.append,
+            on_idle=self.idle.append,
         )
         self.crowd = Crowd(self.gate, nursery)
 

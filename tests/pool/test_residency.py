@@ -231,7 +231,7 @@ async def test_a_busy_model_admits_nobody_after_its_turn_until_it_has_gone_or_no
         await trio.sleep(31)
         assert busy.held
         busy.child.users = 0
-        there.residency.idle(cast(Gate, busy))
+        there.residency.note_idle(cast(Gate, busy))
         await wait_all_tasks_blocked()
         assert there.residency.places.keys() == {"b"}
         nursery.cancel_scope.cancel()
@@ -248,7 +248,7 @@ async def test_a_model_goes_when_it_has_idled_for_its_time_and_not_while_it_is_u
         assert not gate.unloaded.is_set()
         gate.child.users = 0
         gate.child.last_used = trio.current_time()
-        there.residency.idle(cast(Gate, gate))
+        there.residency.note_idle(cast(Gate, gate))
         await trio.sleep(59)
         assert not gate.unloaded.is_set()
         await trio.sleep(2)
@@ -260,7 +260,7 @@ async def test_what_is_pinned_never_idles_away(autojump_clock: MockClock) -> Non
     async with house() as there, trio.open_nursery() as nursery:
         there.gate("a", idle_unload=60, unloadable=False)
         gate = await nursery.start(there.lives, "a")
-        there.residency.idle(cast(Gate, gate))
+        there.residency.note_idle(cast(Gate, gate))
         await trio.sleep(1000)
         assert not gate.unloaded.is_set()
         nursery.cancel_scope.cancel()
@@ -422,10 +422,10 @@ async def test_who_is_idle_answers_while_another_ones_long_answer_lasts(
         await trio.sleep(300)
         assert not idle.held
         long.child.users = 0
-        there.residency.idle(cast(Gate, long))
+        there.residency.note_idle(cast(Gate, long))
         assert (long.held, idle.held) == (True, True)
         idle.child.users = 0
-        there.residency.idle(cast(Gate, idle))
+        there.residency.note_idle(cast(Gate, idle))
         await wait_all_tasks_blocked()
         assert there.residency.places.keys() == {"c"}
         nursery.cancel_scope.cancel()

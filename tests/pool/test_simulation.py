@@ -410,7 +410,7 @@ class Pool:
         assert not self.max_loaded or held[MODELS] <= self.max_loaded
         names = list(self.children)
         for one, other in ((a, b) for a in names for b in names if a != b):
-            assert not any(group.parts(one, other) for group in self.groups)
+            assert not any(group.separates(one, other) for group in self.groups)
 
     def _check_place(self, model: Model) -> None:
         """There is room; or it makes do with less than was measured, beside those that stay."""
