@@ -5,83 +5,125 @@ the way of a request, and the decisions with their reasons.
 
 Words
 -----
+The pictures are three: a house (rooms, a gate), a ladder, and a court (suspects, trials).
+
 model     a name that clients ask for
 engine    the llama-server program: found on PATH, or embedded (from PyPI)
+slot      one of the requests that a llama-server works on at the same time
 rung      one way to launch a model (context, KV type, GPU layers)
 ladder    a model's rungs, the best one first
 child     one running llama-server, from its start to its end
 keeper    owns the children of one model, one after the other
-load      goes down the ladder until a child is ready, and remains until that child is gone
-position  where a keeper stands on its model's ladder
+load      an object: one way down the ladder to a child that is ready, kept until that child is gone
+position  the rung where a keeper stands
 plan      all that a keeper must know of its model
 need      how much memory a model takes on a rung, and which source says so
-residency decides which models are in memory, and which one goes for another
-place     what one child may hold of the memory
-gate      where the requests for one model wait; its usher has a child loaded meanwhile
-lease     one request's permission to use one child; a glance is a lease that loads nothing
+residency decides which models are in memory, and which one is unloaded to make room
+claim     a model that requests wait for, and that is not in memory
+place     the memory that is reserved for one child
+turn      the time for which a busy model keeps its place although another one is claimed
+retired   of a child: it gets no more requests, finishes those that it has, and ends
+drain     the same for llamasup as a whole, when it is told to stop
+gate      where the requests for one model wait; the gate's usher asks the keeper for a child
+lease     one request's permission to use one child
 library   the models there are: those of the configuration, and those in its folders
-roster    the same models as the pool knows them
+roster    the same models, with a keeper for each
 upstream  what can answer a request: a leased child, or control
 exchange  one request and its answer
+replay    a request that is sent again, because its child died before the answer had begun
 relay     carries a request to an upstream, and the answer back
 dialect   how one API speaks: its paths, streams and errors
-front     the public side; control: the operator's side (health, models, what fits, status)
-suspect   a request that was in flight when a child died; it is tried again alone
+front     the public side
+control   the operator's side (health, models, what fits, status); it is reached through the front
+suspect   a request that was in flight when a child died; its trial is one more attempt, alone
 event     something that happened, as a typed value; the journal hands it to all listeners
 
 Rooms
 -----
-Foundations first. Each room imports only from those above it (`tests/test_house.py` checks that).
-A file's first lines say what it is for; these are the ones to know:
+Foundations first. Each room (a folder or a file) imports only from those above it
+(`tests/test_house.py` checks that). Every file says in its first lines what it is for; not all are
+listed here.
 
-    errors      every error that a client or an operator can meet
+    errors      every error that a client or an operator can meet, with its status and code
     states      the states of children and keepers, and the moves that are legal
     shortages   what a system can run short of (descriptors, threads, ...)
-    events      what happened: every event, and the journal
-    apis/       one file a dialect (`openai_chat`, `anthropic_messages`, `llama_cpp`, ...)
-    logs        the way to stderr, which never holds up a task; text or JSON
-    narrator    the log lines of events
-    tending     tasks that fall: alone, or to begin again
-    files, threads, ownership   files that are opened without waiting; worker threads for all that
-                may block; which files can be trusted because others cannot write them
-    processes/  `process` starts, hears, signals and ends one; `asking` programs that answer;
-                `run_folder` with a mark of each child, `orphans` that a `kill -9` left
-    config/     `schema` has every key; `layers` and `load` make a `Config`; `in_effect` holds it
+    events      the typed events, and the journal
+    apis/       one file a dialect (`openai_chat`, `anthropic_messages`, `llama_cpp`, ...);
+                `usage` reads what an answer took
+    logs        writes the log to stderr, as text or JSON, and never makes a task wait
+    narrator    turns events into lines of the log
+    tending     what follows when a task raises: it ends alone, or it begins again
+    files, threads, ownership
+                opening files without waiting; worker threads for all that may block; and which
+                files are trusted, because other users cannot write them
+    processes/  `process` starts, reads, signals and ends one; `asking` runs programs that answer;
+                `run_folder` holds a mark of each child, by which `orphans` finds the children that
+                a `kill -9` left; `lifeline` is a child's stdin
+    config/     `schema` has every key, `checks` what a type cannot tell; `layers` and `load` make
+                a `Config`; `in_effect` holds the one that counts
     access/     `keys` of operators, `pages` of web browsers: who may ask for what
-    http/       HTTP/1.1: `request_heads`, `reply_heads`, `framing` of bodies, `connection`,
-                `disconnects`, `listeners`, `wire`; it knows no model
+    http/       HTTP/1.1, without models: `request_heads`, `reply_heads` and `heads` (what both
+                refuse), `framing` of bodies, `connection`, `disconnects`, `listeners`, `wire` (a
+                connection to an upstream)
     upstream    what the relay knows of a child or of control
-    models/     `gguf` and its `headers`; `scan` finds files and `discover` makes models of them;
-                `names` that clients use, `library`, `demo`
-    memory/     `ladder`, `estimate` (needs by formula), `readings` of tools and files (pure),
-                `machine` and `gauge` (which ask them), `room`
-    learned     what outlives llamasup on disk: rungs that held, and footprints
-    engine/     `locate` and `known` (which program), `argv`; its words: `loglines`, `failures`,
-                `error_messages`, `devices`, `breakdown`; `embedded`
-    children/   `child`, `watchdog`; `keeper`, `load`, `position`, `descent` (out of memory),
-                `history` and `restarts` (when to start again), `suspects` and `inquest` (which
-                request ended it), `needs`, `dry_run`, `launcher`
-    pool/       `admission` (pure) decides who is in memory, `residency` carries it out; `gate` and
-                `queue` (who waits), `pool` (leases), `dock` (trials of suspects), `fits`, `roster`,
-                `opening` (puts it together)
-    front/      `server` accepts; `conversation` reads; `exchange` has the steps of a request;
-                `routes`, `callers` (client and priority), `bodies`, `guests` (which connection goes
-                when there are too many), `keepalive`, `relay`, `rendering`, `answer`
-    control/    `app`, on Hypercorn (`server`), behind the front
-    systemd, pid1, terminal   duties towards a service manager, in a container, on a terminal
+    models/     `gguf` and `headers` of files, `discover` folders, `names` that clients may use,
+                `library`, `demo` (the model of a first run)
+    memory/     `ladder`; `estimate` (needs by formula); `readings` (what tools and files say, as
+                devices; pure), `machine` (runs the tools), `gauge` (when to ask); `room`
+    learned     what outlives llamasup on disk: rungs on which children got ready, and footprints
+    engine/     `locate` and `known` (which program), `argv` (its command line), `embedded`; what it
+                prints and answers: `loglines`, `failures`, `error_messages`, `devices`, `breakdown`
+    children/   `child`, `watchdog`; `keeper`, `load`, `position`; `descent` (out of memory);
+                `restarts` (pure: when to start again) and `history` (which remembers it);
+                `inquest` (which requests were there at a death) and `suspects` (pure: what follows
+                for them); `needs`, `dry_run` (asks the engine for them), `launcher`
+    pool/       `admission` (pure) decides which models are in memory, `residency` carries it out;
+                `gate` and `queue` (waiting requests), `pool` (leases), `dock` (trials of suspects),
+                `fits` (what `/modelFits` says), `roster`, `opening` (puts the pool together)
+    front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
+                `exchange` has their steps; `routes`; `callers` (client and priority); `bodies` and
+                `shares` (their memory); `guests` (which connection is closed when there are too
+                many); `keepalive`; `relay`; `rendering` (the bytes for the client); `answer` (what
+                of an answer the client has seen); `stream_events`
+    control/    `app` answers, on Hypercorn (`server`); `posted` is the configuration over HTTP
+    systemd, pid1, terminal
+                duties towards systemd, as a container's first process, and when a terminal closes
     stop        how llamasup stops, in bounded time
-    running     how a new configuration takes effect; reload follows its file
+    running     how a new configuration takes effect
+    reload      follows the configuration's file
     serve       opens everything in order, and closes it in order
     cli/        one file a command
 
 Decisions are pure (`PURE` in `tests/test_house.py`): they import no trio, read no clock, open no
-file, and say what to do. The async rooms do it, and stay thin. What may hang has one border each
-(`BORDERS` there): threads, processes, names of hosts.
+file, and say what to do. The async rooms do it, and stay thin. What may hang is called in one place
+each (`BORDERS` there): threads, processes, the resolution of names.
+
+Where to look
+-------------
+a status or the words of an error    `errors`; its form `apis`; who raised it says the log
+a request that is refused unread     `http.request_heads`, `http.heads`, `front.conversation`
+a request that waits or is refused   `pool.gate`, `pool.queue`; a suspect: `children.suspects`
+an answer that is cut or misshapen   `front.relay`, `front.rendering`, `apis`
+a model that is not loaded, or is unloaded    `pool.admission`; what it needs: `children.needs`
+a rung that surprises                `children.position`, `memory.ladder`, `learned`
+memory that is not there             `memory.readings`, `engine.devices`, `memory.gauge`
+a child that died, and when the next one starts    `engine.failures`, `children.restarts`
+a child that hangs                   `children.watchdog`, `children.signs`
+a llama-server that stays            `processes.orphans`, `processes.process`
+a configuration without effect       `reload`, `running`
+a line of the log                    `narrator`; its form `logs`
+a key, to be added                   `config.schema`, `config.checks`, `llamasup.toml`, `running`
+a route, to be added                 its dialect in `apis`, and the README's table
+a word of the engine's, to be known  `engine.loglines`, `failures` or `error_messages`, and a log in
+                                     `tests/engine/logs`
+tests          in the folders of their rooms; beside them `end_to_end` (real engines), `bench`,
+               `chaos` and `fuzz` (`python -m tests.chaos --help`), `devices`, `containers`, `fakes`
+               (an engine that does what it is told) and `harness`
 
 Which task belongs to which
 ---------------------------
     serve
-    ├─ signals, and the end of the drain * · as process 1, the reaper of orphans (again)
+    ├─ signals, and the end of the drain * · as process 1, the reaper of zombies (again)
     ├─ children's nursery (outer: outlives the front)
     │   ├─ control: Hypercorn on a private Unix socket (again)
     │   ├─ the residency's clock: turns that end, models that idle (again)
@@ -89,19 +131,20 @@ Which task belongs to which
     │   ├─ the watch over the run folder (again)
     │   ├─ the clocks of trials (`pool.dock`), while a suspect waits or is tried
     │   ├─ usher, one task per model that requests wait for, until its child goes
-    │   └─ keeper, one task per resident model; and one more for each that is preloaded or seen off
-    │       └─ the child's nursery: the process · a pump for each output · the count of kills ·
-    │          the wait for readiness, then the watchdog (again) · the retirement
+    │   └─ keeper, one task per model in memory; one more for a preload, or for a model that is gone
+    │       └─ the child's nursery: the process · a reader of each output · the kernel's count of
+    │          kills · the wait for readiness, then the watchdog (again) · the retirement
     └─ front nursery (inner: drained first)
         ├─ the follower of the configuration, until llamasup is told to stop (again)
-        ├─ the lookout for clients that leave (again) · the end of those that idle (again) ·
-        │  the keepalive of those that wait (again) · the listeners (again)
+        ├─ the lookout for clients that leave (again) · the end of the idle connections (again) ·
+        │  the keepalive of waiting clients (again) · the listeners (again)
         ├─ the task that tells clients that the drain is over
         └─ a conversation, one task per connection
 
-A task that falls (`tending`) falls alone: its client or its model gets an error, and can ask again.
-A task that all need begins again (again), at growing intervals. Only where signals are heard (*)
-does a fall end llamasup: nothing could stop it any more. What falls with a child ends that child.
+A task that raises by mistake (`tending`) ends alone: its client, or all that wait for its model,
+get an error and can ask again. Tasks marked (again) begin again, at growing intervals: all need them.
+Only the one marked * ends llamasup, because nothing could stop it any more. A task in a child's
+nursery ends that child.
 
 A client that leaves cancels its conversation; that closes the child's socket, and llama-server
 takes that as a cancellation. Nothing else has to be told.
@@ -111,155 +154,152 @@ The way of a request
 1. `front.server` accepts; `front.conversation` reads the request under limits of time and size.
    From then on it is an `exchange`. Requests from the web pages of strangers are refused
    (`access.pages`).
-2. `front.routes` names its goal: a model, control, or an error. `pool.roster` knows which model a
+2. `front.routes` finds its goal: a model, control, or an error. `pool.roster` knows which model a
    name means, and looks into the folders again if none does.
 3. `pool.lease`: the request waits at the model's gate until a child is ready and has a free slot.
    The gate's usher asks the keeper to have one loaded. Requests never wait inside llama-server.
    Meanwhile `front.keepalive` may send comments to a client that asked for a stream.
-4. `front.relay` connects to the child, sends, and reads the head of the reply; a bad answer is
-   read whole, a stream up to its first word (`front.stream_events`). Events that only pass the time
-   reach the client. If the child dies before that word, or says that memory ran out, the request is
-   sent again to the next child (`recovery.max_replays` times).
-5. From then on the content goes from socket to socket as it comes, in chunks of ours or as it was
-   framed, so that the client recognises a cut answer. A stream that is cut ends with an error event
-   of its API, and properly; any other answer ends with a broken connection. The same happens to
-   answers that a drain does not wait for; clients that have seen nothing by then get a 503.
+4. `front.relay` connects to the child, sends, and reads the head of the reply. An error is read
+   whole, a stream up to the first token of its answer (`front.stream_events`); pings before that
+   are passed on to the client. If the child dies before that token, or says that memory ran out,
+   the request is sent again to the next child (`recovery.max_replays` times).
+5. From then on the content goes from socket to socket as it comes. It keeps its length or gets
+   chunks of ours, so that the client recognises a cut answer. A stream that is cut ends with an
+   error event of its API and the last chunk; any other answer ends with a broken connection. The
+   same happens to answers that are not done when a drain's time is over; clients that have seen
+   nothing by then get a 503.
 
 Each step is told to the journal. Control is one more upstream of the same relay.
 
 The way of a model into memory
 ------------------------------
-A keeper asks the residency how much room there is, and its position chooses the rung. No rung is
-chosen above one that ran out of memory. If the context is "auto", it is the best rung whose need
-fits into what is free less `pool.memory_reserve`; a context that the operator wrote is passed over
-only if it cannot fit at all. `children.needs` says what a rung needs. Where it can make a
-difference the engine says so itself (`children.dry_run` starts it, and ends it before it loads
-anything), otherwise `memory.estimate` does, from the file's header. What was measured of children
-that worked refines this, within bounds and for a week, but never refuses a model
-(`memory.measured`).
+A keeper asks the residency how much room there is, and `children.position` chooses the rung. No
+rung is chosen above one that ran out of memory. If the context is "auto", the best rung is chosen
+whose need fits into the free memory, less `pool.memory_reserve`. A context that the operator wrote
+is passed over only if it cannot fit even into an empty machine.
 
-Then the keeper asks for a place. `pool.admission` decides about all who wait for one, and again
-after every change: which model loads, which idle ones go for it, which busy ones admit no more
-requests because their turn is over, which claim is refused. A place is free again when the memory
-really is. Requests wait at their model's gate for the load as for a slot: by priority, and in turns
-between clients.
+`children.needs` says what a rung needs. If the answer could change the choice, the engine is asked
+itself (`children.dry_run` starts it, and ends it before it loads anything); otherwise
+`memory.estimate` reckons from the file's header. What was measured of children that worked refines
+this, within bounds and for a week, but never refuses a model (`memory.measured`).
+
+Then the keeper asks for a place. `pool.admission` decides about all claims, and again after every
+change: which model loads, which idle ones are unloaded for it, which busy ones get no more requests
+because their turn is over, which claim is refused. A place is free again when the memory really is
+free. Requests wait at their model's gate, by priority and in turns between clients, until there is
+a child with a free slot.
 
 The way of an OOM
 -----------------
 `engine.failures` finds the cause in the log, the exit status, the reply, or the kernel's counter of
-kills. First idle models go, each once, and the same rung is tried again; then the keeper takes the
-next rung (`children.descent`). While a model loads, that happens at once. In a reply or a stream
-only a whole message that is known counts (`engine.error_messages`): anything else may quote a
-client. Then the child is retired: it admits no more requests, those on it may finish
-(`recovery.retirement`), and its successor starts on the next rung. Many requests that meet the same
-OOM are one step.
+kills. First other models that idle are unloaded, each once in a load, and the same rung is tried
+again; then the keeper takes the next rung (`children.descent`). While a model loads, that happens
+at once. In a reply or a stream only a whole message that backends are known to write counts
+(`engine.error_messages`): anything else may quote a client. The child is retired then
+(`recovery.retirement` bounds that), and its successor starts on the next rung. Several requests
+that meet the same OOM cause one step down.
 
-Once an OOM is proven (`Cause.proven`: by the kernel, by a load, by an abort, or by a second
-request), the rung that held is remembered in `learned`, and the next load begins there. A higher
-rung is tried when more memory is free than was then and `ladder.climb_interval` has passed, or
-after a week. A model that ran out while others held memory is tried again as soon as they are gone.
-If the last rung fails, the client gets a 503 that lists what was tried; the next attempt is made
-after a minute, or when the missing room appears.
+An OOM is proven (`Cause.proven`) if the kernel tells of it, if it happened while loading, if the
+child aborted for it, or if a second request met it. Then the rung on which the next child gets
+ready is remembered in `learned`, and later loads begin there. A higher rung is tried after a week,
+or when `ladder.climb_interval` has passed and more memory is free than there was then. A model that
+ran out while others held memory is tried again as soon as they are gone. If the last rung fails,
+the client gets a 503 that lists what was tried; the next attempt is made after a minute, or when
+more memory becomes free.
 
 The way of a death
 ------------------
-`children.restarts` decides when a successor may start: at once, then after 1, 2, 4 … 60 s, until
-ten healthy minutes have passed. What cannot succeed (wrong flags, a broken file, five failed
+`children.restarts` decides when a successor may start: the first at once, then after 1, 2, 4 … 60
+s; ten healthy minutes begin that anew. What cannot succeed (wrong flags, a broken file, five failed
 starts) is given up until the model's file, its configuration or the engine changes, or until a
-`POST /api/restart?model=…`. A request waits for a start within `recovery.patience`, or gets a 503
-with `Retry-After`. Only preloaded models are started again unasked.
+`POST /api/restart?model=…`. A request waits if the start is due within `recovery.patience`, else it
+gets a 503 with `Retry-After`. Only preloaded models are started again without a request.
 
 `children.watchdog` accepts progress as a sign of life: tokens, the steps of a prefill, the slots'
 counters; and within a batch, which shows none of these, that the process computes. `/health` stays
-green while slots are wedged, so it counts only for an idle child.
+green while slots hang, so it counts only for an idle child.
 
-A request answers for itself (`children.suspects`): requests that were in flight at a death, or were
-abandoned shortly before, are tried again alone, and refused for a while if that ends the next
-child. Such deaths do not count against the model, nor against the replays of other requests.
+Each request is responsible for what it does (`children.suspects`). The inquest notes the requests
+that were in flight at a death, or whose clients had left shortly before. Each of these suspects is
+sent once more, alone on the next child, while others wait for some seconds (`pool.dock`). If that
+child dies, too, the request is refused for a minute, and longer each time; if it answers, it is
+cleared. Deaths that are explained so do not count against the model, nor against the replays of
+other requests.
 
 The way of a new configuration
 ------------------------------
-`reload.Follower` loads the file again when its content has changed and settled, and at a SIGHUP;
-`POST /config` hands one in. `running` does first what can fail, and listens on new addresses last;
-then everything takes effect at once. If anything fails, nothing has changed. A child whose launch
-has changed (`Plan.launches_like`) is retired without a limit of time, and its model's history is
-forgotten; so is a child whose model is gone. Other models notice nothing. Over HTTP, keys that
-decide about programs, files or keys cannot be changed (`control.posted`).
-
-Where to begin
---------------
-a key         `config.schema`, `config.checks`, `llamasup.toml`; what acts on a change: `running`
-a route       its dialect in `apis`, and the README's table
-a word of the engine's    `engine.loglines`, `failures`, `devices` or `error_messages`, and a log in
-              `tests/engine/logs`
-an event      `events`, and its line in `narrator`
-a reason to load or to unload    `pool.admission`, and `tests/pool/test_simulation.py`
-tests         lie as the rooms do; beside them `end_to_end` (real engines), `chaos` and `fuzz` (long
-              forms by `python -m`), `bench`, `devices` and `containers` (where there are any),
-              `fakes` (an engine that does what it is told) and `harness`
+`reload.Follower` reads the file every two seconds, and loads it when its content is another one and
+the same for two looks; at a SIGHUP it loads it in any case. `POST /config` brings a configuration
+over HTTP. `running` does first what can fail, and listens on new addresses last; then everything
+takes effect at once. If anything fails, nothing has changed. A child whose launch has changed
+(`Plan.launches_like`) is retired, and may take as long for its answers as it likes; its model's
+history is forgotten. So is a child whose model is gone. Other models notice nothing. What decides
+about programs, files or operators' keys cannot be changed over HTTP (`control.posted`).
 
 Principles
 ----------
-What use finds wrong is nearly always a second cause that meets a first, where one of these broke:
+Nearly every fault that was found in use had two causes at the same time, and broke one of these:
 
 1. Words of clients decide nothing. What an engine logs or answers about a request is data.
-2. A request answers for itself: deaths are laid to the requests that were in flight.
+2. Each request is responsible for what it does: deaths count against the requests in flight.
 3. What a client can make grow has a bound in bytes, time and CPU, alone and together with others;
-   at the bound the greediest goes first. No request holds the loop for more than 5 ms.
-4. Beliefs heal: what was learned or measured ages, and is overruled by the engine's word and by
-   the room there is.
-5. First the idle go, then the context.
-6. The engine's devices are the devices.
+   at the bound the greediest client loses first. No request holds the loop for more than 5 ms.
+4. Beliefs heal: what was learned or measured ages, and is overruled by the engine's word and by the
+   room there is.
+5. For memory, idle models are unloaded first; only then a model's context becomes smaller.
+6. The devices that count are those that the engine lists.
 7. The loop waits for nothing outside: no disk, no pipe, no driver, no log.
-8. A task that falls, falls alone. The second signal wins, whatever hangs.
+8. A task that raises by mistake ends alone. A second signal to stop is obeyed, whatever hangs.
 9. Every page, user, engine and key reaches no more than it must.
 
 Decisions, and why: requests
 ----------------------------
-- **An own front, with Hypercorn behind it.** Hypercorn's trio worker ends its `serve` when one
-  connection's reader raises, cannot time out a stalled client, loses disconnects, and costs four to
-  ten times more per token. So it never faces the network, and never carries tokens.
+- **A front of our own, with Hypercorn behind it.** Hypercorn's trio worker ends its `serve` when
+  one connection's reader raises, cannot time out a stalled client, loses disconnects, and costs
+  four to ten times more per token. So it never faces the network, and never carries tokens.
 - **h11 reads heads, `framing` measures bodies.** h11 reads chunk sizes leniently (extensions), and
-  that is where two servers come to disagree about where a request ends. The heads of ordinary
-  clients need no h11: two expressions accept them, and little else, in a sixth of the time
+  that is where two servers come to disagree about where a request ends. Two regular expressions
+  read the heads that most clients send, in a sixth of the time, and leave all others to h11
   (`http.request_heads`).
 - **A head that two servers could read differently is refused** (`http.heads`): a client's with a
   400, an engine's with a 502.
-- **A large body is read for its model as it comes,** in small steps: no decoder can stop half-way.
-  A small one is decoded at once, but only the members that matter become objects.
+- **The model's name is looked for in a large body while it arrives,** in small steps: decoding it
+  at once would hold the loop. A small body is decoded at once, but only the members that matter
+  become objects.
 - **No client may hold more of the memory for bodies than is left for others** (`front.shares`): so
-  there is always some for one more. Large bodies lie in nameless files: a queue of them would push
-  models out of memory, and a replay needs them whole.
+  there is always some left for another client. Large bodies lie in nameless files: a queue of them
+  would push models out of memory, and a replay needs them whole.
 - **A web page of strangers is refused before anything is done.** A browser sends a page's request
-  and only hides the answer; so `Origin` decides. For operators' pages `Host` decides, too: the
-  owner of a name can let it point here.
+  and only hides the answer; so `Origin` decides. For operators' pages `Host` decides, too, because
+  of DNS rebinding.
 - **Clients take turns by address, then by key.** Keys that nobody checks can be invented; addresses
   cost something. Urgency is a client's own word, so urgent requests get every other turn at most.
-  When a queue or the server is full, newcomers are let in: the last of the longest line goes, or
-  the connection that has rested longest.
-- **Never more requests than slots,** and few questions beside them. llama-server's own queue is not
-  fair, and does not notice clients that leave.
+  When a queue or the server is full, newcomers are let in: the client with the longest queue loses
+  its last request, or the connection that has been idle longest is closed.
+- **A child never has more requests than slots,** and few small ones beside them, such as counting
+  tokens. llama-server's own queue is not fair, and does not notice clients that leave.
 - **Looking loads nothing.** Scrapers poll; they would load, evict and keep awake whatever they look
   at.
 - **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
   stream closes its connection anyway, and closing is how a request is cancelled.
-- **One task notices all clients that leave** (`http.disconnects`), not a watcher for each: it saves
-  12 µs per request. A client that ends its own side counts as gone: the kernel tells the difference
-  only when something is sent.
-- **One task ends all connections that idle** (`front.server`), instead of a deadline for each wait:
-  10 µs. **One task sends all keepalive comments,** so none is cancelled half-way.
-- **An answer can come from another engine until its first word.** llama-server sends a stream's
-  head before it reads the prompt, and pings meanwhile; an OOM of the prefill comes as the first
-  event. So pings are passed on, the events that only open an answer are held back, and the first
-  word binds. To go on after it, the engine would have to continue its own words, which not every
-  API and model can.
+- **One task notices all clients that leave** (`http.disconnects`), not a watcher for each: that
+  saves 12 µs per request. A client that shuts down only its sending side counts as gone: the kernel
+  tells the two apart only when something is sent.
+- **One task closes all connections that idle** (`front.server`), instead of a deadline for each
+  wait: that saves 10 µs per request. **One task sends all keepalive comments,** so none is
+  cancelled half-way.
+- **A replay is possible until the first token of an answer.** llama-server sends a stream's head
+  before it reads the prompt, and pings meanwhile; an OOM of the prefill comes as the first event.
+  So pings are passed on, and events that only open an answer are held back. After the first token,
+  another engine would have to continue a begun answer, which not every API and model can.
 - **A part of an event is held back,** up to 64 KiB: an error event can only follow a whole event.
   llama-server writes each event as one chunk, so normally nothing waits.
-- **The replay is the trial.** One death is no proof against a request: a `kill -9` looks the same.
-  So a suspect is tried alone; others wait 10 s at most, then have their turn. Doubtful cases
-  convict late and for a short time: only a death alone is certain, and the first sentence is a
-  minute. One answer clears a client: behind a proxy, one client is many.
-- **All reads share one buffer,** and what came is copied. Buffers of their own, cut down to the
+- **A suspect's replay is its trial.** One death is no proof against a request: a `kill -9` looks
+  the same. Only the death of a child that had no other request is certain; other deaths must be
+  three before they count. The first sentence is a minute. A client whose different requests ended
+  children is suspected as a whole, until one of its requests is answered: behind a proxy, one
+  client is many.
+- **All reads share one buffer,** and what came is copied. A buffer for each read, cut down to the
   little that came, fragmented the heap: a megabyte more every five minutes. For the same reason,
   worker threads get no heaps of their own (`cli.serve`).
 
@@ -272,17 +312,17 @@ Decisions, and why: children
 - **Readiness is heard, not polled:** a log line is the hint, one `/health` the proof. Engines whose
   words are unknown are polled, at growing intervals. A load may take as long as it likes, but must
   not be silent for longer than `engine.load_timeout`. Hints count only while a child starts, and
-  only in the form in which its engine writes: later ones may be a client's words.
+  only in its engine's form of a log line: later ones may be a client's words.
 - **A child that computes is alive.** In a batch llama-server produces no tokens and answers
-  nothing. A child that only spins is ended after 12 times `stall_timeout`: at the defaults 36 min,
-  which is a batch of 2,048 tokens at one a second.
+  nothing. A child that computes without any other sign is ended after 12 times `stall_timeout`. At
+  the defaults that is 36 min, enough for a batch of 2,048 tokens at one a second.
 - **A stop is TERM, the end of stdin, then KILL to the process group.** Both outputs are read to
-  their end meanwhile: a child that cannot write its last words does not end. A llama-server in
-  child mode does not end by TERM alone.
+  their end meanwhile: a child that cannot write its last words does not end. llama-server's own
+  child mode (for its router), which we use for its messages, does not end by TERM alone.
 - **No PR_SET_PDEATHSIG:** trio forks in a worker thread that ends when it is idle, and the signal
-  is bound to that thread. A child that a `kill -9` leaves behind ends with its stdin; while it
-  loads, by a signal of that pipe (`processes.lifeline`); and the next start ends what is left
-  (`processes.orphans`).
+  is bound to that thread. A child that a `kill -9` leaves behind ends when its stdin ends; while it
+  loads, by the SIGIO of that pipe (`processes.lifeline`); and the next start of llamasup ends what
+  is left (`processes.orphans`).
 - **Circumstances are noted when a load begins,** not when it failed: a file may be whole by then.
 - **The run folder is checked once a second,** and made again if it is gone: systems remove it at a
   logout.
@@ -295,52 +335,55 @@ Decisions, and why: memory
 - **Only a whole message of the engine's can say that memory ran out,** from beginning to end, in
   the words that backends are known to use. Any part may be quoted from a request, and could push a
   model down its ladder.
-- **The kernel's kills count for some seconds, and only in our own cgroup.** Which process it
-  killed, it tells only to root; a count since a child's start blamed last week's browser for
-  today's SIGKILL.
-- **Only what ran out of memory is learned,** and only as a ceiling. A rung that was passed over for
-  want of room says nothing about next time.
-- **For a load that ran out, idle models go: each once, one at first, then twice as many.** How much
-  is missing is unknown, each try may take minutes, and models that come back must not keep this one
-  from stepping down.
-- **New room wakes only models that failed while others held memory,** and only room that a ready
-  child leaves: otherwise two models that do not fit would wake each other for ever.
-- **Of several models that have to go, those that would only wait for the answers of another stay
-  open.** The one that was idle last stays shut: otherwise they might never be idle at once.
-- **A need on several GPUs is a need of all of them together,** and is spread when the model gets
-  its place, as the engine spreads it. A spread made earlier would refuse a model although an idle
-  one could make room.
+- **The kernel's kills for memory count for some seconds, and only in our own cgroup.** Only root
+  learns which process was killed; with a count since the child's start, an earlier kill of a
+  browser would explain today's SIGKILL.
+- **Only rungs that ran out of memory are learned,** as the limit above which no load begins. A rung
+  that was passed over because room was short says nothing about the next time.
+- **For a load that ran out, idle models are unloaded: first one, then as many again as before (1,
+  2, 4).** How much is missing is unknown, and each try may take minutes. Each model goes once, so
+  that models that come back cannot keep this one from stepping down.
+- **A model that failed while others held memory is tried again when a child goes that had been
+  ready,** not when a load fails: otherwise two models that do not fit would wake each other for
+  ever.
+- **Where several busy models have to make room, only one at a time is closed to new requests,** as
+  far as possible: the others would only wait for its answers. One that has become idle stays
+  closed; else they might never be idle at the same time.
+- **A need on several GPUs is a need of all of them together,** and is divided among them only when
+  the model gets its place, as the engine divides it. Divided earlier, it would refuse a model
+  although an idle one could make room.
 - **Vendors' tools only refine.** They number and name GPUs otherwise than the engine, and know no
-  Vulkan and no RPC; but they say cheaply how much is free, of a GPU that is certainly the same.
-  Memory that GPUs share with the host counts once. An RPC server belongs to one model at a time: it
-  keeps all others waiting.
-- **A model larger than memory is allowed only where the operator says so** (`overcommit`): a
-  machine that reads its disk all day is not what people want who took too large a file by mistake.
+  Vulkan and no RPC; but they say cheaply how much is free. Their word counts for a GPU that is
+  certainly one of the engine's (by PCI id or UUID). Memory that GPUs share with the host counts
+  once. An RPC server belongs to one model at a time: it keeps all others waiting.
+- **A model larger than memory is allowed only where the operator says so** (`overcommit`). Who took
+  too large a file by mistake would get a machine that reads its disk all day.
 
 Decisions, and why: the world
 -----------------------------
 - **The log holds up no task.** A thread of its own writes from a ring of bounded size. When that is
-  full the newest lines are dropped, and counted where they are missing: how trouble began says
-  more. A record is one line of plain text: names, targets and engines' words are foreign.
+  full the newest lines are dropped and counted: the lines about how trouble began are worth more. A
+  record is one line, and escaped: names, targets and engines' words come from others.
 - **Worker threads can always be left behind.** A thread that hangs on a disk never comes back. So
-  each kind of work has a few of its own (`threads.Lane`), each place is waited for once until it
-  answers, and meanwhile what was known before counts. Only regular files are opened: opening a FIFO
-  may take for ever.
-- **A shortage is no verdict** (`shortages`). An engine that cannot be started or asked for want of
-  descriptors, processes, threads or ports is neither unusable nor dead, and nothing is given up for
-  it. One descriptor is kept in reserve, so that a client that comes when there is none left can be
-  told.
+  each kind of work has a few of its own (`threads.Lane`). A folder or disk that hangs has one
+  thread waiting for it, and until it answers what was known before is used. Only regular files are
+  opened: opening a FIFO may take for ever.
+- **A shortage is no verdict** (`shortages`). An engine that cannot be started or asked because
+  descriptors, processes, threads or ports are lacking is neither unusable nor dead, and is not
+  given up. One descriptor is kept in reserve, so that a client that comes when there is none left
+  can be told.
 - **Tasks that begin again do so without end,** at growing intervals: a clock that was given up
   would never unload a model again.
-- **The last word is the kernel's:** from the first signal on an alarm runs, which needs no thread
-  and no turn of the loop. A SIGHUP without its terminal is a stop, unless nohup started us.
+- **The last word is the kernel's:** from the first signal to stop, an alarm runs that ends the
+  process whatever hangs. A SIGHUP is a stop, too, if the terminal was closed that llamasup was
+  started from (without nohup).
 - **Files that others could have written are not trusted** (`ownership`): a llamasup.toml found by
   chance names programs, and marks in a run folder name processes to end.
-- **Learned rungs and footprints are the only state on disk,** under digests, for arguments hold
-  secrets. What lives is marked in the run folder, which a reboot empties with the processes.
-- **Folders are read when it matters, not watched:** before a listing, before a name is refused,
-  when a model's file is missing; once a second at most. 2,000 files take about 0.1 s, and llamasup
-  sleeps while nothing is asked.
+- **Learned rungs and footprints are the only state on disk,** under digests, because arguments hold
+  secrets. Running children are marked in the run folder, which a reboot empties.
+- **Folders are read when it matters, not watched:** before a listing, before an unknown model's
+  name is refused, when a model's file is missing; once a second at most. 2,000 files take about 0.1
+  s, and llamasup sleeps while nothing is asked.
 - **The configuration in effect has one holder** (`config.in_effect`), which the rooms read when it
   matters. What has to act on a change (listeners, keepalive, clocks, children) is told in one
   place, in order (`running`).
@@ -349,7 +392,7 @@ Decisions, and why: the world
 - **Errors of engines are read in all dialects, ours are written in one.** Which form an engine uses
   at a path has changed from version to version (`engine.error_messages`).
 - **A key joins the configuration with the capability that reads it.** No key is without effect, and
-  none waits for a restart but `[folders]`.
+  only `[folders]` needs a restart.
 """
 
 __version__ = "0.1.0"
