@@ -142,9 +142,9 @@ Which task belongs to which
         └─ a conversation, one task per connection
 
 A task that raises by mistake (`tending`) ends alone: its client, or all that wait for its model,
-get an error and can ask again. Tasks marked (again) begin again, at growing intervals: all need them.
-Only the one marked * ends llamasup, because nothing could stop it any more. A task in a child's
-nursery ends that child.
+get an error and can ask again. Tasks marked (again) begin again, at growing intervals: all need
+them. Only the one marked * ends llamasup, because nothing could stop it any more. A task in a
+child's nursery ends that child.
 
 A client that leaves cancels its conversation; that closes the child's socket, and llama-server
 takes that as a cancellation. Nothing else has to be told.
@@ -340,15 +340,15 @@ Decisions, and why: memory
   browser would explain today's SIGKILL.
 - **Only rungs that ran out of memory are learned,** as the limit above which no load begins. A rung
   that was passed over because room was short says nothing about the next time.
-- **For a load that ran out, idle models are unloaded: first one, then as many again as before (1,
-  2, 4).** How much is missing is unknown, and each try may take minutes. Each model goes once, so
+- **For a load that ran out, idle models are unloaded: first one, then as many as have gone
+  before.** How much is missing is unknown, and each try may take minutes. Each model goes once, so
   that models that come back cannot keep this one from stepping down.
 - **A model that failed while others held memory is tried again when a child goes that had been
   ready,** not when a load fails: otherwise two models that do not fit would wake each other for
   ever.
-- **Where several busy models have to make room, only one at a time is closed to new requests,** as
-  far as possible: the others would only wait for its answers. One that has become idle stays
-  closed; else they might never be idle at the same time.
+- **Where several busy models have to make room, they get no more requests; one that is idle while
+  another still answers is opened again,** for it would only wait. The one that became idle last
+  stays closed, so that each round leaves one less: else they might never be idle at the same time.
 - **A need on several GPUs is a need of all of them together,** and is divided among them only when
   the model gets its place, as the engine divides it. Divided earlier, it would refuse a model
   although an idle one could make room.
