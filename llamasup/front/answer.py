@@ -1,8 +1,8 @@
-"""How an answer opens: with the engine's own head, or early, with ours.
+"""How an answer begins: with the engine's own head, or earlier, with a head of ours.
 
 A client that waits for a stream may get a head and comments before any engine is ready to answer.
-From then on the answer is a stream: the engine's head is left out, and an error is an event. An
-error is an event, too, when a stream breaks off after one of its events.
+From then on the answer is a stream: the engine's head is left out, and an error becomes an event of
+the stream. So does an error after which a stream breaks off between two events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EVENT_STREAM: Final = ReplyHead(
 
 
 class Seen(Enum):
-    """What a client has of its answer."""
+    """What a client has received of its answer."""
 
     NOTHING = "nothing"
 
@@ -33,46 +33,46 @@ class Seen(Enum):
     """A head, and whole events; another event may follow."""
 
     A_PART = "a part"
-    """A part of something, which nothing but its rest can follow."""
+    """An unfinished part, which only its own rest can follow."""
 
 
 class Answer:
-    """How one answer begins, and the whole answer where it is an error."""
+    """One answer: its head, its comments, and its error if there is one."""
 
     def __init__(
         self, request: Request, extra: list[bytes], begins: Callable[[], None] = lambda: None
     ) -> None:
-        """`begins` is called when it does, unless it is an error and nothing else."""
+        """`begins` is called when the answer begins, unless it is only an error."""
         self.seen = Seen.NOTHING
-        """What the client has of the answer."""
+        """What the client has received of the answer."""
 
         self.margins: Margins | None = None
-        """What is kept of its content, if anything."""
+        """The parts of its content that are kept, if any."""
 
         self.is_stream = False
-        """It is one of server-sent events."""
+        """Is it a stream of server-sent events?"""
 
         self.extra = extra
-        """Header lines of ours."""
+        """Our own header lines."""
 
         self._request = request
         self._begins = begins
 
     def suits(self, head: ReplyHead) -> bool:
-        """Can this reply be the client's answer, after what it has seen?"""
+        """Can this reply be the client's answer, after what the client has seen?"""
         is_stream = head.status == 200 and head.is_event_stream
         return is_stream or self.seen is Seen.NOTHING
 
     def head(self, head: ReplyHead, framing_line: bytes | None) -> bytes:
-        """A reply's head for the client; empty if the client has one already."""
+        """A reply's head as the client gets it; empty if the client has a head already."""
         if self.seen is Seen.EVENTS:
             return b""
         self._begins()
         return rewritten(head, self._request, framing_line, self.extra)
 
     def comment(self, words: str) -> bytes:
-        """A comment, which clients of streams pass over; the first one opens the answer."""
-        # Models are named after files, and those may be named by bytes that are no text.
+        """A comment, which clients of streams ignore; before the first one the head is sent."""
+        # Models are named after files, and the names of files need not be valid text.
         line = " ".join(words.split()).encode(errors="replace")
         comment = self._framed(b": %b\n\n" % line)
         head = self.head(_EVENT_STREAM, self._framing_line)
@@ -87,8 +87,8 @@ class Answer:
         event = self._framed(dialect.error_event(error))
         return event if self._request.http_1_0 else event + LAST_CHUNK
 
-    def last_words(self, error: LlamasupError) -> bytes:
-        """The same, where the connection ends with it."""
+    def final_failure(self, error: LlamasupError) -> bytes:
+        """The same, for a connection that ends with it."""
         self._request.keep_alive = False
         return self.failure(error)
 
@@ -97,5 +97,5 @@ class Answer:
         return None if self._request.http_1_0 else b"Transfer-Encoding: chunked"
 
     def _framed(self, event: bytes) -> bytes:
-        """HTTP/1.0 knows no chunks: its stream ends with the connection."""
+        """The event as a chunk. HTTP/1.0 knows no chunks: its stream ends with the connection."""
         return event if self._request.http_1_0 else chunk(event)

@@ -1,10 +1,10 @@
-"""Where the bodies of requests lie until their answers are done, within common bounds.
+"""Where the bodies of requests are kept until their answers are done, within common bounds.
 
-Small ones are in memory. Large ones pass through it in pieces into a file without a name, from
-which they can be sent more than once. If room is short, the client that holds most of it waits
-first (`shares`), and is refused after some seconds; the time does not count as the client's.
+Small bodies stay in memory. Large ones are written in pieces to a file without a name, from which
+they can be sent more than once. If room is short, the client that holds most of it has to wait
+first (`shares`), and is refused after some seconds; its own time limits do not run meanwhile.
 
-Files are written and read in a few worker threads: a disk that hangs holds up large bodies, and
+Files are written and read in a few worker threads: a disk that hangs delays large bodies, and
 nothing else.
 """
 
@@ -33,10 +33,10 @@ from llamasup.http.requests import Request
 log = logging.getLogger(__name__)
 
 LONGEST_IN_MEMORY: Final = 1 << 20
-"""Measured: decoding so much takes 3 ms at worst."""
+"""Measured: decoding this much takes 3 ms at worst."""
 
 STEP: Final = 8 << 10
-"""So much is read at once for its wishes, which takes 4 ms at worst."""
+"""The most that is searched for wishes at once, which takes 4 ms at worst."""
 
 _PIECE: Final = 1 << 20
 _LEAST_PIECE: Final = 64 << 10
@@ -60,7 +60,7 @@ class TooManyBodies(LlamasupError):
 
 
 class StorageFailed(LlamasupError):
-    """The disk does not take the body, or does not give it back."""
+    """The body cannot be written to the disk, or not be read from it."""
 
     status = 503
     code = "storage_failed"
@@ -68,7 +68,7 @@ class StorageFailed(LlamasupError):
 
 
 class Room:
-    """Something that bodies take up. When it is short, clients wait in turns."""
+    """Memory or disk for bodies. When it is short, clients wait, and take turns."""
 
     def __init__(self, limit: int, refusal: str) -> None:
         self._shares = Shares(limit)
@@ -77,25 +77,26 @@ class Room:
 
     @property
     def taken(self) -> int:
-        """By all together."""
+        """How much all clients together have taken."""
         return self._shares.taken
 
     def resize(self, limit: int) -> None:
-        """There is so much from now on. What was taken stays taken."""
+        """Change the limit. What was taken stays taken."""
         self._shares.limit = limit
         self._admit()
 
     def take_now(self, holder: str, amount: int) -> bool:
-        """Take it, if it is there for this client."""
+        """Take this amount if this client may have it now. Returns whether it was taken."""
         if holder in self._waiting or not self._shares.allow(holder, amount):
             return False
         self._shares.take(holder, amount)
         return True
 
     async def take(self, holder: str, amount: int) -> None:
-        """Take it, when it is there for this client. Raises TooManyBodies if it never is.
+        """Wait until this client may have this amount, and take it. Raises TooManyBodies if that
+        takes too long.
 
-        Cancelled, nothing is taken.
+        If this is cancelled, nothing is taken.
         """
         if self.take_now(holder, amount):
             return
@@ -111,18 +112,18 @@ class Room:
             raise
         finally:
             self._forget(holder, wish)
-            self._admit()  # what waits behind it may be less
+            self._admit()  # the wishes behind it may be smaller
         if not wish.granted.is_set():
             raise TooManyBodies(self._refusal)
 
     def give_back(self, holder: str, amount: int) -> None:
-        """It is free again."""
+        """Give this amount back."""
         if amount:
             self._shares.give_back(holder, amount)
             self._admit()
 
     def _admit(self) -> None:
-        """Grant as many wishes as there is room for, the clients in turns."""
+        """Grant as many wishes as there is room for; the clients take turns."""
         while self._waiting and [holder for holder in list(self._waiting) if self._grant(holder)]:
             pass
 
@@ -152,7 +153,7 @@ class _Wish:
 
 
 class Bodies:
-    """All bodies that there are."""
+    """The memory and the disk that all bodies share."""
 
     def __init__(self, memory: Bytes, folder: Path) -> None:
         self.memory = Room(
@@ -167,7 +168,7 @@ class Bodies:
         self._disk_fails_until = -math.inf
 
     async def open_file(self) -> _File | None:
-        """A new one, or None if the disk fails: then bodies stay in memory."""
+        """A new file, or None if the disk fails: then bodies stay in memory."""
         if trio.current_time() < self._disk_fails_until:
             return None
         file = _File(self._folder, self._hands)
@@ -188,7 +189,7 @@ class IncomingBody:
     """One request's body, from its first byte until its answer is done."""
 
     def __init__(self, bodies: Bodies, holder: str, reader: Callable[[], Reader] | None) -> None:
-        """With a `reader` it may grow large; without, it stays in memory."""
+        """A body with a `reader` may be moved to the disk; one without stays in memory."""
         self.size = 0
         self._bodies = bodies
         self._holder = holder
@@ -196,13 +197,13 @@ class IncomingBody:
         self._reader: Reader | None = None
         self._in_memory = bytearray()
         self._file: _File | None = None
-        self._stays = False  # in memory: it could not be written
+        self._stays = False  # in memory, because it could not be written
 
     async def add(self, data: bytes | bytearray) -> None:
-        """Some more of it has come: at most a STEP.
+        """Another part of it has come, of at most STEP bytes.
 
         Waits for room, and for the disk. Raises TooManyBodies and StorageFailed, and ClientError
-        if no engine could read it. Cancelled, it can only be released.
+        if no engine could read the body. If this is cancelled, the body can only be released.
         """
         memory = self._bodies.memory
         if not memory.take_now(self._holder, len(data)):
@@ -219,8 +220,8 @@ class IncomingBody:
                 await self._move_to_disk()
 
     async def end(self, request: Request) -> Wishes | None:
-        """It is complete, and becomes the request's. Returns its wishes, if it was read for them as
-        it came. Raises as `add` does."""
+        """The body is complete: give it to the request. Returns its wishes, if it was searched for
+        them while it came. Raises what `add` raises."""
         wishes = None if self._reader is None else self._reader.end()
         if self._file is not None:
             await self._move_to_disk()
@@ -264,11 +265,11 @@ class IncomingBody:
 
 
 class SmallBody:
-    """A small one that came whole. It is in memory until its answer is done."""
+    """A small body that came whole. It stays in memory until its answer is done."""
 
     @classmethod
     def of(cls, bodies: Bodies, holder: str, size: int) -> SmallBody | None:
-        """Take room for it; None if there is none now."""
+        """Take memory for a body of this size; None if there is none now."""
         return cls(bodies, holder, size) if bodies.memory.take_now(holder, size) else None
 
     def __init__(self, bodies: Bodies, holder: str, size: int) -> None:
@@ -301,7 +302,7 @@ class _File:
     def __init__(self, folder: Path, hands: trio.CapacityLimiter) -> None:
         self.size = 0
         self.owed = 0
-        """What it takes of the room on the disk."""
+        """The room on the disk that was taken for it, and has to be given back."""
 
         self._folder = folder
         self._hands = hands
@@ -310,7 +311,7 @@ class _File:
         self._closed = False
 
     async def open(self) -> None:
-        """Raises StorageFailed. Cancelled or not, it has to be closed."""
+        """Open it. Raises StorageFailed. It has to be closed in any case, also when cancelled."""
         await _in_thread(self._open, hands=self._hands)
 
     async def append(self, data: bytearray) -> None:
@@ -319,7 +320,7 @@ class _File:
         self.size += len(data)
 
     async def read(self, at: int) -> bytes:
-        """The next piece. Raises StorageFailed."""
+        """The piece that begins there. Raises StorageFailed."""
         wanted = min(_PIECE_READ, self.size - at)
         piece = await _in_thread(self._read, at, wanted, hands=self._hands)
         if not piece and wanted:
@@ -327,7 +328,7 @@ class _File:
         return piece
 
     def close(self) -> None:
-        """Close it in a thread, after the one that uses it: freeing a large file takes long."""
+        """Close it in a thread, when no other thread uses it: freeing a large file takes long."""
         try:
             trio.lowlevel.start_thread_soon(self._close, lambda _: None)
         except RuntimeError:  # no thread can be started

@@ -1,8 +1,8 @@
-"""Who asks, and how urgently: a queue takes turns by that.
+"""Which client a request comes from, and how urgent it is: queues give turns accordingly.
 
-The urgency is that of the standard header `Priority: u=N` (RFC 9218), 0 for the most urgent to 7.
-The header is a dictionary of structured fields (RFC 8941), and a malformed one counts as
-none, whatever part of it could be read.
+The urgency is that of the standard header `Priority: u=N` (RFC 9218), from 0, the most urgent, to
+7. The header is a dictionary of structured fields (RFC 8941). A malformed header counts as none,
+even if a part of it could be read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _URGENCIES: Final = range(8)
 _USUAL_URGENCY: Final = 3
 
 _LONGEST: Final = 128
-"""Bytes of a `Priority` that are read: a longer one is an attempt to keep us busy."""
+"""Bytes. A longer `Priority` is an attempt to keep us busy, and is not read."""
 
 _OF_ONE_HOUSEHOLD: Final = 64
 
@@ -28,10 +28,11 @@ _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE)
 
 
 def client(request: Request, peer: str) -> Client:
-    """What all requests of one client have in common: where it is, and there its API key.
+    """What all requests of one client have in common: the place that they come from, and the API
+    key.
 
-    The key need not be valid: it only tells apart clients that come from one place. Only a
-    digest of it is kept, which may be written to a log.
+    The key need not be valid: it only tells apart clients that come from one place. Only a digest
+    of it is kept, which may be written to a log.
     """
     secret = request.header(b"x-api-key")
     if bearer := _BEARER.fullmatch(request.header(b"authorization") or b""):
@@ -42,9 +43,9 @@ def client(request: Request, peer: str) -> Client:
 
 @lru_cache(maxsize=4096)  # each body asks, and an IPv6 address takes 20 µs
 def place(peer: str) -> str:
-    """All addresses that one client may have: one, or the network of an IPv6 address.
+    """The name of all addresses that one client may have: the IPv4 address, or the IPv6 network.
 
-    Each household has 2^64 or more of those, and a client may use another one each time.
+    Each household has 2^64 or more IPv6 addresses, and a client may use another one each time.
     """
     if ":" not in peer:
         return peer
@@ -57,7 +58,7 @@ def place(peer: str) -> str:
 
 
 def priority(request: Request) -> int:
-    """A number that is higher the more urgent the request is, and usually 0."""
+    """The request's priority: 0 is usual, and a higher number is more urgent."""
     if request.header(b"priority") is None:
         return 0
     lines = [value for name, value in request.headers if name == b"priority"]
@@ -67,7 +68,7 @@ def priority(request: Request) -> int:
 
 
 def urgency(dictionary: bytes) -> int:
-    """What a `Priority` header says: 0 is first, 7 is last; the usual 3 if it does not say."""
+    """The urgency in a `Priority` header, from 0 (first) to 7 (last); 3 if it says none."""
     found = _USUAL_URGENCY
     at = 0
     while member := _MEMBER.match(dictionary, at):

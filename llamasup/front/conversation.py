@@ -1,7 +1,6 @@
 """One client's connection: requests are read from it, one after another, and each is answered.
 
-Reading is done here, under limits of time and size. What then happens to a request is an
-`exchange`.
+This file reads, under limits of time and size. What then happens to a request is an `exchange`.
 """
 
 from __future__ import annotations
@@ -46,64 +45,64 @@ class Conversation:
         self, connection: Connection, desk: Desk, guests: Guests[Conversation] | None = None
     ) -> None:
         self.idle = True
-        """No byte of a request has come, and none is being answered."""
+        """Is no request being read or answered?"""
 
         self.idle_since = trio.current_time()
-        """Since then: when the client connected, or when its last answer had been given."""
+        """When it became idle: when the client connected, or had its last answer."""
 
         self._guests = Guests[Conversation]() if guests is None else guests
-        """All connections; it counts as resting there while it is idle."""
+        """All connections. This one counts as resting there while it is idle."""
 
         self._connection = connection
         self._desk = desk
         self._body: IncomingBody | SmallBody | None = None
         self._wishes: Wishes | None = None
-        """What a large body asks for: it is read for that as it comes."""
+        """What a large body asks for, found while it came."""
 
-        self._course = trio.CancelScope()
+        self._life = trio.CancelScope()
         self._exchange: Exchange | None = None
-        """The one under way, if any."""
+        """The exchange that has begun and not ended, if any."""
 
         self._broken_off: LlamasupError | None = None
 
     @property
     def silent(self) -> bool:
-        """It is idle, and nothing unread has come."""
+        """Is it idle, without anything unread?"""
         return self.idle and not self._connection.has_arrived
 
     @property
     def answering(self) -> bool:
-        """May an answer have begun that has not ended?"""
+        """May there be an answer that has begun and not ended?"""
         return self._exchange is not None
 
     def end_if_silent(self) -> bool:
-        """End now, without a word, if it is silent; also before it runs. Says if it does."""
+        """If it is silent, end it without a word, even before it runs. Returns whether it ends."""
         if not self.silent:
-            self._guests.act(self)  # its request has come, and will be read next
+            self._guests.wake(self)  # a request has come, and will be read next
             return False
-        self._guests.go(self)
-        self._course.cancel()
+        self._guests.remove(self)
+        self._life.cancel()
         return True
 
     def break_off(self, why: LlamasupError) -> None:
-        """End now, and tell the client why, as far as its answer allows that."""
+        """End it now, and tell the client why, if its answer still allows that."""
         self._broken_off = why
-        self._course.cancel()
+        self._life.cancel()
 
     async def run(self) -> None:
-        """Read and answer until either side ends it, or it is ended or broken off from outside.
+        """Read and answer requests until either side ends this, or it is broken off.
 
-        Raises ClientLeft or ReplyCut where the connection is not to be ended politely.
+        Raises ClientLeft or ReplyCut if the connection must not be closed as if all were well.
         """
-        with self._course:
-            while await self._talk():
+        with self._life:
+            while await self._serve_one():
                 if self._desk.closing:
                     return
-        if self._course.cancelled_caught and self._broken_off and not self.idle:
+        if self._life.cancelled_caught and self._broken_off and not self.idle:
             await self._end(self._broken_off)
 
-    async def _talk(self) -> bool:
-        """Read and answer one request. False if the connection shall end."""
+    async def _serve_one(self) -> bool:
+        """Read and answer one request. False if the connection has to end."""
         try:
             return await self._read_and_answer()
         finally:
@@ -136,10 +135,10 @@ class Conversation:
     def _act(self) -> None:
         if self.idle:
             self.idle = False
-            self._guests.act(self)
+            self._guests.wake(self)
 
     async def _read(self) -> Request:
-        """The next request. Raises a LlamasupError for a bad one."""
+        """Read the next request. Raises a LlamasupError for a bad one."""
         request = parse_head(await self._read_head())
         if not request.framing.done and not self._take_small_body(request):
             await self._read_body(request)
@@ -165,7 +164,7 @@ class Conversation:
         return head
 
     def _take_small_body(self, request: Request) -> bool:
-        """Take a small body that is there already, as most are. False if this is none."""
+        """Take a small body that has come already, as most have. False if this is no such body."""
         framing, inbox = request.framing, self._connection.inbox
         if not isinstance(framing, Counted):
             return False
@@ -209,7 +208,7 @@ class Conversation:
         self._wishes = await body.end(request)
 
     def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
-        """The limits of a body, and what reads it for its wishes if it is a large one."""
+        """The limits of a body, and how to make a reader that finds the wishes of a large one."""
         settings, now = self._desk.settings, trio.current_time()
         if not self._desk.router.is_for_model(request):
             why = "what is for no model"
@@ -219,7 +218,7 @@ class Conversation:
         return limits, lambda: reader_for(content_type)
 
     async def _end(self, why: LlamasupError) -> None:
-        """End what was begun. Raises ReplyCut where nothing more can be said in an answer."""
+        """End the exchange, if one has begun. Raises ReplyCut if nothing more can be said in it."""
         if self._exchange is None:
             await self._refuse(why)
             return
@@ -228,24 +227,25 @@ class Conversation:
         await self._connection.finish()
 
     async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
-        """Answer what was no request, and end: where the next one begins is unknown."""
+        """Answer what was no valid request, and end: nothing tells where the next one begins."""
         await self._connection.send(error_reply(error, None, list(extra)))
         await self._connection.finish()
 
 
 async def converse(connection: Connection, conversation: Conversation) -> None:
-    """The conversation, and the end of its connection that suits how it ended.
+    """Run the conversation, then close its connection in the way that suits how it ended.
 
-    Never raises for what one client or one engine does; cancelled, everything is closed.
+    Nothing that a client or an engine does makes this raise. If it is cancelled, everything is
+    closed.
     """
     try:
         await conversation.run()
     except ClientLeft:
         pass
     except ReplyCut:
-        pass  # the broken connection tells the client
+        pass  # the client sees a broken connection
     finally:
         if conversation.answering:
-            # A clean end could make an answer look whole that ends with its connection.
+            # After a clean end, an answer that ends with its connection would look whole.
             connection.reset()
         connection.close()

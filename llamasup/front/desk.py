@@ -15,7 +15,7 @@ from llamasup.upstream import Upstream
 
 
 class Desk:
-    """One object for all conversations, which read it whenever they need it."""
+    """One object that all conversations share, and read whenever they need it."""
 
     def __init__(
         self,
@@ -36,20 +36,20 @@ class Desk:
         self.keepalive = _keepalive(self.settings.keepalive_after)
         self.refusals = Refusals()
         self.closing = False
-        """Every connection ends after its current answer."""
+        """Does every connection end after its current answer?"""
 
     @property
     def settings(self) -> Server:
-        """What is configured for the front."""
+        """The configuration of the front."""
         return self._in_effect.config.server
 
     @property
     def max_replays(self) -> int:
-        """How often a request is sent again whose child was lost."""
+        """How often a request is sent again after its child was lost."""
         return self._in_effect.config.recovery.max_replays
 
     def renew(self) -> None:
-        """Make again what was made from the settings before. A new keepalive has to be run."""
+        """Replace what was made from the old settings. The caller has to run a new keepalive."""
         settings, keepalive = self.settings, self.keepalive
         self.router = Router(settings.path_prefixes)
         self.bodies.memory.resize(settings.body_memory)

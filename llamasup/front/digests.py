@@ -1,4 +1,4 @@
-"""Digests, by which a request that ended an engine is recognised: of all that the engine sees."""
+"""Digests of all that an engine sees of a request: they identify requests that ended an engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llamasup.errors import LlamasupError
 from llamasup.http.requests import Request, Stored
 
 _AT_ONCE = 1 << 20
-"""So many bytes are digested on the event loop, in half a millisecond."""
+"""The most bytes that are digested on the event loop: that takes half a millisecond."""
 
 
 class Digest:

@@ -1,8 +1,8 @@
 """One request and its answer: all that happens to it, step by step.
 
-The steps stand in `_steps`, in order: may this web page ask → where does it go → (for a model)
-which one is meant → wait for a lease → relay, and again if the engine is lost before the client has
-seen a word.
+The steps stand in `_steps`, in order: may this web page ask → where does the request go → (for a
+model) which model is meant → wait for a lease → relay; and the last two again if the engine is lost
+before the client has seen a word.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ from llamasup.pool.pool import Lease
 _LONGEST_PATH = 200
 _PATIENCE_WITH_CONTROL = 60.0
 _COURSE = (RequestCame, RequestEntered, FirstByte, RequestEnded, RequestCancelled)
-"""What every request would tell. Where nothing listens to it, it costs 0.3 µs instead of 6."""
+"""The events of every request. If nothing listens to them, they cost 0.3 µs instead of 6."""
 
 _MOST_LOSSES = 8
-"""Engines that one request may lose, those included that other requests have ended."""
+"""The most engines that one request may lose, even if other requests have ended them."""
 
 
 class Exchange:
-    """It begins when the request was read, and ends with the last byte of its answer."""
+    """One request, from when it was read until the last byte of its answer."""
 
     def __init__(
         self, request: Request, wishes: Wishes | None, connection: Connection, desk: Desk
     ) -> None:
-        """`wishes` are known already if the body is a large one."""
+        """For a large body, `wishes` are known already."""
         self._request = request
         self._wishes = wishes
         self._connection = connection
@@ -74,15 +74,15 @@ class Exchange:
         self._is_followed = desk.journal.hears(*_COURSE)
         self._came = trio.current_time() if self._is_followed else 0.0
         self._model = ""
-        """The model that it is for, once that is known."""
+        """The model that the request is for, once that is known."""
 
         self._answer = Answer(request, [], self._begins)
 
     async def run(self) -> None:
         """Answer the request, or say what is wrong with it.
 
-        Raises ClientLeft, and ReplyCut where an answer ended in the middle. Cancelled, it leaves
-        the answer as it is; see `break_off`.
+        Raises ClientLeft, and ReplyCut if an answer ended in the middle. If this is cancelled, the
+        answer stays as it is; see `break_off`.
         """
         if self._is_followed:
             self._tell(RequestCame(self._id, self._connection.peer, *self._named))
@@ -115,12 +115,12 @@ class Exchange:
     async def break_off(self, why: LlamasupError) -> None:
         """End the answer, after `run` was cancelled; the connection ends with it.
 
-        Raises ReplyCut where nothing more can be said in it.
+        Raises ReplyCut if nothing more can be said in the answer.
         """
         if self._answer.seen is Seen.A_PART:
             self._tell(AnswerCut(self._id, str(why), told=False))
             raise ReplyCut(str(why))
-        await self._connection.send(self._answer.last_words(why))
+        await self._connection.send(self._answer.final_failure(why))
 
     async def _steps(self) -> None:
         if origin := self._request.header(b"origin"):
@@ -135,18 +135,18 @@ class Exchange:
             await self._ask_model(goal)
 
     def _let_page_in(self, origin: bytes) -> None:
-        """Raises Forbidden for a page that may not use us; the answer to another one says so."""
+        """Raise Forbidden for a page that may not use us; else tell the browser that it may."""
         settings = self._desk.settings
         pages.refuse_foreign_pages(self._request.headers, settings)
         extra = pages.cors_lines(settings.cors_origins, origin)
         self._answer = Answer(self._request, extra, self._begins)
 
     async def _ask_control(self, goal: ToControl) -> None:
-        """Have control answer, within a time that is long enough for all its answers."""
+        """Let control answer, within a time that is long enough for all its answers."""
         request = self._request
         others = (header for header in request.headers if header[0] != CLIENT)
         headers = [*others, (CLIENT, self._connection.peer.encode())]
-        # Unless it is a POST, it would not be read, and then Hypercorn hangs in its reply.
+        # Only a POST's body is read, and Hypercorn hangs in its reply if a body is not read.
         body = request.body if request.method == b"POST" else b""
         request = evolve(request, headers=headers, body=body)
         with trio.move_on_after(_PATIENCE_WITH_CONTROL):
@@ -157,7 +157,7 @@ class Exchange:
         raise ControlTimeout("llamasup took too long to answer this itself")
 
     async def _ask_model(self, goal: ToModel) -> None:
-        """Have a child answer, or the next one, if it fails before the client has seen a word."""
+        """Let a child answer, or the next one if it fails before the client has seen a word."""
         roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
         digest = Digest(self._request)
         try:
@@ -167,11 +167,11 @@ class Exchange:
                     return
                 self._tell(RequestReplayed(self._id, model, *self._named))
         except ModelFileMissing:
-            await roster.refresh()  # so that the next request knows
+            await roster.refresh()  # so that the next request does not find this model
             raise
 
     async def _relay(self, coming: Lease | KeptAlive, goal: ToModel, losses: _Losses) -> bool:
-        """Wait for the lease, and relay. False if the request is to be sent again."""
+        """Wait for the lease, and relay. False if the request has to be sent again."""
         async with coming as lease:
             if self._is_followed:
                 self._tell(RequestEntered(self._id, self._model, self._age))
@@ -180,7 +180,8 @@ class Exchange:
                 await relay(self._connection, self._request, lease, goal.target, self._answer)
                 return True
             except RanOutOfMemory as error:
-                # Even if it is not sent again: the next request shall find a child that needs less.
+                # The child is told even if this request is not sent again: the next request should
+                # find a child that needs less.
                 if not lease.note_out_of_memory(str(error)) or not losses.may_grow:
                     raise lease.exhausted(str(error)) from error
                 losses.add(lambda: False)
@@ -197,7 +198,8 @@ class Exchange:
         return False
 
     def _lease(self, model: str, goal: ToModel, digest: Digest) -> Lease | KeptAlive:
-        """A lease in this client's name; a client that waits for it may be told for how long."""
+        """A lease for this client. A client that asked for a stream gets comments while it
+        waits."""
         desk, request = self._desk, self._request
         lease = desk.pool.lease(
             model,
@@ -211,11 +213,11 @@ class Exchange:
         return KeptAlive(desk.keepalive, lease, self._connection, self._answer)
 
     def _tell_of_refusal(self, error: LlamasupError) -> None:
-        """Unless this client is refused all the time."""
+        """Tell the journal, unless this client is refused all the time."""
         try:
             peer = self._connection.peer
         except ClientLeft:
-            return  # it will not see the error either
+            return  # so the error is not seen either
         now, refusals = trio.current_time(), self._desk.refusals
         if refusals.told(peer, now):
             code = error.code or type(error).__name__
@@ -250,22 +252,22 @@ class Exchange:
 
     @property
     def _named(self) -> tuple[str, str]:
-        """Its method and its path, without the query: some clients put their key there."""
+        """The method, and the path without its query: some clients put their key there."""
         path = self._request.target.partition(b"?")[0].decode("latin-1")
         return cut(self._request.method.decode("latin-1"), 20), cut(path, _LONGEST_PATH)
 
 
 class _Losses:
-    """The engines that were lost over one request. For each there is a question, which may be
-    answered later: is another request to blame for that?"""
+    """The engines that were lost while they had one request. Whether another request caused a loss
+    is asked each time, because it may become known later."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._are_anothers: list[Callable[[], bool]] = []
+        self._caused_by_others: list[Callable[[], bool]] = []
 
-    def add(self, is_anothers: Callable[[], bool]) -> None:
-        """One more."""
-        self._are_anothers.append(is_anothers)
+    def add(self, caused_by_other: Callable[[], bool]) -> None:
+        """One more engine was lost."""
+        self._caused_by_others.append(caused_by_other)
 
     @property
     def may_grow(self) -> bool:
@@ -274,9 +276,9 @@ class _Losses:
 
     @property
     def are_too_many(self) -> bool:
-        """Are they more than it may be sent again for?"""
-        return self._own > self._most or len(self._are_anothers) > _MOST_LOSSES
+        """Are there too many losses to send the request again?"""
+        return self._own > self._most or len(self._caused_by_others) > _MOST_LOSSES
 
     @property
     def _own(self) -> int:
-        return sum(not is_anothers() for is_anothers in self._are_anothers)
+        return sum(not caused_by_other() for caused_by_other in self._caused_by_others)

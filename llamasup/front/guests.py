@@ -1,11 +1,11 @@
 """Which connections are open, from which places, and which one is closed for a new one. Pure.
 
-Of those that rest, the place that has most of them loses the one that has rested longest. So a
-client that opens connections and does not use them loses its own. No place may hold more than three
-quarters of all, so that some room is left for others. (Half would be little for a proxy: all its
-clients come from its address.)
+The place with the most resting connections loses the one that has rested longest. So a client that
+opens connections and does not use them loses its own. No place may hold more than three quarters of
+all connections, so that some room is left for others. (Half would be too few for a proxy, because
+all its clients come from its address.)
 
-Every change and every choice of one cost the same, however many there are.
+Every change and every choice take the same time, however many connections there are.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ G = TypeVar("G", bound=Hashable)
 
 
 class Guests(Generic[G]):
-    """All open connections. One rests while no request of its is under way."""
+    """All open connections. A connection rests while none of its requests is read or answered."""
 
     def __init__(self) -> None:
         self._place_of: dict[G, str] = {}
         self._from = Tally[str]()
         self._resting: dict[str, OrderedDict[G, None]] = {}
-        """By place; the one that rests longest comes first."""
+        """The resting connections of each place; the one that has rested longest comes first."""
 
         self._resting_from = Tally[str]()
 
@@ -37,20 +37,20 @@ class Guests(Generic[G]):
     def __iter__(self) -> Iterator[G]:
         return iter([*self._place_of])
 
-    def come(self, guest: G, place: str) -> None:
-        """It was opened, and rests."""
+    def add(self, guest: G, place: str) -> None:
+        """A connection was opened, and rests."""
         self._place_of[guest] = place
         self._from.add(place)
         self.rest(guest)
 
-    def go(self, guest: G) -> None:
-        """It was closed. Doing this again is harmless."""
-        self.act(guest)
+    def remove(self, guest: G) -> None:
+        """A connection was closed. Calling this again is harmless."""
+        self.wake(guest)
         if place := self._place_of.pop(guest, None):
             self._from.take(place)
 
     def rest(self, guest: G) -> None:
-        """It rests from now on, if it is open and did not rest yet."""
+        """A connection rests from now on, unless it is closed or rests already."""
         place = self._place_of.get(guest)
         if place is None:
             return
@@ -59,8 +59,8 @@ class Guests(Generic[G]):
             resting[guest] = None
             self._resting_from.add(place)
 
-    def act(self, guest: G) -> None:
-        """It does not rest any more."""
+    def wake(self, guest: G) -> None:
+        """A connection does not rest any more."""
         place = self._place_of.get(guest, "")
         resting = self._resting.get(place)
         if resting is None or guest not in resting:
@@ -71,33 +71,34 @@ class Guests(Generic[G]):
             del self._resting[place]
 
     def resting(self, long_enough: Callable[[G], bool], most: int) -> list[G]:
-        """Those that rest long enough; so many at most."""
+        """At most `most` connections that rest long enough."""
         found = (
             guest for resting in self._resting.values() for guest in takewhile(long_enough, resting)
         )
         return list(islice(found, most))
 
     def is_full_for(self, place: str, most: int) -> bool:
-        """With a limit of `most`: is there no room for another one from there?"""
-        return len(self) >= most or self.has_its_part(place, most)
+        """With a limit of `most`: is there no room for another connection from there?"""
+        return len(self) >= most or self.has_its_share(place, most)
 
-    def has_its_part(self, place: str, most: int) -> bool:
-        """With a limit of `most`: has the place as many as it may have?"""
+    def has_its_share(self, place: str, most: int) -> bool:
+        """With a limit of `most`: has the place as many connections as it may have?"""
         return self._from[place] >= -(-most * 3 // 4)
 
-    def who_goes_for(self, place: str, most: int) -> G | None:
-        """With a limit of `most`: which one may be closed for another one from `place`.
+    def to_close_for(self, place: str, most: int) -> G | None:
+        """With a limit of `most`: which connection may be closed for a new one from `place`.
 
-        One of the same place, if it has its part, or if no place has more that rest. None if all
-        that could be closed are busy.
+        It is one of the same place, if that has its share, or if no place has more resting ones.
+        None if all that could be closed are busy.
         """
         own, leader = self._resting_from[place], self._leader
-        if self.has_its_part(place, most) or (own and own + 1 >= self._resting_from[leader]):
+        if self.has_its_share(place, most) or (own and own + 1 >= self._resting_from[leader]):
             leader = place
         return self._longest_resting(leader)
 
-    def who_rests_longest(self) -> G | None:
-        """Of those from the place that has most of them resting; None if none rests."""
+    def to_close(self) -> G | None:
+        """The connection that has rested longest, of the place with the most resting ones; None if
+        none rests."""
         return self._longest_resting(self._leader)
 
     @property

@@ -1,7 +1,8 @@
-"""Keeps clients that wait for a stream: every now and then a comment tells them what they wait for.
+"""Tells clients that wait for a stream what they wait for, by a comment every now and then. So they
+do not give up.
 
-One task does so for all of them: waiting costs a request no task of its own, and no comment is ever
-cancelled halfway.
+One task does this for all of them, so that a waiting request needs no task of its own, and no
+comment is ever cancelled halfway.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Keepalive:
-    """Sends each waiting client a comment, `interval` after it came, and again and again."""
+    """Sends each waiting client a comment after each `interval` of waiting."""
 
     def __init__(self, interval: Seconds) -> None:
         self.interval = interval
         self._due: OrderedDict[KeptAlive, float] = OrderedDict()
-        """When each of them gets its next comment, in order: the interval is the same for all."""
+        """When each waiting client gets its next comment, in that order."""
 
-        self._somebody = trio.lowlevel.ParkingLot()
+        self._has_clients = trio.lowlevel.ParkingLot()
         self._dismissed = False
 
     async def run(self) -> None:
@@ -37,11 +38,11 @@ class Keepalive:
             while not self._due:
                 if self._dismissed:
                     return
-                await self._somebody.park()
+                await self._has_clients.park()
             await trio.sleep_until(next(iter(self._due.values())))
-            self._speak(trio.current_time())
+            self._send_comments(trio.current_time())
 
-    def _speak(self, now: float) -> None:
+    def _send_comments(self, now: float) -> None:
         while self._due:
             client, due = next(iter(self._due.items()))
             if due > now:
@@ -51,26 +52,26 @@ class Keepalive:
             try:
                 client.comment()
             except Exception:
-                # One client that cannot be told must not keep the others from it.
+                # A failure with one client must not keep the others from their comments.
                 log.exception("a waiting client cannot be told what it waits for")
 
     def dismiss(self) -> None:
-        """No more clients come; those that wait still get their comments."""
+        """No more clients will come; those that wait still get their comments."""
         self._dismissed = True
-        self._somebody.unpark_all()
+        self._has_clients.unpark_all()
 
     def begin(self, client: KeptAlive) -> None:
-        """It waits from now on."""
+        """This client waits from now on."""
         self._due[client] = trio.current_time() + self.interval
-        self._somebody.unpark()
+        self._has_clients.unpark()
 
     def end(self, client: KeptAlive) -> None:
-        """It has what it waited for, or has given up."""
+        """This client does not wait any more."""
         del self._due[client]
 
 
 class KeptAlive:
-    """A lease whose client gets comments while it waits for it. Otherwise it is the lease."""
+    """A lease whose client gets comments while it waits for the lease."""
 
     def __init__(
         self, keepalive: Keepalive, lease: Lease, connection: Connection, answer: Answer
@@ -81,7 +82,7 @@ class KeptAlive:
         self._answer = answer
 
     def comment(self) -> None:
-        """Tell the client how things stand. That it has left is noticed elsewhere."""
+        """Tell the client what it waits for. If it has left, that is noticed elsewhere."""
         with suppress(ClientLeft):
             self._connection.send_in_passing(self._answer.comment(self._lease.outlook()))
 

@@ -12,7 +12,7 @@ LONGEST_ELSEWHERE: Final = 1 << 20
 """For a body that is not for a model, such as a configuration."""
 
 _LEAST_RATE: Final = 16 << 10
-"""Bytes a second, on the whole. An upload holds memory and a connection until it is complete."""
+"""Bytes a second, on average. An upload holds memory and a connection until it is complete."""
 
 _FREE_CHUNKS: Final = 1 << 14
 _BYTES_PER_CHUNK: Final = 64
@@ -20,7 +20,7 @@ _BYTES_PER_CHUNK: Final = 64
 
 
 class Limits:
-    """Those of one body. `now` and `began` are readings of one clock."""
+    """The limits of one body. `now` and `began` are readings of one clock."""
 
     def __init__(self, longest: int, key: str, timeout: Seconds, began: float) -> None:
         self._longest = longest
@@ -29,22 +29,22 @@ class Limits:
         self._began = began
 
     def check(self, size: int) -> None:
-        """Raise BodyTooLarge for one of this size."""
+        """Raise BodyTooLarge if a body must not have this size."""
         if size > self._longest:
             raise BodyTooLarge(f"the body is over {self._longest} bytes ({self._key})")
 
     def extend(self, seconds: float) -> None:
-        """For so long nothing was read, so the client could not send."""
+        """Allow the client more time: for so many seconds we did not read, so it could not send."""
         self._began += seconds
 
     def deadline(self, received: int, now: float) -> float:
-        """The time by which more has to come, after so many bytes."""
+        """The time by which more has to come, after `received` bytes."""
         on_the_whole = self._began + self._timeout + received / _LEAST_RATE
         return min(now + self._timeout, on_the_whole)
 
 
 def take_content(framing: Body, inbox: bytearray, most: int) -> bytes:
-    """Cut off the front of `inbox` what belongs to the body, without its framing.
+    """Take what belongs to the body off the front of `inbox`, and return it without its framing.
 
     Raises MalformedRequest.
     """
@@ -62,6 +62,6 @@ def take_content(framing: Body, inbox: bytearray, most: int) -> bytes:
 
 
 def check_chunks(framing: Body, size: int) -> None:
-    """Raise MalformedRequest for a body of this size that comes in very many chunks."""
+    """Raise MalformedRequest if a body of this size comes in far too many chunks."""
     if isinstance(framing, Chunked) and framing.chunks > _FREE_CHUNKS + size // _BYTES_PER_CHUNK:
         raise MalformedRequest("the body's chunks are too small for so many: send larger ones")

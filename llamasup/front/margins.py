@@ -1,4 +1,4 @@
-"""The beginning and the end of an answer, in which it says what it took. The rest is not kept."""
+"""Keeps the beginning and the end of an answer: there it says how many tokens it took."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _END: Final = 16 << 10
 
 
 class Margins:
-    """Those of one answer, whose content comes piece by piece."""
+    """The beginning and the end of one answer, whose content comes piece by piece."""
 
     def __init__(self) -> None:
         self._beginning = bytearray()
         self._end: deque[bytes] = deque()
         self._size = 0
         self.is_whole = True
-        """Nothing of the answer is missing between the two."""
+        """Are they the whole answer, with nothing missing in between?"""
 
     def add(self, content: bytes) -> None:
-        """This came next."""
+        """Keep the next piece, as far as there is room."""
         room = _BEGINNING - len(self._beginning)
         if room > 0:
             self._beginning += content[:room]
@@ -35,5 +35,5 @@ class Margins:
 
     @property
     def content(self) -> bytes:
-        """Both; between them there may be something missing."""
+        """Beginning and end together; between them something may be missing."""
         return bytes(self._beginning) + b"".join(self._end)

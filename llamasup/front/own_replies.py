@@ -1,4 +1,4 @@
-"""Replies of our own: errors, and what browsers ask before they send a request. Pure."""
+"""Replies of our own: errors, and answers to browsers' preflight requests. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from llamasup.http.requests import Request
 
 
 def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes]) -> bytes:
-    """A complete JSON reply for `error`; without a request, the connection is to be closed."""
+    """A complete JSON reply for `error`. Without a request it says that the connection will
+    close."""
     path = request.target.partition(b"?")[0] if request is not None else b""
     body = json.dumps(dialect_at(path).error_body(error)).encode()
     lines = [
@@ -34,7 +35,8 @@ def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes
 
 
 def preflight_reply(request: Request, allowed: list[bytes]) -> bytes:
-    """The answer to a browser that asks whether it may send a request; `allowed` if it may."""
+    """The answer to a browser that asks whether a page may send a request. It may if there are
+    `allowed` lines."""
     lines = [status_line(204), *allowed]
     if allowed:
         wanted = request.header(b"access-control-request-headers") or b"*"

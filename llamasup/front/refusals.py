@@ -1,7 +1,7 @@
-"""Which refusals the log tells of: a client that is refused all the time does not fill the disk.
+"""Which refusals are logged: a client that is refused all the time must not fill the disk.
 
-Pure: now is an argument. Each client may have ten told at once, and then one a second; what is not
-told is counted, and the count is told with the next one.
+Pure: now is an argument. For each client ten are logged at once, and then one a second. The others
+are counted, and the count is logged with the next one.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class _Client:
 
 
 class Refusals:
-    """By client: how many were logged lately."""
+    """How many refusals of each client were logged lately."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, _Client] = OrderedDict()
 
     def told(self, client: str, now: float) -> bool:
-        """Shall this one be told?"""
+        """Should this refusal be logged?"""
         known = self._clients.setdefault(client, _Client(AT_ONCE, now))
         self._clients.move_to_end(client)
         known.left = min(known.left + (now - known.since) / EVERY, AT_ONCE)
@@ -43,7 +43,7 @@ class Refusals:
         return True
 
     def untold(self, client: str, now: float) -> list[tuple[str, int]]:
-        """How often clients were refused without a line: `client`, and those that ask no more."""
+        """How many refusals were only counted: of `client`, and of clients that ask no more."""
         counted = [(client, self._clients[client])] if client in self._clients else []
         while self._clients and (
             len(self._clients) > MOST_CLIENTS

@@ -1,10 +1,10 @@
-"""One request goes to an upstream, and its answer to the client, as the bytes come.
+"""Sends one request to an upstream, and its answer to the client, byte by byte as it comes.
 
 Every request has its own connection to the upstream: a kept-alive one would occupy a thread of
 llama-server, and closing the connection is how a request is cancelled, whatever state it is in.
-The answer's content is passed on as it comes, framed anew (`rendering`), so that the client never
-takes a cut answer for a whole one. A stream is held back until its first word: until then, another
-engine can still answer.
+The answer's content is passed on as it comes, but framed by us (`rendering`), so that the client
+never takes a cut answer for a whole one. A stream is held back until its first word: until then,
+another engine can still answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST_INTERIM_REPLIES = 32
 
 
 class RanOutOfMemory(ChildLost):
-    """The upstream answered that memory ran out; the client has seen nothing of that."""
+    """The upstream answered that memory ran out. The client has not seen this answer."""
 
 
 class ReplyCut(Exception):
@@ -52,10 +52,10 @@ async def relay(
     """Send `request` to `upstream` as `target`, and the answer to the client.
 
     As long as the client has seen no word of the answer, raises ChildLost if the upstream fails,
-    RanOutOfMemory if it says so, and another LlamasupError if its answer is unusable or does not
-    fit what the client has seen. After the first word, raises ReplyCut if the answer breaks off.
-    Raises ClientLeft when the client is gone. Cancelled, it closes the upstream's connection at
-    once. However it ends, `answer` knows how much of the answer the client has.
+    RanOutOfMemory if it says that memory ran out, and another LlamasupError if its answer is
+    unusable or does not fit what the client has seen. After the first word, raises ReplyCut if the
+    answer breaks off. Raises ClientLeft when the client is gone. If this is cancelled, the
+    upstream's connection is closed at once. However this ends, `answer.seen` is right.
     """
     with await _connected(upstream) as wire:
         await _send_request(wire, upstream.head_for(request, target), request.body)
@@ -80,7 +80,7 @@ async def _connected(upstream: Upstream) -> Wire:
 
 
 async def _send_request(wire: Wire, head: bytes, body: bytes | bytearray | Stored) -> None:
-    """Send all, or as much as is taken: a refusal may come before the request was read."""
+    """Send all, or as much as the upstream takes: it may refuse a request without reading it."""
     try:
         if not isinstance(body, bytes | bytearray):
             await wire.send(head)
@@ -103,7 +103,7 @@ async def _send_stored(wire: Wire, body: Stored) -> None:
 
 
 async def _receive(wire: Wire) -> bytes:
-    """What comes next, while nothing has been passed on. Raises ChildLost if nothing comes."""
+    """The next bytes, before anything was passed on. Raises ChildLost if nothing comes."""
     try:
         data = await wire.receive()
     except OSError as error:
@@ -114,7 +114,7 @@ async def _receive(wire: Wire) -> bytes:
 
 
 async def _receive_head(wire: Wire) -> tuple[ReplyHead, bytes]:
-    """The reply's head, and what came of its body with it. Interim replies are passed over."""
+    """The reply's head, and the part of its body that came with it. Interim replies are skipped."""
     data = bytearray()
     for _ in range(_MOST_INTERIM_REPLIES):
         seen = 0
@@ -136,7 +136,7 @@ async def _receive_head(wire: Wire) -> tuple[ReplyHead, bytes]:
 async def _read_verdict(
     wire: Wire, upstream: Upstream, head: ReplyHead, request: Request, data: bytes
 ) -> tuple[ReplyHead, bytes]:
-    """Read an error whole (up to a limit) before the client sees it: a retry may be better."""
+    """Read an error completely (up to a limit) before the client sees it: a retry may be better."""
     body = head.framing(request)
     try:
         body.feed(data)
@@ -158,7 +158,7 @@ async def _read_verdict(
 
 
 def _judge(upstream: Upstream, request_size: int, status: int, message: str) -> None:
-    """Raise what an error with this message means, unless it concerns only the client."""
+    """Raise the error that this message means, unless it concerns only the client."""
     match upstream.judge(status, message, request_size):
         case Verdict.OUT_OF_MEMORY:
             raise RanOutOfMemory(message)
@@ -170,7 +170,7 @@ def _judge(upstream: Upstream, request_size: int, status: int, message: str) -> 
 
 
 def _content(head: ReplyHead, request: Request, data: bytes) -> bytes:
-    """What a bad answer holds."""
+    """The content of an error reply, without its framing."""
     body = head.framing(request)
     if isinstance(body, Chunked):
         body.payload = bytearray()
@@ -180,7 +180,7 @@ def _content(head: ReplyHead, request: Request, data: bytes) -> bytes:
 
 
 def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
-    """The engine's answer as an error, for a client that expects the events of a stream."""
+    """The engine's answer as an error of ours, for a client that already has events of a stream."""
     if head.status < 400:
         return EngineFailed("the engine did not answer with a stream")
     words = (
@@ -197,7 +197,7 @@ def _rendering(head: ReplyHead, request: Request, answer: Answer, upstream: Upst
 
 
 def _content_of(data: bytes, rendering: Rendering) -> bytes:
-    """The content in `data`, while nothing has been passed on."""
+    """The content in `data`, before anything was passed on."""
     try:
         return rendering.content(data)
     except FramingError as error:
@@ -215,20 +215,20 @@ async def _first_word(
     stream: StreamRendering,
     data: bytes,
 ) -> bytes:
-    """The events with which the answer begins. What comes before them, only to pass the time,
-    is sent to the client at once.
+    """The events with which the answer begins. Earlier events, which only pass the time, are sent
+    to the client at once.
 
     llama-server sends the head before it has read the prompt, and pings while it reads: neither
     means that an answer will come.
     """
     overture = Overture()
     while True:
-        comfort = overture.feed(_content_of(data, stream))
+        passing = overture.feed(_content_of(data, stream))
         if overture.first is not None or stream.body.done or stream.is_within_event:
             for message in messages_in_events(overture.first or b""):
                 _judge(upstream, stream.request_size, 500, message)
-            return comfort + overture.kept
-        if comfort and (rest := connection.send_now(stream.comforted(comfort))):
+            return passing + overture.kept
+        if passing and (rest := connection.send_now(stream.before_answer(passing))):
             with upstream.blocked_by_client():
                 await connection.send_slowly(rest)
         data = await _receive(wire)

@@ -1,7 +1,7 @@
-"""An answer as its client reads it: out of the framing it came in, into one the client knows. Pure.
+"""Turns an answer from the framing in which it came into one that its client understands. Pure.
 
 The content stays as it is. A stream is passed on in whole events, so that an error event can follow
-each of them; and it is searched for an engine's message that memory ran out.
+any of them. It is also searched for an engine's message that memory ran out.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from llamasup.upstream import Upstream, Verdict
 
 
 class Rendering:
-    """Turns what comes of one answer into what is sent to the client."""
+    """Turns what an upstream sends as one answer into what the client gets."""
 
     def __init__(self, head: ReplyHead, request: Request, answer: Answer) -> None:
         self.body = head.framing(request)
-        """How the answer comes, and whether all of it has come."""
+        """The framing in which the answer comes; it knows whether all of it has come."""
 
         self.surplus = 0
         """Bytes that came after the answer's end; they are not passed on."""
@@ -44,7 +44,7 @@ class Rendering:
         self._in_chunks = True
 
     def content(self, data: bytes) -> bytes:
-        """What can be passed on, now that `data` has come. Raises FramingError."""
+        """The content that can be passed on, now that `data` has come. Raises FramingError."""
         taken = self.body.feed(data)
         self.surplus += len(data) - taken
         if not isinstance(self.body, Chunked):
@@ -54,45 +54,45 @@ class Rendering:
         return content
 
     def begun(self, content: bytes) -> bytes:
-        """What is sent first: the head, unless the client has one, and the first content."""
+        """The first bytes to send: the head, unless the client has one, and the first content."""
         return self._answer.head(self._head, self._framing_line) + self._framed(
-            self._heeded(content)
+            self._inspected(content)
         )
 
     def passed(self, data: bytes) -> bytes:
-        """What is sent after that, now that `data` has come. Raises FramingError."""
-        content = self._heeded(self.content(data))
+        """The next bytes to send, now that `data` has come. Raises FramingError."""
+        content = self._inspected(self.content(data))
         return self._framed(content) if content or self.body.done else b""
 
     def ending(self) -> bytes:
-        """What is sent last, where the answer ends with its connection."""
+        """The last bytes to send, for an answer that ended with its connection."""
         return LAST_CHUNK if self._in_chunks else b""
 
     def note_seen(self) -> None:
-        """The client may have all that was passed on so far: `Answer.seen` says so from now on."""
+        """Update `Answer.seen`: the client may have received all that was passed on so far."""
         self._answer.seen = Seen.A_PART
 
-    def _heeded(self, content: bytes) -> bytes:
+    def _inspected(self, content: bytes) -> bytes:
         """`content`, after a look at what it says."""
         if self._answer.margins is not None:
             self._answer.margins.add(content)
         return content
 
     def _framed(self, content: bytes) -> bytes:
-        """As it is sent to the client, and with the end if that has come."""
+        """The content in the client's framing, with the end if that has come."""
         framed = chunk(content) if self._in_chunks else content
         return framed + self.ending() if self.body.done else framed
 
 
 class StreamRendering(Rendering):
-    """The same for server-sent events: none is passed on in parts, unless it is very long."""
+    """The same for server-sent events: each is passed on as a whole, unless it is very long."""
 
     def __init__(
         self, head: ReplyHead, request: Request, answer: Answer, upstream: Upstream
     ) -> None:
         super().__init__(head, request, answer)
         self.request_size = len(request.body)
-        """Bytes of the body that this answers."""
+        """The size of the request's body, in bytes."""
 
         answer.is_stream = True
         self._upstream = upstream
@@ -105,27 +105,27 @@ class StreamRendering(Rendering):
 
     @property
     def is_within_event(self) -> bool:
-        """What was passed on last ends within an event, which only its own rest can follow."""
+        """Was an event passed on only in part, so that only its rest can follow?"""
         return self._edges.within
 
     def content(self, data: bytes) -> bytes:
         """See `Rendering.content`."""
         content = super().content(data)
-        # A comment, llama-server's ping, is no progress.
+        # A comment is no progress: llama-server sends it as a ping.
         if b"data:" in content or self._edges.within:
             self._upstream.progressed()
         events = self._edges.feed(content)
         return events + self._edges.rest() if self.body.done else events
 
-    def comforted(self, events: bytes) -> bytes:
-        """Events that only pass the time, as they are sent before the answer has begun."""
+    def before_answer(self, events: bytes) -> bytes:
+        """The bytes to send for events that only pass the time, before the answer has begun."""
         head = self._answer.head(self._head, self._framing_line)
         self._answer.seen = Seen.EVENTS
         return head + self._framed(events)
 
     def passed(self, data: bytes) -> bytes:
         """See `Rendering.passed`."""
-        # llama-server writes each event as one chunk: most need nothing but a look.
+        # llama-server writes each event as one chunk, so most can be passed on as they are.
         if (
             data.endswith(b"\n\n\r\n")
             and self._chunks
@@ -134,7 +134,7 @@ class StreamRendering(Rendering):
         ):
             if b"data:" in data:
                 self._upstream.progressed()
-            return self._heeded(data)
+            return self._inspected(data)
         return super().passed(data)
 
     def ending(self) -> bytes:
@@ -146,7 +146,7 @@ class StreamRendering(Rendering):
         """See `Rendering.note_seen`."""
         self._answer.seen = Seen.A_PART if self._edges.within else Seen.EVENTS
 
-    def _heeded(self, content: bytes) -> bytes:
+    def _inspected(self, content: bytes) -> bytes:
         if b"error" in content and not self._edges.within:
             for message in messages_in_events(content):
                 verdict = self._upstream.judge(500, message, self.request_size)

@@ -1,8 +1,8 @@
-"""Which request goes where: to a model's child, or to control.
+"""Decides where a request goes: to a model's child, or to control.
 
-A table of every path of every dialect (`apis`), and of what llamasup answers itself. Paths are
-matched as they were sent, neither decoded nor normalised: what is not in the table is not found, so
-no clever spelling reaches a child.
+The table has every path of every dialect (`apis`), and those that llamasup answers itself. Paths
+are matched as they were sent, neither decoded nor normalised. A path that is not in the table is
+not found, so no clever spelling reaches a child.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ToModel:
     target: bytes
     work: Work
     streams: bool = False
-    """The client asks for server-sent events."""
+    """Does the client ask for server-sent events?"""
 
 
 @frozen
@@ -79,11 +79,11 @@ _PATTERNS: Final[list[tuple[re.Pattern[bytes], _Methods]]] = [
 
 
 _AUTOLOAD = re.compile(rb"(?:^|&)autoload=(?:true|1)(?:&|$)")
-"""As in llama-server's router: a request that only looks may still ask for the model's load."""
+"""As in llama-server's router: with this, a request that only looks has the model loaded."""
 
 
 class Router:
-    """The table under `server.path_prefixes`, which are stripped before it is read."""
+    """The table of routes, with `server.path_prefixes`, which are cut off before it is used."""
 
     def __init__(self, path_prefixes: Iterable[str] = ()) -> None:
         prefixes = sorted(path_prefixes, key=len, reverse=True)
@@ -93,7 +93,7 @@ class Router:
         """Where `request` goes; `wishes` are what its body asks for, if that is known already.
 
         Raises a ClientError for a request that goes nowhere, and for a body that no engine could
-        read: it must not load a model.
+        read: such a request must not load a model.
         """
         target = self._strip(origin_form(request.target))
         path, _, query = target.partition(b"?")
@@ -107,7 +107,7 @@ class Router:
         return ToModel(wishes.model, target, goal, streams)
 
     def is_for_model(self, request: Request) -> bool:
-        """Would an engine answer this? Its head alone tells."""
+        """Would an engine answer this request? Only its head is needed to tell."""
         try:
             path, _, _ = self._strip(origin_form(request.target)).partition(b"?")
             return _goal(request.method, path) != "control"
@@ -150,7 +150,7 @@ def _wishes(request: Request) -> Wishes:
 
 
 def _completed(wishes: Wishes, query: bytes) -> Wishes:
-    """The model may stand in `?model=`."""
+    """The wishes, with the model of the query's `?model=` if the body names none."""
     if wishes.model is None and b"model=" in query:
         return Wishes(model_in_query(query), wishes.stream)
     return wishes

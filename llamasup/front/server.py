@@ -1,4 +1,4 @@
-"""The public server: accepts connections, tends each in its own task, and ends those that idle."""
+"""The public server: accepts connections, runs each in its own task, and ends those that idle."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from llamasup.shortages import Spare, is_shortage, most_connections
 log = logging.getLogger(__name__)
 
 BREATH = 0.5
-"""Seconds for which a connection may rest and is not closed for another one: its client has just
-connected, or was just answered, and may be about to ask."""
+"""Seconds for which a resting connection is not closed for another one: its client has just
+connected, or was just answered, and may be about to send a request."""
 
 _ONE_REQUEST = 64 << 10
 _PAUSE_WITHOUT_DESCRIPTORS = 0.1
 _PAUSE_BETWEEN_COMPLAINTS = 10.0
 
 _AT_ONCE = 64
-"""Connections that are accepted in one go. One at a time, each would wait for all other tasks in
-between; many more at once would hold up those tasks."""
+"""Connections that are accepted in one go. If they were accepted one at a time, each would wait for
+all other tasks in between; if many more were accepted at once, those tasks would wait."""
 
 _COME_AGAIN_AFTER = 5.0
 
-_OF_A_NEWCOMER = 2
-"""Descriptors: one for the client, and one for the child that will be asked."""
+_PER_CLIENT = 2
+"""Descriptors that a new client needs: one for itself, and one for the child that will answer."""
 
 
 class TooManyConnections(LlamasupError):
@@ -67,13 +67,13 @@ class Front:
     async def serve(self) -> None:
         """Accept until `close`, then return when the last answer has been given.
 
-        Cancelled, every connection is closed at once.
+        If this is cancelled, every connection is closed at once.
         """
         async with trio.open_nursery() as self._lookout:
             lookout = self._lookout
             lookout.start_soon(tending.again, "the lookout for clients", self._disconnects.watch)
             lookout.start_soon(
-                tending.again, "the end of the idle", end_idle, self._guests, self._desk
+                tending.again, "the end of idle connections", end_idle, self._guests, self._desk
             )
             if self._desk.keepalive is not None:
                 lookout.start_soon(tending.again, "the keepalive", self._desk.keepalive.run)
@@ -92,10 +92,10 @@ class Front:
                 await trio.sleep_forever()
 
     def listen(self, addresses: Sequence[str]) -> None:
-        """Listen on these addresses from now on, while it serves; open connections stay.
+        """Listen on these addresses from now on; open connections stay. Only while `serve` runs.
 
-        Raises OperatorError if that cannot be, and ShuttingDown once it is closed; then everything
-        is as it was.
+        Raises OperatorError if that is impossible, and ShuttingDown after `close`; then everything
+        stays as it was.
         """
         if self._desk.closing:
             raise ShuttingDown("llamasup is stopping")
@@ -107,17 +107,18 @@ class Front:
         self._listeners.move(addresses)
 
     def renew(self) -> None:
-        """Go by the configuration that is in effect now; while it serves."""
+        """Use the configuration that is in effect now. Only while `serve` runs."""
         desk, before = self._desk, self._desk.keepalive
         desk.renew()
         if desk.keepalive is not None and desk.keepalive is not before:
             self._lookout.start_soon(tending.again, "the keepalive", desk.keepalive.run)
 
     def close(self, last_call: trio.Event) -> None:
-        """Accept no more and end the idle conversations; the others end after their answer.
+        """Accept no more connections, and end the idle conversations; the others end after their
+        answer.
 
         Those that have not ended at the `last_call` are broken off: a stream ends with an error
-        event, a client that has seen nothing yet gets a 503, any other answer looks cut.
+        event, a client that has seen nothing yet gets a 503, any other answer is visibly cut.
         """
         self._desk.closing = True
         self._move([])
@@ -133,7 +134,7 @@ class Front:
             conversation.break_off(why)
 
     async def _all(self) -> AsyncIterator[Conversation]:
-        """All conversations; other tasks have their turns in between."""
+        """All conversations; other tasks get their turns in between."""
         for number, conversation in enumerate(self._guests):
             yield conversation
             if number % _AT_ONCE == 0:
@@ -149,9 +150,9 @@ class Front:
                     break
                 except OSError as error:
                     if is_shortage(error):
-                        await self._do_without(listener, error)
+                        await self._free_descriptors(listener, error)
                         break
-                    # Anything else is about the one client that left before it was accepted.
+                    # Any other error only means that this client left before it was accepted.
                     continue
                 try:
                     self._receive(sock, conversations)
@@ -174,38 +175,38 @@ class Front:
             _turn_away(sock, error)
         else:
             conversation = Conversation(connection, self._desk, self._guests)
-            self._guests.come(conversation, place)
+            self._guests.add(conversation, place)
             conversations.start_soon(self._attend, sock, connection, conversation)
 
     def _make_room_for(self, place: str) -> None:
-        """Make sure that a client from `place` may come in, if need be by closing a connection that
-        rests. Raises TooManyConnections."""
+        """Make room for a client from `place`, if need be by closing a resting connection. Raises
+        TooManyConnections."""
         guests, most = self._guests, most_connections(self._desk.settings.max_connections)
         while guests.is_full_for(place, most):
-            if not self._dismiss(lambda: guests.who_goes_for(place, most)):
+            if not self._dismiss(lambda: guests.to_close_for(place, most)):
                 raise TooManyConnections(
                     "too many connections are open from one address: three quarters of"
                     " server.max_connections are the most that it may have"
-                    if guests.has_its_part(place, most)
+                    if guests.has_its_share(place, most)
                     else "too many connections are open (server.max_connections)"
                 )
 
     def _dismiss(self, choice: Callable[[], Conversation | None]) -> bool:
-        """Close the connection that is the choice among those that rest. False if there is none."""
+        """Close the resting connection that `choice` returns. False if none could be closed."""
         while conversation := choice():
             if conversation.silent and trio.current_time() - conversation.idle_since < BREATH:
-                return False  # it rests longest of all, and its request may be on its way
+                return False  # none rests longer, and its request may be on its way
             if conversation.end_if_silent():
                 return True
         return False
 
-    async def _do_without(self, listener: socket.socket, shortage: OSError) -> None:
-        """No descriptor is left: a connection that rests is closed, or else the new one."""
+    async def _free_descriptors(self, listener: socket.socket, shortage: OSError) -> None:
+        """No descriptor is left: close resting connections, or else turn the new one away."""
         if (now := trio.current_time()) >= self._silent_until:
             log.error("cannot accept a connection: %s", shortage.strerror)
             self._silent_until = now + _PAUSE_BETWEEN_COMPLAINTS
-        if sum(self._dismiss(self._guests.who_rests_longest) for _ in range(_OF_A_NEWCOMER)):
-            await trio.lowlevel.checkpoint()  # in which they close
+        if sum(self._dismiss(self._guests.to_close) for _ in range(_PER_CLIENT)):
+            await trio.lowlevel.checkpoint()  # so that they close
             return
         self._spare.give_up()
         try:
@@ -225,11 +226,11 @@ class Front:
             with self._disconnects.cancelling(sock):
                 await converse(connection, conversation)
         except Exception:
-            # A bug met by one conversation must not end the others.
+            # A bug in one conversation must not end the others.
             log.exception("a conversation failed")
         finally:
             connection.close()
-            self._guests.go(conversation)
+            self._guests.remove(conversation)
 
 
 async def end_idle(guests: Guests[Conversation], desk: Desk) -> None:
@@ -252,5 +253,5 @@ def _turn_away(sock: socket.socket, error: TooManyConnections) -> None:
     with sock, suppress(OSError):
         sock.send(error_reply(error, None, []))
         sock.shutdown(socket.SHUT_WR)
-        # A request left unread would make the close a reset, which may overtake the reply.
+        # Closing with an unread request would send a reset, which may overtake the reply.
         sock.recv(_ONE_REQUEST)

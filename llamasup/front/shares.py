@@ -1,7 +1,7 @@
-"""How much of something each client may hold of what all of them share.
+"""How much each client may hold of something that all clients share.
 
-No client may hold more than what is left for others: one client at most half of all, two a third
-each. So there is always room for one more, and the client that has most is the first to wait.
+No client may hold more than what is left over: a single client at most half, two clients a third
+each. So there is always room for one more client, and the one that holds most has to wait first.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ class Shares:
         self._of: dict[str, int] = {}
 
     def allow(self, holder: str, amount: int) -> bool:
-        """May it have so much more?"""
+        """May this client have this much more?"""
         return self._of.get(holder, 0) + amount <= self.limit - self.taken
 
     def take(self, holder: str, amount: int) -> None:
-        """It has so much more."""
+        """This client has this much more."""
         self._of[holder] = self._of.get(holder, 0) + amount
         self.taken += amount
 
     def give_back(self, holder: str, amount: int) -> None:
-        """It has so much less."""
+        """This client has this much less."""
         left = self._of[holder] - amount
         self.taken -= amount
         if left:

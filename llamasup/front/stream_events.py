@@ -23,21 +23,21 @@ _EDGE = re.compile(rb"\n\n|\n\r\n|\r\r")
 
 
 class Edges:
-    """Holds back the beginning of an event until its end has come."""
+    """Passes whole events on: holds back the beginning of an event until its end has come."""
 
     def __init__(self) -> None:
         self.within = False
-        """What was passed on ends in the middle of an event, which was too long to hold back."""
+        """Was a part of an event passed on, because the event was too long to hold back?"""
 
         self._part = bytearray()
 
     @property
     def nothing_held(self) -> bool:
-        """All that came was passed on, and it ended with the end of an event."""
+        """Was everything passed on, up to the end of an event?"""
         return not self._part and not self.within
 
     def feed(self, content: bytes) -> bytes:
-        """What of the stream can be passed on, now that `content` has come."""
+        """What can be passed on, now that `content` has come."""
         part = self._part
         if self.nothing_held and content.endswith(b"\n\n"):
             return content
@@ -48,13 +48,13 @@ class Edges:
             self.within = False
         elif self.within or len(part) > LONGEST_HELD:
             self.within = True
-            end = max(0, len(part) - _LONGEST_EDGE)  # an edge may have begun
+            end = max(0, len(part) - _LONGEST_EDGE)  # the last bytes may begin an edge
         passed = bytes(memoryview(part)[:end])
         del part[:end]
         return passed
 
     def rest(self) -> bytes:
-        """What was still held back, once the stream has ended."""
+        """What was still held back when the stream ended."""
         rest = bytes(self._part)
         self._part.clear()
         return rest
@@ -82,19 +82,19 @@ class Overture:
         """The beginning of the answer: all events since the one that opened it."""
 
     def feed(self, events: bytes) -> bytes:
-        """Those of these events that only pass the time, as long as there is no `first`."""
-        comfort = b""
+        """The events among these that only pass the time, as long as there is no `first`."""
+        passing = b""
         for event in _split(events):
             document = _document(event)
             if self.first is None and _passes_the_time(event, document):
-                comfort += event
+                passing += event
                 continue
             self.kept += event
             if self.first is None and not only_opens(document):
                 self.first = event
         if self.first is None and len(self.kept) > LONGEST_HELD:
             self.first = b""
-        return comfort
+        return passing
 
 
 def _split(events: bytes) -> Iterator[bytes]:

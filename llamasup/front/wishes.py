@@ -1,9 +1,9 @@
 """What a request's body asks of us: which model, and whether the answer is a stream.
 
-A small body is decoded at once, and only these two become objects. A large one is read as it
+A small body is decoded at once, and only these two values become objects. A large one is read as it
 comes, in small steps: a decoder cannot stop half-way, and all other requests would wait until it is
-done. The steps see where strings and brackets begin and end, so only the structure of a large body
-is checked; the engine refuses the rest.
+done. The steps only see where strings and brackets begin and end. So llamasup checks only the
+structure of a large body, and leaves other mistakes to the engine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Reader(Protocol):
         """Read the next part. Raises ClientError if no engine could read it."""
 
     def end(self) -> Wishes:
-        """What it asks for, now that all has come. Raises ClientError as `feed` does."""
+        """What the body asks for, now that all has come. Raises ClientError as `feed` does."""
 
 
 def reader_for(content_type: bytes) -> Reader:
@@ -102,7 +102,7 @@ _OPENING = re.compile(rb"(\xef\xbb\xbf)?+[ \t\r\n]*+(.?)", re.DOTALL)
 """A byte order mark, which engines accept; and the first byte that is not blank."""
 
 _LONGEST_RAW_NAME: Final = 6 * LONGEST_NAME + 2
-"""As it stands in JSON: between quotes, where `\\u0061` is one byte."""
+"""Bytes of a name in JSON: with its quotes, and with six bytes for one (`\\u0061`)."""
 
 
 def _wishes_of_json(body: bytes | bytearray) -> Wishes:
@@ -128,7 +128,7 @@ def _wishes(model: bytes, stream: bytes) -> Wishes:
 
 
 def _name(raw: bytes) -> str | None:
-    """The model's name from its JSON, whose first byte decides what it is."""
+    """The model's name from its JSON. The first byte tells which type it has."""
     if raw == b"null":
         return None
     if not raw.startswith(b'"'):
@@ -149,8 +149,8 @@ _DEEPEST: Final = 1000
 _MOST_MEMBERS: Final = 500
 _FREE_STEPS: Final = 1 << 18
 _BYTES_PER_STEP: Final = 64
-"""A large body must not consist of brackets alone: each costs a step of a third of a microsecond.
-Strings, numbers, and lists and objects that hold no others cost no step."""
+"""A large body must not consist of brackets alone: each of them costs a step of a third of a
+microsecond. Strings, numbers, and lists and objects without inner ones cost no step."""
 
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _WITHIN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -160,7 +160,7 @@ _NO_BRACKETS = rb'(?:[^"{}\[\]]++|' + _STRING + rb")"
 _PASSED_OVER = re.compile(
     rb"(?:" + _NO_BRACKETS + rb"|[\[{]" + _NO_BRACKETS + rb"*+[\]}])*+", re.DOTALL
 )
-"""What may stand deeper than our keys: strings, numbers, and lists and objects of only these."""
+"""What is skipped below our keys: strings, numbers, and lists and objects of only these."""
 
 _QUOTE, _BACKSLASH, _COLON, _COMMA = b'"\\:,'
 _OPEN, _CLOSE = b"[{", b"]}"
@@ -171,15 +171,15 @@ class JsonReader:
 
     def __init__(self) -> None:
         self._depth = 0
-        self._ours = 1  # the depth of our keys; in a list there are none
+        self._ours = 1  # the depth of our keys, 0 in a list, which has none
         self._over = False
         self._in_string = False
         self._escaped = False
-        self._key: bytes | None = None  # whose value is coming
-        self._text = bytearray()  # the beginning of this key or value, as it stands there
+        self._key: bytes | None = None  # the key whose value is coming
+        self._text = bytearray()  # the beginning of this key or value, as written
         self._model = self._stream = b"null"
         self._members = 0
-        self._steps = _FREE_STEPS  # how many more may be taken
+        self._steps = _FREE_STEPS  # how many more steps may be taken
 
     def feed(self, data: bytes) -> None:
         """See `Reader.feed`."""
@@ -249,7 +249,7 @@ class JsonReader:
             stop = _end(_WITHIN_STRING, data, at)
         if stop < len(data):
             self._in_string = data[stop] != _QUOTE
-            self._escaped = self._in_string  # the last byte is a backslash
+            self._escaped = self._in_string  # then the last byte is a backslash
             stop += 1
         if self._depth == self._ours:
             self._note(data[start:stop])
@@ -333,7 +333,7 @@ class FormReader:
         self._unread = bytearray(b"\r\n")  # the first delimiter has no line before it
         self._in_head = False
         self._fields = 0
-        self._wanted: bytearray | None = None  # the content of the field that is ours
+        self._wanted: bytearray | None = None  # the content of the model's field
         self._model: str | None = None
 
     def feed(self, data: bytes) -> None:
@@ -353,7 +353,7 @@ class FormReader:
         return Wishes(self._model)
 
     def _read_head(self) -> bool:
-        """Cut off the field's head. False as long as its end has not come and still may."""
+        """Cut off the field's head. False while its end has not come, but still may."""
         end = self._unread.find(b"\r\n\r\n", 0, _LONGEST_FIELD_HEAD)
         if end < 0 and len(self._unread) < _LONGEST_FIELD_HEAD:
             return False
@@ -365,7 +365,7 @@ class FormReader:
         return True
 
     def _read_content(self) -> bool:
-        """Cut off all up to the next delimiter, and the delimiter. False if it has not come."""
+        """Cut off all up to the next delimiter, with the delimiter. False if that has not come."""
         found = self._unread.find(self._delimiter)
         stop = found if found >= 0 else max(0, len(self._unread) - len(self._delimiter))
         if self._wanted is not None:
@@ -386,7 +386,8 @@ class FormReader:
 
 
 def _field_name(head: bytes) -> bytes | None:
-    """The parameter `name` of a field; the same letters within another's quotes are none."""
+    """The parameter `name` of a field. The same letters within another parameter's quotes do not
+    count."""
     disposition = _DISPOSITION.search(head)
     if disposition is None:
         return None

@@ -410,7 +410,7 @@ async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
         connection = Connection(ours, Server().send_timeout)
         guests = Guests[Conversation]()
         conversation = Conversation(connection, desk, guests)
-        guests.come(conversation, "here")
+        guests.add(conversation, "here")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(conversation.run)
             nursery.start_soon(end_idle, guests, desk)

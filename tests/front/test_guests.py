@@ -18,9 +18,9 @@ def guests(*names: str) -> Guests[str]:
     """By their names: the first letter is the place; who rests no more has an "!" at the end."""
     house = Guests[str]()
     for name in names:
-        house.come(name, name[0])
+        house.add(name, name[0])
         if name.endswith("!"):
-            house.act(name)
+            house.wake(name)
     return house
 
 
@@ -43,22 +43,22 @@ def guests(*names: str) -> Guests[str]:
 def test_of_those_who_rest_the_longest_resting_of_the_most_goes(
     inside: str, place: str, goes: str | None
 ) -> None:
-    assert guests(*inside.split()).who_goes_for(place, 4) == goes
+    assert guests(*inside.split()).to_close_for(place, 4) == goes
 
 
 def test_who_has_acted_rests_anew() -> None:
     house = guests("a1", "a2")
-    house.act("a1")
+    house.wake("a1")
     house.rest("a1")
-    assert house.who_rests_longest() == "a2"
+    assert house.to_close() == "a2"
 
 
 @pytest.mark.parametrize(("most", "part"), [(1, 1), (2, 2), (3, 3), (4, 3), (8, 6), (4096, 3072)])
 def test_the_part_of_one_place_is_three_quarters(most: int, part: int) -> None:
     house = guests(*(f"a{number}" for number in range(part - 1)))
     assert not house.is_full_for("a", most)
-    house.come("last", "a")
-    assert house.has_its_part("a", most)
+    house.add("last", "a")
+    assert house.has_its_share("a", most)
     assert house.is_full_for("a", most)
     assert house.is_full_for("b", most) is (part == most)
 
@@ -75,19 +75,19 @@ class House(RuleBasedStateMachine):
     @rule(guest=st.integers(0, 9), place=st.sampled_from("abc"))
     def come(self, guest: int, place: str) -> None:
         if guest not in self.places:
-            self.house.come(guest, place)
+            self.house.add(guest, place)
             self.places[guest] = place
             self.resting.append(guest)
 
     @rule(guest=st.integers(0, 9))
     def go(self, guest: int) -> None:
-        self.house.go(guest)
+        self.house.remove(guest)
         self.places.pop(guest, None)
         self.resting = [other for other in self.resting if other != guest]
 
     @rule(guest=st.integers(0, 9))
     def act(self, guest: int) -> None:
-        self.house.act(guest)
+        self.house.wake(guest)
         self.resting = [other for other in self.resting if other != guest]
 
     @rule(guest=st.integers(0, 9))
@@ -101,12 +101,12 @@ class House(RuleBasedStateMachine):
         assert sorted(self.house) == sorted(self.places)
         assert len(self.house) == len(self.places)
         counts = Counter(self.places[guest] for guest in self.resting)
-        goes = self.house.who_rests_longest()
+        goes = self.house.to_close()
         assert (goes is None) is (not counts)
         for place in "abc":
             have = sum(other == place for other in self.places.values())
-            assert self.house.has_its_part(place, 8) is (have >= 6)
-            goes = self.house.who_goes_for(place, 8)
+            assert self.house.has_its_share(place, 8) is (have >= 6)
+            goes = self.house.to_close_for(place, 8)
             if have >= 6 and not counts[place]:
                 assert goes is None
             elif goes is not None:
@@ -129,11 +129,11 @@ def test_ten_times_as_many_take_about_ten_times_as_long() -> None:
     def come_and_go(number: int) -> None:
         house = Guests[int]()
         for guest in range(number):
-            house.come(guest, str(guest % 1000))
-            house.act(guest - 1)
+            house.add(guest, str(guest % 1000))
+            house.wake(guest - 1)
             house.rest(guest - 2)
-        while (goes := house.who_rests_longest()) is not None:
-            house.go(goes)
+        while (goes := house.to_close()) is not None:
+            house.remove(goes)
 
     small = min(seconds(lambda: come_and_go(3_000)) for _ in range(5))
     large = min(seconds(lambda: come_and_go(30_000)) for _ in range(3))

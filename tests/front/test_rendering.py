@@ -157,7 +157,7 @@ def test_events_that_pass_the_time_open_the_answer_and_no_other_head_follows(
 ) -> None:
     answer = Answer(asked(http_1_0=http_1_0), [])
     rendering = stream(Engine(), http_1_0=http_1_0, answer=answer)
-    sent = rendering.comforted(b":\n\n")
+    sent = rendering.before_answer(b":\n\n")
     assert answer.seen is Seen.EVENTS
     sent += rendering.begun(rendering.content(chunk(EVENT))) + rendering.passed(LAST_CHUNK)
     assert sent.count(b"HTTP/1.1 200") == 1
