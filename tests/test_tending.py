@@ -129,7 +129,7 @@ async def status(llamasup: Llamasup, model: str = "fake") -> int:
 BEGIN_AGAIN = {
     "the residency's clock": (Residency, "_unload_idle"),
     "the lookout for clients": (Disconnects, "watch"),
-    "the end of the idle": (Guests, "resting"),
+    "the end of idle connections": (Guests, "resting"),
     "the keepalive": (Keepalive, "run"),
     "the watchdog of fake": (child, "watch"),
     "the reload at a SIGHUP": (Follower, "_heed"),
