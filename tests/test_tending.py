@@ -187,7 +187,7 @@ FALL_ALONE = {
     "the keeper": (Load, "_serve", 503),
     "the keeper, by what its child falls by": (child.Child, "_until_ready", 503),
     "the keeper, by what it asks the residency": (Residency, "reconsider", 503),
-    "the usher": (Gate, "_fetched", 500),
+    "the usher": (Gate, "_ready_child", 500),
 }
 
 
