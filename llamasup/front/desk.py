@@ -48,6 +48,10 @@ class Desk:
         """How often a request is sent again after its child was lost."""
         return self._in_effect.config.recovery.max_replays
 
+    async def pause(self, seconds: float) -> None:
+        """Sleep for so long, or until another configuration is in effect. It may be cancelled."""
+        await self._in_effect.pause(seconds)
+
     def renew(self) -> None:
         """Replace what was made from the old settings. The caller has to run a new keepalive."""
         settings, keepalive = self.settings, self.keepalive

@@ -236,9 +236,9 @@ class Front:
 async def end_idle(guests: Guests[Conversation], desk: Desk) -> None:
     """End every conversation that rests for `server.idle_timeout`, or up to an eighth longer."""
     while True:
-        patience = desk.settings.idle_timeout
-        await trio.sleep(patience / 8)
-        rests_for_long = partial(_rests_since, trio.current_time() - patience)
+        await desk.pause(desk.settings.idle_timeout / 8)
+        since = trio.current_time() - desk.settings.idle_timeout
+        rests_for_long = partial(_rests_since, since)
         while idle := guests.resting(rests_for_long, _AT_ONCE):
             for conversation in idle:
                 conversation.end_if_silent()

@@ -391,6 +391,29 @@ async def test_blank_lines_are_no_request_and_keep_no_connection_open(faking: Fa
         nursery.cancel_scope.cancel()
 
 
+async def test_a_shorter_patience_with_idle_connections_counts_at_once(
+    mock_clock: MockClock,
+) -> None:
+    in_effect = InEffect(Config(server=Server(idle_timeout=Seconds(86400))))
+    desk = Desk(in_effect, None, None, None, None, events.Journal())  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        guests = Guests[Conversation]()
+        conversation = Conversation(Connection(ours, Server().send_timeout), desk, guests)
+        guests.add(conversation, "here")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conversation.run)
+            nursery.start_soon(end_idle, guests, desk)
+            await wait_all_tasks_blocked()
+            in_effect.replace(Config(server=Server(idle_timeout=Seconds(10))))
+            for _ in range(10):
+                mock_clock.jump(1.2)
+                await wait_all_tasks_blocked()
+            assert not guests
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
     mock_clock: MockClock, parts: int
