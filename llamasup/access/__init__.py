@@ -1,1 +1,1 @@
-"""Who may come, and what they may do: web pages, and holders of the operator's key."""
+"""Which requests are allowed: those of web pages, and those with the operator's key."""

@@ -29,7 +29,7 @@ def header(headers: Headers, wanted: bytes) -> bytes:
 
 
 def is_operator(headers: Headers, admin_key: str) -> bool:
-    """Is there an operator's key, and does this request bring it?"""
+    """Is there an operator's key, and does this request have it?"""
     bearer = _BEARER.fullmatch(header(headers, b"authorization"))
     if not admin_key or bearer is None:
         return False
@@ -37,9 +37,9 @@ def is_operator(headers: Headers, admin_key: str) -> bool:
 
 
 class Tries:
-    """Wrong keys, by the client that tried them: after some of them it has to wait.
+    """The wrong keys that each client has tried: after some of them a client has to wait.
 
-    Within that time the right key is refused, too: otherwise guessing could go on.
+    While it has to wait, even the right key is refused: otherwise guessing could go on.
     """
 
     def __init__(self) -> None:

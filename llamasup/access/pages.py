@@ -1,8 +1,9 @@
 """Which web pages may use this llamasup, and by which names its operators know it. Pure.
 
 A browser lets any page send a request anywhere, and only hides the answer from it. And if the owner
-of a name lets the name point here, the browser takes llamasup for a part of that owner's site. So a
-page is judged by its `Origin` before anything is done for it, and operators' pages by their `Host`.
+of a domain name lets it point to this machine, the browser takes llamasup for a part of that
+owner's site. So a page's request is judged by its `Origin` before anything is done for it, and a
+request to the operator's paths by its `Host`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from llamasup.errors import Forbidden
 
 ALL: Final = "*"
 LOCAL: Final = "local"
-"""In `server.cors_origins`: pages that this machine serves, and apps."""
+"""In `server.cors_origins`, this means pages that this machine serves, and apps."""
 
 _LOCAL: Final = re.compile(
     r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|0\.0\.0\.0|\[::1\])(?::[0-9]+)?"
@@ -33,7 +34,8 @@ _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[^]]+)\]|(?P<name>[^:]*))(?::[0-9]*)?"
 def refuse_foreign_pages(headers: Headers, server: Server) -> None:
     """Raise Forbidden for a page that may not use this llamasup.
 
-    A request with the operator's key comes from no such page: a page cannot have a browser add it.
+    A request with the operator's key does not come from such a page: a page cannot make a browser
+    add the key.
     """
     for origin in (value.decode("latin-1") for name, value in headers if name == b"origin"):
         if not may_use(origin, header(headers, b"host"), server) and not is_operator(
@@ -46,7 +48,7 @@ def refuse_foreign_pages(headers: Headers, server: Server) -> None:
 
 
 def may_use(origin: str, host: bytes, server: Server) -> bool:
-    """May a page of this origin use this llamasup, which it asks for as `host`?"""
+    """May a page of this origin use this llamasup, if its request has this `Host`?"""
     listed = server.cors_origins
     if ALL in listed or origin.casefold() in map(str.casefold, listed):
         return True
@@ -68,13 +70,13 @@ def _is_our_own(origin: str, host: bytes, server: Server) -> bool:
 
 
 def refuse_web_pages(headers: Headers) -> None:
-    """Raise Forbidden for a browser: a page in it may come from anywhere."""
+    """Raise Forbidden for a request of a web page, wherever the page comes from."""
     if any(name == b"origin" for name, _ in headers):
         raise Forbidden("this is not for web pages")
 
 
 def refuse_foreign_hosts(headers: Headers, server: Server) -> None:
-    """Raise Forbidden if the request asks for a name that is not known to be ours."""
+    """Raise Forbidden if the request's `Host` is not known to be ours."""
     host = header(headers, b"host")
     if not is_ours(host, server):
         raise Forbidden(
@@ -84,10 +86,10 @@ def refuse_foreign_hosts(headers: Headers, server: Server) -> None:
 
 
 def is_ours(host: bytes, server: Server) -> bool:
-    """Can this `Host` mean no other site?
+    """Is it certain that this `Host` does not belong to another site?
 
-    The owner of a name may let it point here, so names are not ours by themselves. Addresses are,
-    and names that the operator listens on or lists in `server.hosts`.
+    Anyone can let a domain name point to this machine, so names are not ours by themselves.
+    Addresses are, and so are names that the operator listens on or lists in `server.hosts`.
     """
     matched = _HOST.fullmatch(host.decode("latin-1"))
     name = (matched["ipv6"] or matched["name"] or "") if matched else ""

@@ -15,50 +15,52 @@ from attrs import frozen
 from llamasup.errors import LlamasupError
 
 Way = tuple[str | int, ...]
-"""Where something stands in JSON: keys and indices, from the outside in."""
+"""The way to a value in JSON: keys and indices, from the outside in."""
 
 
 @frozen
 class Layout:
-    """Where an answer says how much it took and why it ended."""
+    """Where an answer says how many tokens it took and why it ended."""
 
     prompt_tokens: tuple[Way, ...]
-    """How many tokens the prompt has: the sum of these. One that is missing counts nothing."""
+    """How many tokens the prompt has: the sum of these numbers. A missing one counts as 0."""
 
     answer_tokens: Way
-    """How many tokens the answer has. Of several answers, llama-server counts the tokens of one."""
+    """How many tokens the answer has. If there are several answers, llama-server counts only
+    one."""
 
     end_reason: Way
 
 
 class Dialect(ABC):
-    """How one API speaks. Paths are without a prefix."""
+    """The rules of one API. Paths are written without a prefix."""
 
     stream_paths: ClassVar[tuple[bytes, ...]] = ()
-    """The model writes an answer; as a stream, if the request's body says `"stream": true`."""
+    """Here the model writes an answer, as a stream if the request's body says `"stream": true`."""
 
     work_paths: ClassVar[tuple[bytes, ...]] = ()
-    """The model has to work for the answer, which is never a stream."""
+    """Here the model works for an answer that is never a stream."""
 
     question_paths: ClassVar[tuple[bytes, ...]] = ()
-    """Something is asked or set (POST) for which the model need not work."""
+    """Here something is asked or set (POST), and the model need not work for it."""
 
     view_paths: ClassVar[tuple[bytes, ...]] = ()
-    """Something is looked at (GET)."""
+    """Here something is looked at (GET)."""
 
     several: ClassVar[tuple[str, ...]] = ()
-    """The members of a request's body by which it may ask for several answers at once: a number,
-    or a list with a prompt for each."""
+    """Members of a request's body that ask for several answers at once: a number of answers, or a
+    list with a prompt for each."""
 
     whole: ClassVar[Layout | None] = None
-    """Of an answer that is no stream."""
+    """The layout of an answer that is no stream."""
 
     streamed: ClassVar[Layout | None] = None
-    """Of the events of a stream. Each part may stand in another event, and the last one counts."""
+    """The layout of a stream's events. Each part may stand in another event; the last one
+    counts."""
 
     last_events: ClassVar[tuple[bytes | Mapping[str, object], ...]] = ()
-    """With which event a stream ends, or with which each of its answers ends: an event's data, or
-    some members of its JSON."""
+    """The event that ends a stream, or each of its answers: the event's data, or some members of
+    its JSON."""
 
     def __init__(self) -> None:
         self._paths = (
@@ -75,19 +77,20 @@ class Dialect(ABC):
         """The error as the JSON of a reply."""
 
     def error_event(self, error: LlamasupError) -> bytes:
-        """The error as an event of a stream, which is the last one."""
+        """The error as an event of a stream: the last event."""
         return server_sent_event(self.error_body(error))
 
     def corrected(self, status: int, body: bytes) -> bytes | None:
-        """The engine's error `body`, where clients of this API need it otherwise; else None."""
+        """The engine's error `body` in the form that clients of this API need; None if it has
+        it."""
         return None
 
     def passes_the_time(self, document: object) -> bool:
-        """Is an event with this JSON there for waiting clients only, and no part of an answer?"""
+        """Is an event with this JSON only for waiting clients, and no part of an answer?"""
         return False
 
     def only_opens(self, document: object) -> bool:
-        """Does an event with this JSON only open an answer, and hold no word of it?"""
+        """Does an event with this JSON only open an answer, without a word of it?"""
         return False
 
 

@@ -1,7 +1,7 @@
 """Which dialects there are, and which of them is spoken at a path. Pure.
 
-What is written to a client is in the dialect of its path. What an engine writes in a stream is
-read in all of them: which one it speaks at a path has changed from version to version.
+llamasup writes to a client in the dialect of the client's path. But it reads an engine's stream in
+all dialects: which one an engine uses at a path has changed from version to version.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def dialect_at(path: bytes) -> Dialect:
 
 
 def passes_the_time(document: object) -> bool:
-    """Is an event with this JSON there for waiting clients only, in any dialect?"""
+    """Is an event with this JSON only for waiting clients, in any dialect?"""
     for dialect in DIALECTS:  # noqa: SIM110 (any() takes twice as long)
         if dialect.passes_the_time(document):
             return True

@@ -8,7 +8,7 @@ from llamasup.apis.dialect import Dialect, Layout
 from llamasup.errors import LlamasupError
 
 ONE_SLOT: Final = b"/slots/"
-"""Before the number of a slot; the only path that has a part which varies."""
+"""The number of a slot follows this. No other path has a part that varies."""
 
 
 class LlamaCpp(Dialect):
@@ -35,7 +35,7 @@ class LlamaCpp(Dialect):
         return super().speaks_at(path) or ONE_SLOT in path
 
     def error_body(self, error: LlamasupError) -> object:
-        """See `Dialect.error_body`. Codes are numbers here; llamasup's name stands beside it."""
+        """See `Dialect.error_body`. Here `code` is a number; our own code stands in `reason`."""
         return {
             "error": {
                 "code": error.status,
@@ -46,7 +46,7 @@ class LlamaCpp(Dialect):
         }
 
     def passes_the_time(self, document: object) -> bool:
-        """See `Dialect.passes_the_time`. Other APIs' streams may have this as well."""
+        """See `Dialect.passes_the_time`. The streams of other APIs may have such events, too."""
         match document:
             case {"prompt_progress": dict()}:
                 return True

@@ -16,8 +16,8 @@ class OpenAI(Dialect):
         return {"error": {"message": str(error), "type": error.type, "code": error.code}}
 
     def corrected(self, status: int, body: bytes) -> bytes | None:
-        """See `Dialect.corrected`. An error's code is a name here, which clients read as one;
-        llama-server writes the status there once more, as a number."""
+        """See `Dialect.corrected`. Clients expect an error's code to be a name; llama-server writes
+        the status there again, as a number."""
         if status != ClientError.status:
             return None
         try:

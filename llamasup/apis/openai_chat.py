@@ -18,8 +18,8 @@ class Chat(OpenAI):
         end_reason=("choices", 0, "finish_reason"),
     )
     streamed = whole
-    """The numbers come if the request has `stream_options.include_usage`, and then alone in an
-    event without choices."""
+    """The numbers come only if the request has `stream_options.include_usage`, and then in an event
+    of their own, without choices."""
 
     last_events = (b"[DONE]",)
 

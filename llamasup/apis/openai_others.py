@@ -1,6 +1,6 @@
 """The other paths in the manner of OpenAI's: embeddings, reranking and transcriptions. Pure.
 
-The list of models is none of them: llamasup answers it itself, and no engine.
+The list of models is not among them: llamasup itself answers it, and no engine.
 """
 
 from __future__ import annotations

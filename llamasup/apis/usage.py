@@ -1,4 +1,4 @@
-"""What an answer took, as it says itself: read from its text, as its dialect lays it out. Pure."""
+"""Reads from an answer's text how many tokens it took and why it ended, by its dialect. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llamasup.events import Usage
 
 
 def usage_of_answer(dialect: Dialect, body: bytes) -> Usage | None:
-    """Of a whole answer; None if it does not say so. Several answers in a list are added up."""
+    """The usage of a whole answer; None if it does not say. Answers in a list are added up."""
     document = _decoded(body)
     if dialect.whole is None or document is None:
         return None
@@ -25,9 +25,9 @@ def usage_of_answer(dialect: Dialect, body: bytes) -> Usage | None:
 
 
 def usage_of_stream(dialect: Dialect, events: bytes) -> Usage | None:
-    """Of a stream, of which these are the first and the last events; None if it does not say so.
+    """The usage of a stream, from its first and last events; None if they do not say.
 
-    Lines between the events, such as the sizes of chunks, are passed over.
+    Lines between the events, such as the sizes of chunks, are ignored.
     """
     return None if dialect.streamed is None else _read(dialect.streamed, list(_documents(events)))
 
@@ -46,7 +46,7 @@ def _decoded(text: bytes) -> Any:
 
 
 def _read(layout: Layout, documents: list[object]) -> Usage | None:
-    """What stands last counts."""
+    """The usage in these documents. For each number the last one counts."""
     prompt = [_last(_numbers(documents, way)) for way in layout.prompt_tokens]
     answer = _last(_numbers(documents, layout.answer_tokens))
     if answer is None:
@@ -60,7 +60,7 @@ def _numbers(documents: Iterable[object], way: Way) -> Iterator[int]:
 
 
 def _hits(documents: Iterable[object], way: Way) -> Iterator[object]:
-    """What stands at the end of the way, in those documents that have it."""
+    """The value at the end of the way, in each document that has it."""
     for document in documents:
         found: Any = document
         for step in way:

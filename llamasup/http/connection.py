@@ -16,15 +16,16 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ClientLeft(Exception):
-    """The client has gone, or reads nothing any more: an answer would reach nobody."""
+    """The client has gone, or does not read any more: an answer would not arrive."""
 
 
 class Connection:
-    """Raw non-blocking socket I/O; trio is asked only when the kernel says "not now"."""
+    """One client's connection. I/O goes to the socket first; trio only waits when the kernel says
+    "not now"."""
 
     def __init__(self, sock: socket.socket, send_timeout: Seconds) -> None:
         self.inbox = bytearray()
-        """What the client sent, and was not read yet."""
+        """What the client has sent and was not used yet."""
 
         self._sock = sock
         self._send_timeout = send_timeout
@@ -33,9 +34,9 @@ class Connection:
 
     @property
     def peer(self) -> str:
-        """The client's address, without its port; clients of a Unix socket all have the same.
+        """The client's address, without its port; all clients of a Unix socket have the same.
 
-        It is remembered: the kernel forgets it when the client has left.
+        It is remembered, because the kernel forgets it when the client has left.
         """
         if self._peer is None:
             try:
@@ -50,18 +51,20 @@ class Connection:
         """Has the client sent something that is still in the kernel's buffer?"""
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK))
-        except OSError:  # nothing, or it has gone
+        except OSError:  # nothing has come, or the client has gone
             return False
 
     async def arrival(self) -> None:
-        """Wait until the inbox has grown. Raises ClientLeft at the end."""
+        """Wait until the inbox has grown. Raises ClientLeft if the client has ended the
+        connection."""
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             if self.look():
                 return
 
     def look(self) -> bool:
-        """Has the inbox grown, now that what has come is in it? Raises ClientLeft at the end."""
+        """Put what has come into the inbox. Returns whether it has grown. Raises ClientLeft if the
+        client has ended the connection."""
         try:
             data = wire.read(self._sock)
         except (BlockingIOError, InterruptedError):
@@ -76,24 +79,24 @@ class Connection:
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Raises ClientLeft, also when nothing moved for `send_timeout`.
 
-        Waiting here is the back-pressure: the relay reads no further meanwhile. Cancelled, a part
-        may have been sent; the next `send` begins with the rest.
+        Waiting here is the back-pressure: meanwhile the relay reads nothing. If this is cancelled,
+        a part may have been sent; the next `send` begins with the rest.
         """
         if rest := self.send_now(data):
             await self.send_slowly(rest)
 
     def send_in_passing(self, data: bytes) -> None:
-        """Send without waiting; what the kernel does not take now, the next `send` sends first.
+        """Send without waiting. The next `send` begins with what the kernel does not take now.
 
-        While such a rest is left, the client does not read, and later calls send nothing. Raises
+        While there is such a rest the client does not read, and more calls send nothing. Raises
         ClientLeft.
         """
         if not self._owed:
             self._owed = self.send_now(data)
 
     def send_now(self, data: bytes | bytearray | memoryview) -> memoryview | None:
-        """Send what the kernel takes at once, and return the rest if there is one. While an earlier
-        rest is unsent, nothing is sent, and both are returned.
+        """Send what the kernel takes at once, and return the rest if there is one. If an earlier
+        rest is still unsent, send nothing, and return both together.
 
         Raises ClientLeft.
         """
@@ -108,7 +111,7 @@ class Connection:
         return memoryview(data)[sent:] if sent < len(data) else None
 
     async def send_slowly(self, data: memoryview) -> None:
-        """Send all of `data` as the client takes it; see `send`."""
+        """Send all of `data` as fast as the client takes it; see `send`."""
         self._owed = data
         while self._owed:
             with trio.move_on_after(self._send_timeout) as patience:
@@ -125,8 +128,8 @@ class Connection:
     async def finish(self) -> None:
         """End our side and discard what still comes, for two seconds at most.
 
-        Closing at once with unread bytes would reset the connection, and the client might lose
-        the reply that told it what was wrong.
+        Closing at once with unread bytes would reset the connection, and the client might lose the
+        reply that says what was wrong.
         """
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -144,5 +147,5 @@ class Connection:
         self._sock.close()
 
     def close(self) -> None:
-        """Close. Doing it again is harmless."""
+        """Close. Calling this again is harmless."""
         self._sock.close()

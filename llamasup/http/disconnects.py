@@ -1,13 +1,14 @@
 """Notices clients that leave, all of them in one task.
 
-The kernel reports a FIN, a RST or a half-close by itself, whatever else is awaited, also when a
-pipelined request lies unread before it. So neither a connection nor a request needs a task
-that watches it (measured: a watcher per connection adds 12 µs to a request, one per request more).
+The kernel reports a FIN, a RST or a half-close by itself, whatever the connection's task waits for,
+and even if a pipelined request lies unread before it. So neither a connection nor a request needs a
+task that watches it (measured: a watcher per connection adds 12 µs to a request, one per request
+more).
 
 A client that only ends its own side (`shutdown`, `nc -N`) counts as gone, as it does with most
-proxies: the kernel tells the two apart only when something is sent, and an answer that is not
-streamed sends nothing until it is done. Waiting for that would let every client that has hung
-up keep its slot to the end.
+proxies. The kernel can tell it from one that has left only when something is sent, and an answer
+that is not streamed sends nothing until it is done. Until then, every client that has hung up would
+keep its slot.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Disconnects:
 
     @contextmanager
     def cancelling(self, sock: socket.socket) -> Iterator[trio.CancelScope]:
-        """A scope that is cancelled when the client at `sock` leaves. Raises OSError where
-        the kernel watches no more."""
+        """A scope that is cancelled when the client at `sock` leaves. Raises OSError if the kernel
+        cannot watch any more sockets."""
         descriptor = sock.fileno()
         with trio.CancelScope() as scope:
             self._scopes[descriptor] = scope
@@ -77,7 +78,7 @@ else:
             return self._kqueue.fileno()
 
         def add(self, descriptor: int) -> None:
-            # An end of the stream is told whatever the low-water mark; data below it is not.
+            # The end of the stream is always reported; data only above the low-water mark.
             event = select.kevent(
                 descriptor,
                 select.KQ_FILTER_READ,

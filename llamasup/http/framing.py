@@ -1,11 +1,11 @@
 """Where a message body ends: by its length, by its last chunk, or by the end of the connection.
 
-One reader for both directions. An answer's bytes are only counted, so that its end is known; of a
-chunked request the payload is kept.
+Both directions use the same classes. An answer's bytes are only counted, so that its end is known;
+of a chunked request the payload is kept.
 
-Chunk extensions are refused. They are legal and unused, and how leniently they are read is where
-two servers come to disagree about a message's end (request smuggling). h11 reads them leniently,
-which is why request bodies are read here and only heads by h11.
+Chunk extensions are refused. They are legal but unused, and servers that read them more or less
+strictly disagree about where a message ends (request smuggling). h11 reads them leniently, so h11
+reads only heads, and request bodies are read here.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def chunk(content: bytes) -> bytes:
-    """Content as a chunk. Empty content makes no chunk: an empty chunk would be the last."""
+    """Content as a chunk. Empty content makes no chunk: an empty chunk means the end."""
     return b"%x\r\n%b\r\n" % (len(content), content) if content else b""
 
 
 class FramingError(ValueError):
-    """The bytes are not the body that the head announced."""
+    """The bytes are not such a body as the head announced."""
 
 
 class Body(Protocol):
-    """What is still to come of a body."""
+    """What has still to come of a body."""
 
     done: bool
 
     def feed(self, data: bytes) -> int:
         """Take what belongs to the body and return how many bytes that were.
 
-        Fewer than all only when the body is `done`: the rest belongs to what follows.
-        Raises FramingError, and must not be fed again afterwards.
+        These are fewer than all only if the body is `done`: the rest belongs to what follows.
+        Raises FramingError; the body must not be fed again afterwards.
         """
 
 
@@ -61,7 +61,7 @@ class Counted:
 
 
 class UntilClose:
-    """A body that ends with its connection: `done` never comes from within."""
+    """A body that ends with its connection: it is never `done` by itself."""
 
     __slots__ = ("done",)
 
@@ -74,7 +74,7 @@ class UntilClose:
 
 
 class Chunked:
-    """A chunked body. `payload`, where given, receives the content without its framing."""
+    """A chunked body. `payload`, if given, receives the content without its framing."""
 
     __slots__ = (
         *("_in_trailer", "_left", "_line", "_trailer_left"),
@@ -85,12 +85,12 @@ class Chunked:
         self.payload = payload
         self.done = False
         self.edge = 0
-        """Up to where the data that was fed last consists of whole chunks."""
+        """How many bytes of the data that was fed last are whole chunks."""
 
         self.chunks = 0
-        """How many have begun."""
+        """How many chunks have begun."""
 
-        self._left = 0  # of the current chunk, its closing CRLF included
+        self._left = 0  # bytes of the current chunk, with its closing CRLF
         self._line = b""  # the part that has come of a size or trailer line
         self._in_trailer = False
         self._trailer_left = _LONGEST_TRAILER
@@ -113,7 +113,7 @@ class Chunked:
         return at
 
     def is_next(self, data: bytes) -> bool:
-        """Is this exactly the next chunk, and whole? Then nothing changes by feeding it."""
+        """Is this exactly one whole chunk, the next one? Then it need not be fed."""
         if self._left or self._line or self._in_trailer:
             return False
         match = _SIZE_LINE.match(data)

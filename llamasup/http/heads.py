@@ -1,7 +1,7 @@
-"""What must be true of every head, a client's or an engine's, before more of it is read.
+"""Refuses heads, of clients and of engines, that two servers might read differently.
 
 Two servers that read a head differently disagree about where a message ends, and that is how one
-client's request becomes a part of another's. So what can be read in two ways is not read at all.
+client's request becomes a part of another's. So a head that can be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 MOST_HEADERS: Final = 100
-"""llama-server refuses more in a request, and reading thousands would hold up all others."""
+"""llama-server refuses requests with more, and reading thousands would delay all other requests."""
 
 _MOST_LINES = MOST_HEADERS + 2  # the request or status line, and the blank one
 
@@ -36,7 +36,7 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-"""Headers that speak to the next hop alone, besides those that `Connection` names."""
+"""Headers that are only for the next hop, in addition to those that `Connection` names."""
 
 
 class BadHead(ValueError):
@@ -68,9 +68,9 @@ def refuse_ambiguity(head: bytes) -> None:
 
 
 def refuse_bare_newlines(head: bytes | bytearray) -> None:
-    """Raise BadHead for a line that ends without a carriage return, in what has come of a head.
+    """Raise BadHead if a line ends without a carriage return, in the part of a head that has come.
 
-    Counting is six times as fast as a regex, and a slow client has its head looked at again with
+    Counting is six times as fast as a regex, and the head of a slow client is checked again with
     every byte.
     """
     if head.count(b"\n") > head.count(b"\r\n"):

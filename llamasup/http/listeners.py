@@ -1,4 +1,4 @@
-"""Listens on addresses, and on others when the configuration says so."""
+"""Listens on addresses, and moves to others when the configuration changes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Listeners:
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """All of them."""
+        """All sockets that listen now."""
         return [listener for listeners in self._open.values() for listener in listeners]
 
     def move(self, addresses: Sequence[str]) -> None:
         """Listen on these addresses from now on, and on no others.
 
-        Raises OperatorError if that cannot be; then everything is as it was.
+        Raises OperatorError if that is impossible; then everything stays as it was.
         """
         new = [address for address in dict.fromkeys(addresses) if address not in self._open]
         old = [address for address in self._open if address not in addresses]
@@ -57,7 +57,7 @@ class Listeners:
         self._open |= opened
 
     def _reopen(self, addresses: Iterable[str]) -> None:
-        """As many of them as possible: another program may have taken one in between."""
+        """Reopen as many as possible: another program may have taken an address in between."""
         for address in addresses:
             try:
                 self._open |= _opened([address])
@@ -71,7 +71,7 @@ class Listeners:
 
 
 def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
-    """All of them, or none."""
+    """Open all of these addresses, or none."""
     opened: dict[str, list[socket.socket]] = {}
     try:
         for text in addresses:
@@ -137,7 +137,7 @@ def _bind_tcp(address: TcpAddress) -> list[socket.socket]:
             listeners.append(_listening(listener))
         except OSError as error:
             listener.close()
-            # A machine without IPv6 still resolves to its addresses.
+            # A machine without IPv6 still resolves names to IPv6 addresses.
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(found) == 1:
                 for earlier in listeners:
                     earlier.close()

@@ -1,7 +1,7 @@
 """Requests as clients send them: bytes become a `Request`, or an error that says what is wrong.
 
-The head is read by `request_heads`. The body is measured by `framing` and kept whole (`bodies`):
-the model's name stands in it, and a request whose child dies is sent again.
+The head is read by `request_heads`. The end of the body is found by `framing`. The whole body is
+kept (`front.bodies`): the model's name stands in it, and a request whose child dies is sent again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SANE_HOST = re.compile(
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 CLIENT: Final = b"x-llamasup-client"
-"""Tells control a client's address. It comes from the front alone, and goes to control alone."""
+"""Tells control a client's address. Only the front sends it, and only to control."""
 
 _WRITTEN_ANEW: Final = HOP_BY_HOP | {
     b"content-length",
@@ -51,12 +51,12 @@ class Stored(Protocol):
     """A large body, which is not kept in memory."""
 
     def __len__(self) -> int:
-        """In bytes."""
+        """Its size in bytes."""
 
     async def read(self, at: int) -> bytes:
-        """What comes next from there, as often as it is asked for.
+        """The next bytes from there. They can be read more than once, also after a cancellation.
 
-        Raises a LlamasupError if it cannot be read. Cancelled, it can be asked for again.
+        Raises a LlamasupError if they cannot be read.
         """
 
 
@@ -67,7 +67,7 @@ class Request:
     method: bytes
     target: bytes
     headers: Headers
-    """Names in lower case, in order. They are never changed; a new Request may have others."""
+    """Names in lower case, in order. They never change; for others, a new Request is made."""
 
     keep_alive: bool
     http_1_0: bool
@@ -82,7 +82,7 @@ class Request:
 
     @property
     def connection_options(self) -> set[bytes]:
-        """What the `Connection` headers name, in lower case."""
+        """The names in the `Connection` headers, in lower case."""
         return _connection_options(self.headers) if b"connection" in self._first else set()
 
     def header(self, name: bytes) -> bytes | None:
@@ -90,7 +90,7 @@ class Request:
         return self._first.get(name)
 
     def forwarded(self, target: bytes, withheld: Collection[bytes] = ()) -> bytes:
-        """The head for an upstream: hop-by-hop headers gone, and those that are `withheld`."""
+        """The head for an upstream, without hop-by-hop headers and those that are `withheld`."""
         named = self.connection_options.union(withheld)
         host = self.header(b"host") or b"llamasup"
         lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (self.method, target, host)]
@@ -114,9 +114,9 @@ def _connection_options(headers: Headers) -> set[bytes]:
 
 
 def take_head(inbox: bytearray, longest: int) -> bytes | None:
-    """Cut a complete head off the front of `inbox`, or None while more must come.
+    """Take a complete head off the front of `inbox`. None while more has to come.
 
-    Raises HeadTooLarge, and MalformedRequest for what can never become a head.
+    Raises HeadTooLarge, and MalformedRequest for bytes that can never become a head.
     """
     if not inbox:
         return None
@@ -137,17 +137,17 @@ def take_head(inbox: bytearray, longest: int) -> bytes | None:
 
 
 def parse_head(head: bytes) -> Request:
-    """A complete head becomes a `Request` whose body is still to be read.
+    """Make a `Request` of a complete head; its body has still to be read.
 
-    Raises a ClientError that closes the connection: after a head that is not understood, it
-    is unknown where the next request begins.
+    Raises a ClientError that closes the connection: after a head that is not understood, nothing
+    tells where the next request begins.
     """
     method, target, headers, http_1_0 = read_head(head)
     request = Request(
         method=method,
         target=target,
         headers=headers,
-        # What follows a CONNECT would not be for this server.
+        # What follows a CONNECT is meant for another server.
         keep_alive=not http_1_0 and method != b"CONNECT",
         http_1_0=http_1_0,
         id=b"",
@@ -163,7 +163,7 @@ def parse_head(head: bytes) -> Request:
 
 
 def body_framing(request: Request) -> Body:
-    """How the body of a request is framed. Raises MalformedRequest where that is doubtful."""
+    """How the body of a request is framed. Raises MalformedRequest if that is ambiguous."""
     length = request.header(b"content-length")
     if request.header(b"transfer-encoding") is None:
         return Counted(int(length or 0))
@@ -175,7 +175,8 @@ def body_framing(request: Request) -> Body:
 
 
 def expects_continue(request: Request) -> bool:
-    """Does the client wait for `100 Continue`? Raises ExpectationFailed for other wishes."""
+    """Does the client wait for `100 Continue`? Raises ExpectationFailed if it expects other
+    things."""
     expectation = request.header(b"expect")
     if expectation is None or request.http_1_0:
         return False
@@ -185,7 +186,7 @@ def expects_continue(request: Request) -> bool:
 
 
 def request_id(given: bytes | None) -> bytes:
-    """The client's own id if it is sane, else a new one."""
+    """The client's own id if it is acceptable, else a new one."""
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
     return b"%016x" % random.getrandbits(64)

@@ -1,6 +1,6 @@
-"""Raw non-blocking sockets, and the wire to an upstream that is made of one.
+"""Connections to upstreams, on raw non-blocking sockets.
 
-On the hot path trio's own sockets cost twice as much as these: here the kernel is asked first, and
+For each request trio's own sockets cost twice as much as these: here the kernel is asked first, and
 trio only waits when the kernel says "not now".
 """
 
@@ -15,8 +15,8 @@ import trio
 from llamasup.config.addresses import Address, UnixAddress
 
 _BUFFER = memoryview(bytearray(64 << 10))
-"""All reads share this buffer, and what came is copied at once. With a buffer for each read, cut
-down to the little that came, the heap would be fragmented after some hours."""
+"""All reads share this buffer, and what came is copied at once. If each read had its own buffer,
+cut down to the little that came, the heap would be fragmented after some hours."""
 
 _CROWDED_RETRY = 0.001
 _CROWDED_PATIENCE = 5.0
@@ -37,7 +37,7 @@ class Wire:
         self._sock.close()
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data`. Raises OSError; cancelled, a part may have been sent."""
+        """Send all of `data`. Raises OSError. If cancelled, a part may have been sent."""
         try:
             sent = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
@@ -63,10 +63,10 @@ class Wire:
 
 
 async def dial(address: Address) -> Wire:
-    """A connection to `address`. Raises OSError; cancelled, it leaves nothing open.
+    """A connection to `address`. Raises OSError. If cancelled, it leaves nothing open.
 
-    A Unix socket answers at once. A refusal is a checkpoint all the same: otherwise a caller that
-    tries again and again would hold up all tasks, and could not be cancelled.
+    A Unix socket accepts or refuses at once. A refusal is a checkpoint all the same: otherwise a
+    caller that tries again and again would block all tasks, and could not be cancelled.
     """
     try:
         if isinstance(address, UnixAddress):
