@@ -56,9 +56,9 @@ def flowing(level: str, form: str = "text") -> Iterator[Say]:
     root = logging.getLogger()
     root.addHandler(handler)
     change(level, form)
-    before, sys.stderr = sys.stderr, _Stderr(outlet)
+    before, sys.stderr = sys.stderr, _Stderr(handler)
     try:
-        yield outlet.say
+        yield handler.say
     finally:
         sys.stderr = before
         root.removeHandler(handler)
@@ -71,7 +71,7 @@ def change(level: str, form: str) -> None:
     root.setLevel(level.upper())
     for handler in root.handlers:
         if isinstance(handler, _Handler):
-            handler.setFormatter(JsonFormatter() if form == "json" else Formatter())
+            handler.use(JsonFormatter() if form == "json" else Formatter())
 
 
 def _descriptor() -> int:
@@ -106,24 +106,36 @@ class Formatter(logging.Formatter):
             line += "".join(f"\n    {_plain(said)}" for said in _told(record.exc_info[1]))
         return line
 
+    def aside(self, text: str) -> str:
+        """What is no record, such as the greeting."""
+        return text
 
-class JsonFormatter(logging.Formatter):
+
+class JsonFormatter(Formatter):
     """A record as one JSON document, which also has what its event says (`narrator`)."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
-        moment = datetime.fromtimestamp(record.created, UTC)
-        document: dict[str, object] = {
-            "time": moment.isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": cut(record.getMessage()),
-        }
+        document = _document(record.created, record.levelname.lower(), record.getMessage())
         if (event := getattr(record, "event", None)) is not None:
             document["event"] = type(event).__name__
             document |= {name: _shortened(part) for name, part in asdict(event).items()}
         if record.exc_info:
             document["traceback"] = [cut(said) for said in _told(record.exc_info[1])]
         return json.dumps(document, default=lambda part: part.value)  # of an enum
+
+    def aside(self, text: str) -> str:
+        """See `Formatter.aside`."""
+        return json.dumps(_document(time.time(), "info", text))
+
+
+def _document(moment: float, level: str, message: str) -> dict[str, object]:
+    when = datetime.fromtimestamp(moment, UTC)
+    return {
+        "time": when.isoformat(timespec="milliseconds"),
+        "level": level,
+        "message": cut(message),
+    }
 
 
 def _shortened(part: object) -> object:
@@ -149,6 +161,9 @@ class Outlet:
         self._descriptor = descriptor
         self._lines: deque[bytes] = deque()
         self._size = 0
+        self.aside: Callable[[str], str] = str
+        """Gives a word of the outlet's own the form of the log."""
+
         self._dropped = 0
         self._in_hand = False
         self._changed = threading.Condition()
@@ -189,9 +204,9 @@ class Outlet:
 
     def _tell_of_gap(self) -> None:
         if self._dropped:
-            gap = b"(%d lines are missing here: nobody read the log)\n" % self._dropped
-            self._lines.append(gap)
-            self._size += len(gap)
+            gap = self.aside(f"({self._dropped} lines are missing here: nobody read the log)")
+            self._lines.append(data := gap.encode() + b"\n")
+            self._size += len(data)
             self._dropped = 0
 
     def _has_writer(self) -> bool:
@@ -261,6 +276,15 @@ class _Handler(logging.Handler):
         super().__init__()
         self._outlet = outlet
 
+    def use(self, formatter: Formatter) -> None:
+        """From now on, write in this form."""
+        self.setFormatter(formatter)
+        self._outlet.aside = formatter.aside
+
+    def say(self, text: str) -> None:
+        """Write what is no record."""
+        self._outlet.say(self._outlet.aside(text))
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._outlet.say(self.format(record))
@@ -271,13 +295,13 @@ class _Handler(logging.Handler):
 class _Stderr(io.TextIOBase):
     """For Python's warnings, and for all else that writes to `sys.stderr`."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
+    def __init__(self, handler: _Handler) -> None:
+        self._handler = handler
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
         if said := text.rstrip("\n"):
-            self._outlet.say("\n".join(map(_plain, said.split("\n"))))
+            self._handler.say("\n".join(map(_plain, said.split("\n"))))
         return len(text)

@@ -276,3 +276,31 @@ def test_the_log_may_become_another_one_while_it_flows(
         logging.getLogger("x").info("in JSON")
     (line,) = pipe.read_to_end().splitlines()
     assert json.loads(line)["message"] == "in JSON"
+
+
+def test_in_json_all_that_is_written_is_json(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_descriptor", lambda: pipe.into)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
+    with flowing("info", "json") as say:
+        say("hello,\n  model: a")
+        print("a warning of Python's", file=sys.stderr)
+    said = [json.loads(line) for line in pipe.read_to_end().splitlines()]
+    assert [document["message"] for document in said] == [
+        "hello,\n  model: a",
+        "a warning of Python's",
+    ]
+
+
+def test_in_json_a_gap_is_told_in_json(pipe: Pipe) -> None:
+    outlet = pipe.outlet()
+    outlet.aside = JsonFormatter().aside
+    for number in range(4 * logs.MOST_LINES):
+        outlet.say(JsonFormatter().aside(f"line {number}"))
+    reader = threading.Thread(target=lambda: read.append(pipe_read(pipe.out)))
+    read: list[str] = []
+    reader.start()
+    outlet.close(20)
+    os.close(pipe.into)
+    reader.join()
+    messages = [json.loads(line)["message"] for line in read[0].splitlines()]
+    assert any("lines are missing here" in message for message in messages)
