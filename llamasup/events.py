@@ -235,7 +235,7 @@ class Usage:
 
 @frozen
 class RequestEnded(OfRequest):
-    """The request has its whole answer, which may be an error."""
+    """Its answer is over: whole, an error, or cut (`AnswerCut` came before, then)."""
 
     model: str
     seconds: float
