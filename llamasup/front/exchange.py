@@ -49,7 +49,7 @@ from llamasup.front.wishes import Wishes
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.requests import CLIENT, Request
 from llamasup.logs import cut
-from llamasup.pool.pool import Lease
+from llamasup.pool.lease import Lease
 
 _LONGEST_PATH = 200
 _PATIENCE_WITH_CONTROL = 60.0

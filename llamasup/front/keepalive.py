@@ -16,7 +16,7 @@ import trio
 from llamasup.config.schema import Seconds
 from llamasup.front.answer import Answer
 from llamasup.http.connection import ClientLeft, Connection
-from llamasup.pool.pool import Lease
+from llamasup.pool.lease import Lease
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from llamasup.front.answer import Answer
 from llamasup.front.keepalive import Keepalive, KeptAlive
 from llamasup.http.connection import Connection
 from llamasup.http.requests import Request
-from llamasup.pool.pool import Lease
+from llamasup.pool.lease import Lease
 
 INTERVAL = 10
 
