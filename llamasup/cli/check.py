@@ -1,4 +1,4 @@
-"""`llamasup check`: is the configuration right, and is everything there that it names?"""
+"""`llamasup check`: is the configuration right, and does everything exist that it names?"""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[st
 
 
 def find_engine(config: Config) -> Engine:
-    """The engine, which is run once. Raises EngineUnusable in the engine's own words."""
+    """Find the engine, and run it once. Raises EngineUnusable in the engine's own words."""
     program = locate(config.engine.command, os.environ, cache_folder(config))
     return trio.run(ask, program, environment(program, os.environ, config.engine.env, sys.platform))

@@ -1,7 +1,7 @@
 """`llamasup models`: what every model needs, and how much of it fits into memory now.
 
-If a llamasup serves already, it is asked, for it knows what is loaded. Otherwise the models are
-looked at as `serve` does it, and none is loaded.
+If a llamasup serves already, it is asked, because it knows what is loaded. Otherwise this command
+looks at the models as `serve` does, and loads none.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def run(parsed: argparse.Namespace) -> int:
     """Print one line for each model. Returns 0, whether or not they fit."""
     source = options.source(parsed)
     config, file = source.load(), source.file
-    address, fits = asked(config)
+    address, fits = ask_serving(config)
     if fits is None:
-        fits = trio.run(looked_at, config, os.environ)
+        fits = trio.run(look, config, os.environ)
     if fits is None:
         return _INTERRUPTED
     if parsed.json:
@@ -68,7 +68,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def asked(config: Config) -> tuple[Address, Fits] | tuple[None, None]:
+def ask_serving(config: Config) -> tuple[Address, Fits] | tuple[None, None]:
     """The answer of a llamasup at one of the configured addresses, if there is one."""
     for address in map(from_here, map(parse_address, config.server.listen)):
         with closing(_connection(address)) as connection:
@@ -102,10 +102,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-async def looked_at(config: Config, environ: Mapping[str, str]) -> Fits | None:
+async def look(config: Config, environ: Mapping[str, str]) -> Fits | None:
     """What fits while nothing is loaded. Raises EngineUnusable and OperatorError.
 
-    None if a signal ended it. No engine is left running in any case.
+    None if a signal ended this. In any case no engine is left running.
     """
     cache = cache_folder(config)
     locate(config.engine.command, environ, cache)
@@ -131,7 +131,7 @@ async def _give_up(signals: AsyncIterator[int], scope: trio.CancelScope) -> None
 
 
 def row(model: Fits) -> tuple[str, ...]:
-    """A model's cells, as the headings have them."""
+    """A model's cells, in the order of the headings."""
     begins, fits = model["begins"], model["fits"]
     return (
         model["name"],

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from llamasup.config.load import current_folder, find, lying_about
+from llamasup.config.load import current_folder, find, found_in
 from llamasup.config.source import Source
 from llamasup.errors import OperatorError
 
@@ -54,10 +54,10 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def source(options: argparse.Namespace) -> Source:
-    """Where the configuration is, by these options."""
+    """Where the configuration is, according to these options."""
     here = current_folder()
     file = options.file or find(os.environ, here)
-    named = options.file is not None or file != lying_about(here)
+    named = options.file is not None or file != found_in(here)
     return Source(
         file, os.environ, _flags(options), named or bool(os.environ.get("LLAMASUP_CONFIG"))
     )

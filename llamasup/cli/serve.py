@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0 after a clean stop."""
-    from llamasup.serve import serve  # with Hypercorn, which no other command is to wait for
+    from llamasup.serve import serve  # it imports Hypercorn, for which other commands need not wait
 
     source = options.source(parsed)
     config = source.load()
@@ -55,7 +55,8 @@ def run(parsed: argparse.Namespace) -> int:
             say("\n".join(map(logs.escaped, lines)))
 
         def heed(number: int, _: object) -> None:
-            """Signals end the process at once until it serves; after that it ends anyway."""
+            """End the process at the signal if it does not serve yet. Later signals come here only
+            when it is ending anyway."""
             if not serves:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
@@ -68,7 +69,7 @@ def run(parsed: argparse.Namespace) -> int:
         _keep_memory_flat()
         have_descriptors(config.server.max_connections)
         trio.run(serve, config, source, os.environ, announce)
-        for number in heeded:  # in the moment that is left they would only change the exit status
+        for number in heeded:  # now they would only change the exit status
             signal.signal(number, signal.SIG_IGN)
     return 0
 
@@ -85,14 +86,14 @@ def refuse_unusable(models: Iterable[str]) -> None:
 
 def _keep_memory_flat() -> None:
     """Set up the memory allocators for a process that runs for months."""
-    # Imported modules stay for ever. When frozen, the garbage collector no longer counts them when
-    # it decides whether a round is worth while, and so collects garbage sooner.
+    # Imported modules stay for ever. Once they are frozen, the garbage collector no longer counts
+    # them when it decides whether a collection is worth while, and so collects garbage sooner.
     gc.collect()
     gc.freeze()
-    # glibc gives each thread a heap of its own, and keeps it when the thread has ended. And after a
-    # large block was freed, glibc takes blocks of that size from the heap, where they leave holes,
-    # unless the threshold for blocks straight from the system is fixed. (Other C libraries have no
-    # mallopt, or one that does nothing.)
+    # glibc gives each thread a heap of its own, and keeps it when the thread has ended. So there is
+    # one heap. After a large block was freed, glibc takes blocks of that size from the heap, where
+    # they leave holes. So the threshold for blocks straight from the system is fixed. (Other C
+    # libraries have no mallopt, or one that does nothing.)
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)
@@ -100,7 +101,7 @@ def _keep_memory_flat() -> None:
 
 
 def greeting(config: Config, addresses: list[Address], file: str, look: Look) -> list[str]:
-    """What the operator sees when llamasup is ready for requests."""
+    """The lines that the operator sees when llamasup is ready for requests."""
     lines = [
         f"llamasup {__version__} listens on {', '.join(map(_url, addresses))}",
         f"  configuration: {file}",
@@ -119,7 +120,7 @@ def greeting(config: Config, addresses: list[Address], file: str, look: Look) ->
 
 
 def how_to_go_on(addresses: list[Address]) -> list[str]:
-    """What is added where only the demo model is served: how to use it, and how to serve others."""
+    """More lines if only the demo model is served: how to use it, and how to serve others."""
     return [
         "",
         f'No model is configured, so the built-in "{DEMO}" model is served: it recites one',

@@ -1,4 +1,4 @@
-"""What the type of a key cannot tell: addresses, names, and keys that contradict each other.
+"""Checks what the type of a key cannot tell: addresses, names, keys that contradict each other.
 
 The checks read what was written, not the finished `Config`, so one bad key does not hide others.
 """
@@ -52,8 +52,8 @@ def _ascents(sizes: Sizes) -> Iterator[Refusal]:
 
 
 def _rungs_that_differ_in_context_alone(tree: Tree, model: str) -> Iterable[Sizes]:
-    """Only these must have descending contexts: with a smaller cache type, or fewer layers on the
-    GPU, a larger context may need less memory."""
+    """Groups of rungs that differ only in their context, which must descend. With a smaller cache
+    type, or fewer layers on the GPU, even a larger context may need less memory."""
     groups: dict[str, list[tuple[Key, object]]] = defaultdict(list)
     for at, rung in enumerate(tree.items("models", model, "ladder")):
         if isinstance(rung, dict):
@@ -79,7 +79,7 @@ def _bad_addresses(tree: Tree) -> Iterator[Refusal]:
 
 
 def _void_arguments(tree: Tree) -> Iterator[Refusal]:
-    """Arguments for something that llamasup does itself: what the engine does about it is lost."""
+    """Arguments for something that llamasup does itself: in an engine they have no effect."""
     models = (("models", name, "extra_args") for name in tree.table("models"))
     for where in (("engine", "args"), *models):
         for key, argument in tree.texts(*where):
@@ -118,10 +118,10 @@ def _shared_names(tree: Tree) -> Iterator[Refusal]:
 
 
 def _unknown_models(tree: Tree) -> Iterator[Refusal]:
-    """The default may be an alias, as a client would write it; what is to be loaded, or belongs to
-    a group, needs the model's own name.
+    """The default model may be named by an alias, in any case, as clients may do. Preloaded models
+    and members of groups need the model's own name.
 
-    Not checked where folders hold models: which names there are is known only after a look.
+    Not checked if there are folders with models: their names are known only after a look.
     """
     if tree.get("discover", "folders"):
         return

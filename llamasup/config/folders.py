@@ -1,4 +1,4 @@
-"""Where llamasup keeps its files: as `[folders]` says, or where the system wants them."""
+"""Where llamasup keeps its files: as `[folders]` says, or in the system's usual places."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def cache_folder(config: Config) -> Path:
 
 
 def run_base(config: Config, environ: Mapping[str, str]) -> Path:
-    """Where each llamasup has a folder of its own for its sockets.
+    """The folder in which each llamasup has a folder of its own for its sockets.
 
-    Raises OperatorError if that would be a temporary folder which somebody else has made.
+    Raises OperatorError if that would be a temporary folder which another user has made.
     """
     return default_base(environ) if config.folders.run == "auto" else config.folders.run
 

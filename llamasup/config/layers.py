@@ -1,4 +1,4 @@
-"""What lies over the file: environment variables, and over them the flags of the command line."""
+"""The layers over the file: environment variables, and over them the flags of the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lay_environment(
     The keys of a model are `LLAMASUP_MODELS_<NAME>_<KEY>`, if the model has a table or is named in
     the `flags`. NAME is the model's name in capitals, with an underscore for every character that
     is neither a letter nor a digit. A variable that begins like a section but sets no known key is
-    a problem. Any other variable is ignored, unless its name looks like a slip.
+    a problem. Any other variable is ignored, unless its name looks like a typing mistake.
     """
     flagged = (_key_of_flag(flag) for flag in flags)
     models = {*tree.table("models"), *(key[1] for key in flagged if key[0] == "models")}
@@ -58,7 +58,7 @@ def _what_was_meant(name: str, variables: _Variables, sections: Sequence[str]) -
 
 
 _A_SLIP = 0.9
-"""How alike two names must be for one to be taken for a slip of the other; 1 is equal."""
+"""How alike two names must be for one to count as a mistyped other; 1 means equal."""
 
 
 _HOW_TO_NAME_A_MODEL = (
@@ -82,7 +82,7 @@ def _variables() -> _Variables:
 
 
 def _variables_of_models(names: Collection[str]) -> _Variables:
-    """The same for the models of these names; none for two whose names are the same in capitals."""
+    """The same for models with these names, but not for names that are the same in capitals."""
     capitals = Counter(map(_in_capitals, names))
     return {
         f"LLAMASUP_MODELS_{_in_capitals(name)}_{key.upper()}": (("models", name, key), kind)
@@ -98,10 +98,10 @@ def _in_capitals(name: str) -> str:
 
 
 def _is_of_a_service(name: str, text: str) -> bool:
-    """Is it one that Kubernetes puts into every container for every service beside it?
+    """Is it a variable of a service? Kubernetes sets such variables in every container.
 
-    A service that is called "llamasup-server" comes as LLAMASUP_SERVER_SERVICE_HOST,
-    LLAMASUP_SERVER_PORT="tcp://…", LLAMASUP_SERVER_PORT_8080_TCP_ADDR and others of their kind.
+    For a service called "llamasup-server" these are LLAMASUP_SERVER_SERVICE_HOST,
+    LLAMASUP_SERVER_PORT="tcp://…", LLAMASUP_SERVER_PORT_8080_TCP_ADDR and the like.
     """
     return bool(_SERVICE_NAME.fullmatch(name) or _SERVICE_URL.match(text))
 

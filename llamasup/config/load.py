@@ -1,8 +1,8 @@
-"""What the operator wrote becomes a `Config`: defaults < file < environment < flags.
+"""Makes a `Config` of what the operator wrote: defaults < file < environment < flags.
 
 `toml_file` reads the file. `layers` lays environment and flags over it, in one `tree` that knows
 where each value was written. `structure` turns the tree into the classes of `schema`, and `checks`
-finds what single keys cannot tell. All that is wrong is reported at once, as a `ConfigError`.
+finds what single keys cannot tell. All mistakes are reported at once, as a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
     if named := environ.get("LLAMASUP_CONFIG"):
         return cwd / named
     usual = (
-        lying_about(cwd),
+        found_in(cwd),
         user_config_path("llamasup") / "llamasup.toml",
         Path("/etc/llamasup/llamasup.toml"),
     )
     return next((file for file in usual if os.path.exists(file)), None)
 
 
-def lying_about(cwd: Path) -> Path:
-    """The file that is taken because llamasup is started in its folder."""
+def found_in(cwd: Path) -> Path:
+    """The file that is used because llamasup is started in its folder."""
     return cwd / "llamasup.toml"
 
 
@@ -48,7 +48,7 @@ def load(
     flags: Mapping[str, object] = {},
     here: Path | None = None,
 ) -> Config:
-    """The configuration that file, environment and flags mean, with absolute paths.
+    """The configuration that file, environment and flags make together, with absolute paths.
 
     Relative paths start at the file's folder; those of environment and flags start `here`, or else
     at the current folder. The key of a flag is dotted: `server.listen`, `models.NAME.path`, where
@@ -65,17 +65,17 @@ def load(
 
 
 def current_folder() -> Path:
-    """The current folder, or the root where that has been removed: absolute paths still work."""
+    """The current folder, or the root if that was removed: absolute paths still work."""
     try:
         return Path.cwd()
     except FileNotFoundError:
         return Path("/")
 
 
-def meant(
+def from_tables(
     tables: dict[str, Any], place: str, left_out: Mapping[tuple[str, str], object] = {}
 ) -> Config:
-    """The configuration that these tables from `place` mean by themselves, without other layers.
+    """The configuration that these tables from `place` make alone, without other layers.
 
     `left_out` holds the values of keys that the tables may leave out. Raises ConfigError as `load`
     does.

@@ -1,7 +1,7 @@
 """What can be wrong with a configuration, as values: a refusal, a problem, all problems at once.
 
-A key refuses a value with `Unfit`, without knowing where it was written. Together with the place it
-is a `Problem`. One `ConfigError` holds all problems, so a file can be corrected in one go.
+A key refuses a value with `Unfit`, without knowing where it was written. With the place added, this
+becomes a `Problem`. One `ConfigError` holds all problems, so a file can be corrected in one go.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from attrs import frozen
 from llamasup.errors import OperatorError
 
 Key = tuple[str | int, ...]
-"""The way to a value: names of tables and keys, positions in lists."""
+"""The path of a value: names of tables and keys, positions in lists."""
 
 
 class Unfit(ValueError):
-    """A value that its key refuses: what is wrong with it, and what to write instead."""
+    """A key refuses a value: what is wrong with it, and what to write instead."""
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(f"{what}; {fix}")

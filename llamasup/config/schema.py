@@ -1,8 +1,8 @@
 """The shape of `llamasup.toml`: one attrs class for each table, every key with its default.
 
-Every key here has an effect; a new key comes together with the code that reads it. `structure`
+Every key here has an effect; a new key is added together with the code that reads it. `structure`
 turns text into these values. A key's metadata says under `write` what an operator may write there;
-error messages about a file end with it.
+error messages about a file end with that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Check = Callable[[object, "Attribute[Any]", Any], None]
 
 
 def at_least(least: int) -> Check:
-    """Refuse smaller numbers. Words that a key knows beside its numbers ("auto") pass."""
+    """Refuse smaller numbers. Words that a key also accepts, such as "auto", pass."""
 
     def check(_table: object, _attribute: Attribute[Any], value: Any) -> None:
         if not isinstance(value, str) and value < least:
@@ -35,13 +35,14 @@ def at_least(least: int) -> Check:
 
 
 def port_or_zero(_table: object, _attribute: Attribute[Any], value: int) -> None:
-    """Refuse what cannot be a port. Each key says itself what zero means."""
+    """Refuse what cannot be a port. What zero means is different for each key."""
     if not 0 <= value <= 65535:
         raise Unfit(f"{value} is not a port", "write one from 1 to 65535, or 0")
 
 
 def above_zero(_table: object, _attribute: Attribute[Any], value: float) -> None:
-    """For spans of time in which something has to succeed: with none, it always fails."""
+    """For spans of time in which something has to succeed: with zero seconds it would always
+    fail."""
     if value <= 0:
         raise Unfit(f"{value:g} leaves no time at all", 'write a longer one such as "30s"')
 
@@ -51,7 +52,7 @@ def _tuple_of_one_or_many(value: str | tuple[str, ...] | list[str]) -> tuple[str
 
 
 def zero_or_at_least(least: float) -> Check:
-    """For spans of time that may be zero, which turns something off, but not too short."""
+    """For spans of time that may be zero, which turns something off, but must not be too short."""
 
     def check(_table: object, _attribute: Attribute[Any], value: float) -> None:
         if value and value < least:
@@ -141,7 +142,7 @@ class LadderSettings:
 
 @frozen
 class Recovery:
-    """`[recovery]`: what is done about children that die, hang or run out of memory."""
+    """`[recovery]`: what llamasup does about children that die, hang or run out of memory."""
 
     max_replays: int = field(
         default=1, validator=at_least(0), metadata={"write": "a number of replays such as 1"}

@@ -1,8 +1,8 @@
-"""Where the configuration is written, so that it can be loaded again when that has changed.
+"""Where the configuration is written, so that it can be loaded again when it has changed.
 
-The configuration decides which programs run, with the rights of llamasup. So a file that merely
-lies in the folder where llamasup is started is believed only if no other user could have written
-it. That is checked at each load, for the file may be replaced.
+The configuration decides which programs run with the rights of llamasup. So a file that was only
+found in the folder where llamasup is started is used only if no other user could have written it.
+That is checked at each load, because the file may be replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llamasup.ownership import why_not_ours
 
 
 class Source:
-    """A file, or none, and what lies over it: the environment and the flags."""
+    """A file, or none, and the layers over it: the environment and the flags."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Source:
 
     def load(self) -> Config:
         """The configuration as it is written now. Raises ConfigError, which says what is wrong."""
-        # The digest comes before the load: what is written in between must look like a change.
+        # The digest is made before the load: a write in between must look like a change.
         self.seen = self.digest()
         if self.seen == _OF_NOTHING and self._had_content:
             raise ConfigError([Problem(str(self.file), "", *_EMPTIED)])
@@ -51,7 +51,7 @@ class Source:
         return load(self.file, self._environ, self._flags, self._here)
 
     def digest(self) -> bytes | None:
-        """Changes with what the file says, not with its time; None if it cannot be read."""
+        """A value that changes with the file's content, not its time; None if it cannot be read."""
         if self.file is None:
             return None
         try:
@@ -72,7 +72,7 @@ def _refuse_what_others_wrote(file: Path) -> None:
     try:
         why = why_not_ours(file)
     except OSError:
-        return  # reading the file will fail likewise, and say why
+        return  # reading the file will fail, too, and say why
     if why:
         fix = (
             f'take their right away ("chmod go-w {file}"), or if it is to be trusted, name it'

@@ -1,4 +1,4 @@
-"""Plain tables become a `Config`, strictly: a value of the wrong type is refused, never converted.
+"""Makes a `Config` of plain tables, strictly: values of a wrong type are refused, never converted.
 
 `strict` is the cattrs converter, in both directions; `refusals` says what it refused.
 """
@@ -58,7 +58,7 @@ def _table_hook(table: type[Any]) -> Callable[[Any, Any], Any]:
 
 
 def _key_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
-    """Structure one key and validate it at once: a class alone would stop at its first failure."""
+    """Structure and validate each key alone: attrs would stop at the first failure of a class."""
 
     def structure_key(value: object, kind: Any) -> Any:
         if attribute.converter is not None and isinstance(value, str):
@@ -76,7 +76,7 @@ def _key_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
 
 
 def _expect_container(value: object, kind: Any) -> object:
-    """Refuse what is no list or table: cattrs would make a list of the letters of a word."""
+    """Refuse what is no list or table: cattrs would make a list of letters from a word."""
     origin = get_origin(kind)
     if origin is Mapping:
         return _expect_table(value)
@@ -104,7 +104,8 @@ def _text(value: object) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """False for bytes of the environment that were not UTF-8: they could not be printed."""
+    """Is it valid text? Environment variables may hold bytes that are not, and cannot be
+    printed."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

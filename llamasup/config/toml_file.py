@@ -1,4 +1,5 @@
-"""The file as plain tables, and plain tables as a file. Errors in TOML name their position."""
+"""Reads the file as plain tables, and writes tables as a file. Errors in TOML name their
+position."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from llamasup.files import open_regular
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What the file says. Raises ConfigError if it cannot be read."""
+    """The tables in the file. Raises ConfigError if it cannot be read."""
     try:
         with open_regular(file) as opened:
             content = opened.read()
@@ -27,7 +28,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def parsed(content: bytes, place: str) -> dict[str, Any]:
-    """What this TOML from `place` says. Raises ConfigError if it is not TOML."""
+    """The tables in this TOML from `place`. Raises ConfigError if it is not TOML."""
     text = ""
     try:
         text = content.decode("utf-8-sig")
@@ -42,13 +43,14 @@ def parsed(content: bytes, place: str) -> dict[str, Any]:
         what, position = _syntax_error(str(error), text)
         place, fix = f"{place}, {position}", "correct the TOML there"
     except (ValueError, RecursionError):
-        # tomllib lets int() refuse thousands of digits, and recurses into brackets.
+        # tomllib raises these, too: int() refuses thousands of digits, and brackets recurse.
         what, fix = "a number is too long or brackets are too deep", "write them shorter"
     raise ConfigError([Problem(place, "", what, fix)])
 
 
 _MOST_PARTS: Final = 10
-"""Parts of a dotted key. tomllib takes 85 s for a key of 20,000 parts, or for many of hundreds."""
+"""The most parts of a dotted key. tomllib takes 85 s for one of 20,000 parts, or many of
+hundreds."""
 
 _PART = r"""(?:[\w-]++|"(?:[^"\\\n]++|\\.)*+"|'[^'\n]*+')"""
 _DOT = r"[ \t]*+\.[ \t]*+"
@@ -65,14 +67,14 @@ _TOKEN = re.compile(
 
 
 def _deep_key(text: str) -> int | None:
-    """Where the first key stands that has very many parts."""
+    """The position of the first key that has too many parts."""
     return next((token.start() for token in _TOKEN.finditer(text) if token["deep"]), None)
 
 
 def written(tables: Mapping[str, Any]) -> str:
     """The tables as TOML."""
     encoder = toml.TomlEncoder()
-    encoder.dump_funcs[str] = quoted  # the library's own breaks on a backslash before an x
+    encoder.dump_funcs[str] = quoted  # the library's own function fails at a backslash before an x
     return str(toml.dumps(tables, encoder=encoder))
 
 
@@ -87,7 +89,7 @@ def _unreadable(file: Path, error: OSError) -> tuple[str, str]:
 
 
 def _syntax_error(message: str, text: str) -> tuple[str, str]:
-    """What is wrong and where. Before Python 3.14, only tomllib's message tells the position."""
+    """What is wrong, and where. Before Python 3.14, only tomllib's message tells the position."""
     what, _, position = message.removesuffix(")").rpartition(" (at ")
     if position == "end of document":
         position = f"line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"

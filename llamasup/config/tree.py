@@ -1,6 +1,6 @@
 """All layers of the configuration on top of each other, as written, with each value's origin.
 
-What is written need not have the right shape yet, so reading from the tree never fails.
+Values may still have the wrong shape, so reading from the tree never fails.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Tree:
         self._origins: dict[Key, Origin] = {(): origin}
 
     def put(self, key: tuple[str, ...], value: object, origin: Origin) -> None:
-        """Lay a value over what is there. It is a problem if a key on its way is no table."""
+        """Set a value, over what was there. It is a problem if a key on the way is not a table."""
         table = self.values
         for depth, name in enumerate(key[:-1], start=1):
             if name not in table:
@@ -49,19 +49,19 @@ class Tree:
         self._origins[key] = origin
 
     def refuse(self, refusals: Iterable[Refusal]) -> None:
-        """Turn refusals into problems: the tree knows where those values were written."""
+        """Turn refusals into problems: the tree knows where the values were written."""
         for key, unfit in refusals:
             place = self.origin(key).place
             self.problems.append(Problem(place, dotted(key), unfit.what, unfit.fix))
 
     def origin(self, key: Key) -> Origin:
-        """Where a value was written, or else the innermost table around it that was written."""
+        """Where a value was written; if it was not, where the innermost table around it was."""
         while key not in self._origins:
             key = key[:-1]
         return self._origins[key]
 
     def get(self, *key: str) -> Any:
-        """What was written, whatever it is; None if nothing was."""
+        """What was written, of any type; None if nothing was."""
         value: Any = self.values
         for name in key:
             value = value.get(name) if isinstance(value, dict) else None

@@ -17,14 +17,14 @@ _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,12})?) ?(?:([kmgt])(i?))?b?", re.I
 _SIZES = 'write one such as "64MiB", "1.5GB" or "512k", or a whole number of bytes'
 
 _TOO_MUCH = 2**63
-"""TOML promises no integers from here on, and no machine needs them."""
+"""TOML promises integers only below this, and no machine needs larger ones."""
 
 
 def read_duration(value: object) -> Seconds:
     """`"1.5h"`, or a number of seconds. Raises Unfit, which says how durations are written."""
     number = _seconds(value) if isinstance(value, str) else value
     if isinstance(number, int | float) and type(number) is not bool and 0 <= number < _TOO_MUCH:
-        return Seconds(abs(float(number)))  # TOML has a -0.0
+        return Seconds(abs(float(number)))  # TOML knows a -0.0
     raise Unfit(f"{shown(value)} is not a duration", _DURATIONS)
 
 

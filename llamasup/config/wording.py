@@ -27,7 +27,7 @@ def dotted(key: Key) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it was written, or what it is if that would be long."""
+    """A value as it was written; if that would be too long, only its type."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -52,7 +52,7 @@ def listed(choices: Iterable[object], last: str) -> str:
 def suggestion(name: str, known: Iterable[str], most: int = 1, prefix: str = "") -> str:
     """The known names nearest to `name`, or all of them.
 
-    The `prefix` with which all of them begin is not compared: it would make all names look alike.
+    All of them begin with `prefix`, which is not compared: it would make all names look alike.
     """
     words = {word.removeprefix(prefix).casefold(): word for word in known}
     near = difflib.get_close_matches(name.removeprefix(prefix).casefold(), words, most)

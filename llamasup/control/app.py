@@ -1,6 +1,6 @@
 """The control app: what llamasup says about itself, as ASGI.
 
-The front relays requests to it as to any child: there is one port, and one way in.
+The front relays requests to it as to any child, so there is only one port.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Configured(Protocol):
         """The configuration in effect."""
 
     async def change(self, made: Callable[[Config], Config]) -> None:
-        """Put into effect what is `made` of the one that is in effect. Raises OperatorError,
-        EngineUnusable and what `made` raises; then nothing has changed."""
+        """Call `made` with the configuration in effect, and put what it returns into effect. Raises
+        OperatorError, EngineUnusable and what `made` raises; then nothing has changed."""
 
 
 _NO_FITS: Final = (-math.inf, None)
@@ -91,7 +91,7 @@ class ControlApp:
     _tries: Tries = field(factory=Tries, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or see the server's lifespan through."""
+        """Answer one request, or Hypercorn's messages about its start and end."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
@@ -116,7 +116,7 @@ class ControlApp:
     async def _answer_operator(
         self, path: str, scope: Scope, receive: Receive
     ) -> tuple[int, object]:
-        """What only operators may see. Pages on the web are refused, by whatever name they ask."""
+        """Answer what only operators may see. All web pages are refused, and unknown hosts."""
         body = await _body(receive)
         pages.refuse_web_pages(scope["headers"])
         pages.refuse_foreign_hosts(scope["headers"], self.running.config.server)
@@ -132,12 +132,12 @@ class ControlApp:
         return 404, _error("not_found", "there is no such page")
 
     def health(self) -> object:
-        """llamasup lives, and these models are loaded."""
+        """That llamasup lives, and which models are loaded."""
         loaded = [name for name, keeper in self.pool.keepers.items() if keeper.child]
         return {"status": "ok", "loaded_models": loaded}
 
     async def models(self) -> object:
-        """The OpenAI listing of the models that there are now."""
+        """The models that exist now, as OpenAI lists them."""
         await self.roster.refresh()
         keepers = self.pool.keepers
         there = [keepers[model] for model in self.roster.look.models]
@@ -154,7 +154,8 @@ class ControlApp:
         asked_at = trio.current_time()
         await self.roster.refresh()
         async with self._surveying:
-            # A survey of thousands of models takes seconds: all who asked before it began share it.
+            # A survey of thousands of models takes seconds, so requests share one that began after
+            # they came.
             begun_at, fits = self._fits
             if begun_at < asked_at:
                 begun_at, fits = trio.current_time(), await self._survey()
@@ -190,9 +191,9 @@ class ControlApp:
         }
 
     async def restart(self, scope: Scope) -> tuple[int, object]:
-        """Start a model's child anew, also one that was given up: `?model=NAME`.
+        """Start a new child for a model, even if it was given up: `?model=NAME`.
 
-        If there is an admin key, it takes that. Raises Unauthorized and TooManyTries, and
+        If there is an admin key, the request needs it. Raises Unauthorized and TooManyTries, and
         ModelNotFound or ClientError for a name that means no model.
         """
         self._demand_key(scope, self.running.config)
@@ -206,7 +207,7 @@ class ControlApp:
         return 200, {"model": model, "state": keeper.state.shown}
 
     async def configuration(self, scope: Scope, body: bytes) -> tuple[int, object]:
-        """The configuration in effect; a POST puts another one into effect, not into the file.
+        """The configuration in effect. A POST puts another one into effect, but writes no file.
 
         Raises Forbidden, Unauthorized and TooManyTries.
         """
@@ -215,11 +216,11 @@ class ControlApp:
             return 200, posted.shown(self.running.config)
         try:
             content_type = header(scope["headers"], b"content-type")
-            # TOML can be written so that it takes seconds.
+            # TOML can be written so that parsing it takes seconds.
             tables = await threads.run(posted.tables, body, content_type)
 
             def changed(running: Config) -> Config:
-                """Runs when no other change is under way: by then the key may be another one."""
+                """Called when no other change is being made. The key may have changed by then."""
                 self._demand_key(scope, running)
                 if not running.server.admin_key:
                     raise Forbidden("this takes an operator's key; write one as server.admin_key")
@@ -232,7 +233,7 @@ class ControlApp:
         return 200, {"status": "in effect", "note": _NOT_WRITTEN}
 
     def _demand_key(self, scope: Scope, running: Config) -> None:
-        """Raises Unauthorized and TooManyTries; the log names the address of a wrong key."""
+        """Raise Unauthorized or TooManyTries without the key. A wrong one's address is logged."""
         headers = scope["headers"]
         client = header(headers, CLIENT).decode("latin-1")
         try:
@@ -287,14 +288,14 @@ def _shortages_told() -> Iterator[None]:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """There is nothing to open or close, but Hypercorn falls without these answers."""
+    """Answer Hypercorn's lifespan messages: it fails without answers, though nothing is to open."""
     while (message := await receive())["type"] != "lifespan.shutdown":
         await send({"type": message["type"] + ".complete"})
     await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _body(receive: Receive) -> bytes:
-    """The whole body: if much of it is left unread, Hypercorn hangs in its reply."""
+    """Read the whole body: if much of it is left unread, Hypercorn hangs in its reply."""
     body = bytearray()
     while True:
         message = await receive()
@@ -317,7 +318,8 @@ async def _one_by_one(things: Iterable[Thing], told: Callable[[Thing], object]) 
 
 
 def _let_go(things: list[Thing]) -> Iterator[Thing]:
-    """In order, each freed before the next: to free thousands at once takes milliseconds."""
+    """Yield the things in order, and free each before the next: freeing thousands at once takes
+    milliseconds."""
     things.reverse()
     while things:
         yield things.pop()
@@ -325,7 +327,7 @@ def _let_go(things: list[Thing]) -> Iterator[Thing]:
 
 def _encoded(document: object) -> bytes:
     try:
-        return msgspec.json.encode(document)  # ten times faster: a listing may have a megabyte
+        return msgspec.json.encode(document)  # ten times faster than json: it may be a megabyte
     except UnicodeEncodeError:  # names of files need not be valid text
         return json.dumps(document, default=lambda raw: json.loads(bytes(raw))).encode()
 

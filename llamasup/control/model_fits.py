@@ -1,6 +1,6 @@
-"""What fits, as `/modelFits` says it: a document of plain values. Pure.
+"""The answer of `/modelFits`: what fits, as a document of plain values. Pure.
 
-Amounts are bytes by device. Beside each stands the same for people to read, under `…_text`.
+Amounts are bytes by device. Each is there again under `…_text`, for people to read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def document(survey: Survey) -> dict[str, Any]:
 
 
 def opening(survey: Survey) -> dict[str, Any]:
-    """What comes before the models."""
+    """The part of the document before the models."""
     return {
         "version": __version__,
         "free": dict(survey.free),
@@ -31,7 +31,7 @@ def opening(survey: Survey) -> dict[str, Any]:
 
 
 def in_words(amounts: Amounts) -> str:
-    """`"1.2 GiB + 20.1 GiB on CUDA0"`, the host's first."""
+    """`"1.2 GiB + 20.1 GiB on CUDA0"`, with the host's amount first."""
     by_device = sorted(amounts.items(), key=lambda amount: amount[0] != HOST)
     return " + ".join(
         rounded_size(size) + ("" if device == HOST else f" on {device}")
@@ -40,7 +40,7 @@ def in_words(amounts: Amounts) -> str:
 
 
 def entry(fit: Fit) -> dict[str, Any]:
-    """One model."""
+    """The part of the document about one model."""
     return {
         "name": fit.model,
         "state": fit.state.shown,

@@ -1,7 +1,7 @@
 """The configuration over HTTP: what is shown of it, and what a POST may change.
 
-A POST cannot change which programs run, which files they read, or which keys are accepted. It may
-add a model whose file lies in one of the `discover.folders`: that file is offered anyway.
+A POST cannot change which programs run, which files they read, or which API keys are accepted. It
+may add a model whose file lies in one of the `discover.folders`: that file is offered anyway.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from llamasup.config import toml_file
-from llamasup.config.load import meant
+from llamasup.config.load import from_tables
 from llamasup.config.problems import ConfigError, Problem
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.config.structure import strict
@@ -27,7 +27,7 @@ _SECRET_ARGS = {"--api-key", "-hft", "--hf-token"}
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """All of it except the secrets, as tables that `read` accepts."""
+    """The configuration except its secrets, as tables that `read` accepts."""
     tables: dict[str, Any] = strict.unstructure(config)
     for section, key in _secrets(config):
         del tables[section][key]
@@ -46,14 +46,14 @@ def hidden(args: Sequence[str]) -> list[str]:
 
 
 def tables(body: bytes, content_type: bytes) -> dict[str, Any]:
-    """What the JSON or TOML says. Raises ConfigError if it is neither."""
+    """The tables in this JSON or TOML. Raises ConfigError if it is neither."""
     return toml_file.parsed(body, _PLACE) if b"toml" in content_type.lower() else _json(body)
 
 
 def read(tables: dict[str, Any], running: Config) -> Config:
-    """What these tables mean. Raises ConfigError if they are no configuration, and Forbidden if
-    they would change what a POST cannot change."""
-    config = _revealed(meant(tables, _PLACE, _secrets(running)), running)
+    """The configuration that these tables make. Raises ConfigError if they are none, and Forbidden
+    if they would change what a POST cannot change."""
+    config = _revealed(from_tables(tables, _PLACE, _secrets(running)), running)
     keys = out_of_reach(running, config)
     if left_out := [key for key in keys if not _is_written(key, tables)]:
         raise Forbidden(
@@ -72,7 +72,8 @@ def _is_written(key: str, tables: Any) -> bool:
 
 
 def _revealed(config: Config, running: Config) -> Config:
-    """With the real arguments wherever they were posted as they are shown, with hidden secrets."""
+    """The configuration with the real arguments where they were posted with hidden secrets, just as
+    they are shown."""
 
     def meant_by(args: tuple[str, ...], running: tuple[str, ...]) -> tuple[str, ...]:
         return running if list(args) == hidden(running) else args
@@ -88,14 +89,14 @@ def _revealed(config: Config, running: Config) -> Config:
 
 
 def out_of_reach(before: Config, after: Config) -> list[str]:
-    """The keys that would change, but cannot be changed by a POST. A model may be left out."""
+    """The keys that would change though a POST cannot change them. A model may be left out."""
     old, new = _beyond(before), _beyond(after)
     for name in after.models.keys() - before.models.keys():
         old |= _of_a_newcomer(name, after.models[name], before.discover.folders)
     changed = [key for key, value in new.items() if value != old.get(key)]
     listens_elsewhere = set(after.server.listen) - set(before.server.listen)
     if any(address.startswith("unix:") for address in listens_elsewhere):
-        changed.append("server.listen")  # that is a path, too
+        changed.append("server.listen")  # such an address is a path
     return changed
 
 
@@ -118,7 +119,7 @@ def _beyond(config: Config) -> dict[str, object]:
 
 
 def _of_a_newcomer(name: str, model: ModelSettings, folders: Sequence[Path]) -> dict[str, object]:
-    """What a new model may be: any file of the folders, without arguments of its own."""
+    """The values that a new model may have: any file of the folders, no arguments of its own."""
 
     def lies_there(path: Path) -> bool:
         return ".." not in path.parts and any(map(path.is_relative_to, folders))
@@ -132,7 +133,7 @@ def _of_a_newcomer(name: str, model: ModelSettings, folders: Sequence[Path]) -> 
 
 
 def _secrets(config: Config) -> dict[tuple[str, str], object]:
-    """What is not shown; where it is not posted either, it stays as it is."""
+    """The values that are not shown. If a POST leaves them out, they stay as they are."""
     return {
         ("server", "admin_key"): config.server.admin_key,
         ("engine", "env"): dict(config.engine.env),

@@ -1,7 +1,7 @@
 """Hypercorn serves the control app on a private Unix socket, and is started again if it falls.
 
-Hypercorn never faces the network and never carries tokens: an uncaught exception in one of its
-connections ends its `serve`, and a chunk costs it many times more than it costs the relay.
+Hypercorn is never reached from the network and never carries tokens: an uncaught exception in one
+of its connections ends its `serve`, and it needs many times more time for a chunk than the relay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def _plainly(record: logging.LogRecord) -> bool:
-    """Hypercorn logs a want of descriptors; it is no mistake, and needs no traceback."""
+    """Log without a traceback: Hypercorn logs here that descriptors are short, which is no bug."""
     record.exc_info = None
     return True
 
@@ -32,7 +32,7 @@ def _plainly(record: logging.LogRecord) -> bool:
 logging.getLogger("trio.serve_listeners").addFilter(_plainly)
 
 _LONGEST_HEAD = 1 << 30
-"""No limit: the front has one (`server.max_head`), and adds some headers itself."""
+"""No limit here: the front has one (`server.max_head`), and adds some headers itself."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 
@@ -59,7 +59,7 @@ class ControlServer(Upstream):
     async def run(
         self, app: ControlApp, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve `app` until cancelled; `started` is reported when it first listens."""
+        """Serve `app` until cancelled; reports that it has started when it first listens."""
         pause = _FIRST_PAUSE
         while True:
             began = trio.current_time()

@@ -1,8 +1,8 @@
-"""Programs that are asked something: started, and heard to their end.
+"""Runs programs for their answers: starts them, and reads all that they write.
 
 trio.run_process waits for its process even when it is cancelled. A program that hangs in a driver
-does not even die of KILL, so a time limit around that call would have no effect. Here it is left as
-it is, and not started again while it is still there: it would only hang again.
+does not even die of KILL, so a time limit around that call would have no effect. Here such a
+program is left behind, and not started again while it is still there: it would only hang again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 _DEATH_PATIENCE = 2.0
 
 _undead: dict[tuple[str, ...], Process] = {}
-"""Those that were killed and are still there, by their command lines."""
+"""Programs that were killed and are still there, by their command lines."""
 
 
 class StillRunning(Exception):
-    """The same command did not end when it was asked before, and still runs."""
+    """The same command was run before, did not end, and still runs."""
 
 
 @frozen
@@ -37,9 +37,10 @@ class Outcome:
 
 
 async def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Outcome:
-    """Run it to its end. Raises OSError if it cannot be started, and StillRunning.
+    """Run a command to its end. Raises OSError if it cannot be started, and StillRunning.
 
-    Cancelled, the program is killed together with its children; if it does not die, it is left.
+    If this is cancelled, the program is killed with its children; if it does not die, it is left
+    behind.
     """
     words = tuple(command)
     _reap()

@@ -1,7 +1,7 @@
 """The identity of a process: its pid, and when it started.
 
-A pid alone is given to another process one day. The two together name one process for good, and
-also the mark that a run folder holds of it.
+A pid alone is given to another process one day. Pid and start time together name one process for
+ever. They are also the name of the mark that a run folder has for it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Final
 from attrs import frozen
 
 MARK: Final = "child-"
-"""How the names of marks begin, which stand for children in a run folder."""
+"""The beginning of the names of marks. A mark in a run folder stands for a child."""
 
 
 @frozen
 class Identity:
-    """Of one process: another one that gets the same pid has another identity."""
+    """The identity of one process. A later process with the same pid has another identity."""
 
     pid: int
     started: str
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
-        """Of the process with this pid. None if there is none, or a zombie."""
+        """The identity of the process with this pid. None if there is none, or it is a zombie."""
         try:
             started = _start_time(pid)
         except (OSError, subprocess.SubprocessError, IndexError, ValueError):
@@ -43,25 +43,25 @@ class Identity:
 
     @property
     def mark(self) -> str:
-        """The name of its mark."""
+        """The name of the process's mark."""
         return f"{MARK}{self.pid}-{self.started}"
 
     def alive(self) -> bool:
-        """Does this very process still run?"""
+        """Does this process still run, and not another one with its pid?"""
         return Identity.of(self.pid) == self
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the process and its group. If it is gone, nothing happens."""
         if self.alive():
             for send in (os.killpg, os.kill):
-                # macOS says of a zombie that it may not be signalled.
+                # On macOS it is forbidden to signal a zombie.
                 with suppress(ProcessLookupError, PermissionError):
                     send(self.pid, number)
 
 
 def _start_time(pid: int) -> str:
     if Path("/proc/self/stat").exists():
-        # The name before the last ")" may hold anything; state is field 3, start time field 22.
+        # The process's name before the last ")" may hold anything; state is field 3, start time 22.
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         fields = text.rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]

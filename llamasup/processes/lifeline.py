@@ -1,10 +1,11 @@
-"""The stdin of a process that we start: a pipe of which we hold the other end, as long as we live.
+"""The stdin of a process that we start: a pipe whose other end we hold open as long as we live.
 
-An engine in child mode ends when its stdin ends; but while it loads a model, it does not look. So
-during a load it is tied to us: when we let go, or are gone, the kernel kills its group. The pipe
-itself sends that signal (`O_ASYNC`). PR_SET_PDEATHSIG would not do: it is bound to the thread that
-forks, and does not reach what the process has started. Where there is no F_SETSIG (macOS), nothing
-is tied, and a process that is left behind ends after its load, or is swept by the next start.
+An engine in child mode ends when its stdin ends; but while it loads a model, it does not read
+stdin. So during a load the engine is tied to us: when our end of the pipe closes, also by our
+death, the kernel kills the engine's process group. The pipe itself sends that signal (`O_ASYNC`).
+PR_SET_PDEATHSIG would not do: it depends on the thread that forks, and does not reach what the
+process has started. Without F_SETSIG (macOS) nothing is tied; a process that is left behind ends
+after its load, or the next llamasup ends it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from contextlib import suppress
 
 
 class Lifeline:
-    """For one process. Nothing is open before it is `made`, and after it was let go."""
+    """The lifeline of one process. Nothing is open before `made` and after `let_go`."""
 
     def __init__(self) -> None:
         self._stdin = self._ours = -1
         self._is_tied = False
 
     def made(self) -> int:
-        """What the process gets as its stdin. Raises OSError, a shortage, without descriptors."""
+        """Open the pipe, and return the descriptor that the process gets as its stdin. Raises
+        OSError, a shortage, if there are no descriptors."""
         self._stdin, self._ours = os.pipe()
         return self._stdin
 
@@ -37,7 +39,7 @@ class Lifeline:
             self._is_tied = True
 
     def loosen(self) -> None:
-        """Tie it no longer: when the pipe ends, the process sees that itself."""
+        """Untie the process: from now on it reads by itself that its stdin ends."""
         if self._is_tied:
             self._is_tied = False
             flags = fcntl.fcntl(self._stdin, fcntl.F_GETFL)
@@ -45,7 +47,7 @@ class Lifeline:
         self._stdin = _closed(self._stdin)
 
     def let_go(self) -> None:
-        """Our end is closed. A process that is tied is killed by that."""
+        """Close our end. That kills a process that is tied."""
         self._ours = _closed(self._ours)
         self._stdin = _closed(self._stdin)
 

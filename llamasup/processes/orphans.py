@@ -1,7 +1,7 @@
-"""What llamasups that died have left: their folders are removed, and their children ended.
+"""Cleans up what dead llamasups have left: removes their folders, and ends their children.
 
-Each of them held a lock on its run folder for as long as it lived. A folder whose lock is free
-belonged to one that is dead.
+Each llamasup holds a lock on its run folder as long as it lives. A folder whose lock is free
+belonged to a dead one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DEATH_PATIENCE = 5.0
 def clear_the_dead(base: Path) -> Iterator[Identity]:
     """Remove the run folders of dead llamasups below `base`; yield their children that live on.
 
-    Raises OSError. To be called by one llamasup at a time.
+    Raises OSError. Only one llamasup at a time may call this.
     """
     for folder in base.iterdir():
         if not folder.name.isdecimal() or folder.lstat().st_uid != os.geteuid():
@@ -35,7 +35,7 @@ def clear_the_dead(base: Path) -> Iterator[Identity]:
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
-            continue  # no folder, or another user's
+            continue  # it is no folder, or another user's
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,7 +48,7 @@ def clear_the_dead(base: Path) -> Iterator[Identity]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove what llamasup puts there, and no more: others may keep files below the base."""
+    """Remove only what llamasup puts there: other programs may keep files below the base."""
     for pattern in (f"{MARK}*", "*.sock"):
         for remains in folder.glob(pattern):
             remains.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ async def sweep(left: list[Identity], patience: float = 0.0) -> None:
     ever.
 
     First they get `patience` seconds to end by themselves: they may be about to finish an answer.
-    Cancelled, those that are still there stay, and their marks with them.
+    If this is cancelled, those that are still there stay, with their marks.
     """
     if left and patience:
         log.warning(
@@ -84,9 +84,9 @@ async def sweep(left: list[Identity], patience: float = 0.0) -> None:
 
 
 async def _until_gone(processes: list[Identity], patience: float) -> list[Identity]:
-    """Wait for them; return those that are still there."""
+    """Wait for the processes to end; return those that are still there."""
     with trio.move_on_after(patience):
-        # They are not our children: nothing but looking tells when they are gone.
+        # They are not our children, so we must look again and again whether they are gone.
         while any(process.alive() for process in processes):  # noqa: ASYNC110
             await trio.sleep(0.02)
     return [process for process in processes if process.alive()]

@@ -1,7 +1,7 @@
-"""One process that we start: how it is started, heard, signalled and ended.
+"""One process that we start: how it is started, read, signalled and ended.
 
-It has a session of its own: Ctrl-C in our terminal does not reach it, and what we signal is its
-group, with all that it has started.
+It has a session of its own: Ctrl-C in our terminal does not reach it, and a signal of ours goes to
+its whole group, with all that it has started.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Listener(Protocol):
     """Gets what a process writes to one of its outputs."""
 
     def feed(self, data: bytes) -> None:
-        """This comes next."""
+        """The process wrote this next."""
 
     def end(self) -> None:
-        """That was all."""
+        """The output has ended."""
 
 
 class Process:
-    """A process that was started, and whatever it has started itself."""
+    """A process that we have started, and all that it has started itself."""
 
     def __init__(self, process: trio.Process, lifeline: Lifeline, name: str) -> None:
         self.name = name
@@ -57,9 +57,10 @@ class Process:
         stderr: int = subprocess.PIPE,
         name: str = "",
     ) -> Process:
-        """Start it, tied to the lifeline if there is one; else its stdin is empty.
+        """Start a process, tied to the lifeline if there is one; else its stdin is empty.
 
-        Raises OSError, also for want of a thread. Cancelled, it is started all the same.
+        Raises OSError, also for want of a thread. If this is cancelled, the process is started all
+        the same.
         """
         held = lifeline or Lifeline()
         try:
@@ -81,43 +82,43 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number, and that of its group and session."""
+        """The number of the process, of its group and of its session."""
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """How it ended; None if it is still there."""
+        """The exit status; None if the process is still there."""
         return self._process.returncode
 
     @property
     def outputs(self) -> list[trio.abc.ReceiveStream]:
-        """Its stdout; and its stderr, if we have it."""
+        """The process's stdout, and its stderr if that is a pipe."""
         return [pipe for pipe in (self._process.stdout, self._process.stderr) if pipe is not None]
 
     async def wait(self) -> int:
-        """Return how it ended, when it has. Cancelled, nothing happens to it."""
+        """Wait for the end, and return the exit status. If cancelled, the process goes on."""
         return await self._process.wait()
 
     async def hear(self, *listeners: Listener) -> None:
-        """Give each listener one output, in their order, to the end. Cancelled, stop at once."""
+        """Let each listener get one output, in the same order, to its end. Stops if cancelled."""
         async with trio.open_nursery() as nursery:
             for output, listener in zip(self.outputs, listeners, strict=True):
                 nursery.start_soon(_hear, output, listener)
 
     async def hear_out(self, *listeners: Listener) -> None:
-        """The same, but cancellation is ignored: a process does not end while its pipe is full.
+        """The same, but cancellation is ignored: a process cannot end while its pipe is full.
 
-        `last_words` brings it to an end.
+        `last_words` ends this.
         """
         with self._hearing:
             await self.hear(*listeners)
         self._heard_out.set()
 
     async def last_words(self) -> None:
-        """The process has ended: return when `hear_out` has heard everything.
+        """To be called when the process has ended: returns when `hear_out` has read everything.
 
-        If a pipe is still open soon afterwards, another process holds it, which this one has
-        started. That is killed, and not heard any more. Cancellation is ignored.
+        If a pipe stays open for longer than a moment, another process that this one has started
+        holds it. That is killed, and not read any more. Cancellation is ignored.
         """
         with trio.move_on_after(_PIPE_PATIENCE, shield=True):
             await self._heard_out.wait()
@@ -127,29 +128,29 @@ class Process:
         self.let_go()
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal its group. If that is gone, nothing happens."""
-        # For a group of zombies, Linux says that there is none, and macOS that it is forbidden.
+        """Signal the process group. If it is gone, nothing happens."""
+        # For a group of zombies Linux says that there is no such group, macOS that it is forbidden.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def loosen(self) -> None:
-        """Tie it to us no longer: when its stdin ends, it sees that itself."""
+        """Untie the process: from now on it reads by itself that its stdin ends."""
         self._lifeline.loosen()
 
     def let_go(self) -> None:
-        """End its stdin. That kills a process that is tied to us."""
+        """End the process's stdin. That kills a process that is tied to us."""
         self._lifeline.let_go()
 
     async def stop(self, grace: float) -> None:
-        """TERM, the end of its stdin, and KILL after `grace` seconds, to its group.
+        """Send TERM to the group, end its stdin, and send KILL after `grace` seconds.
 
-        Return when it is gone, or when it has outlived KILL for half a minute. Cancellation is
-        ignored. It has to be heard meanwhile: if it cannot write its last words, it does not end.
+        Returns when the process is gone, or has outlived KILL for half a minute. Cancellation is
+        ignored. The outputs have to be read meanwhile: a process that cannot write does not end.
         """
         self.loosen()
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL_PATIENCE)):
             self.signal(number)
-            # In child mode llama-server heeds TERM only if its stdin ends, too: 7 ms, or never.
+            # In child mode llama-server obeys TERM only if its stdin ends, too: in 7 ms, or never.
             self.let_go()
             with trio.move_on_after(patience, shield=True):
                 await self.wait()
@@ -157,9 +158,9 @@ class Process:
             log.warning("%s: still there %g s after %s", self, patience, number.name)
 
     async def kill(self, patience: float = KILL_PATIENCE) -> bool:
-        """KILL its group at once, and hear it no more. Is it gone, within `patience` seconds?
+        """Send KILL to the group at once, and stop reading. Is it gone within `patience` seconds?
 
-        It has nothing to lose. Cancellation is ignored meanwhile.
+        This is for processes that have nothing to lose. Cancellation is ignored meanwhile.
         """
         self.signal(signal.SIGKILL)
         with trio.CancelScope(shield=True):

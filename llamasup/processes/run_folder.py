@@ -1,10 +1,10 @@
-"""The run folder: the sockets of this llamasup, and a mark of each child that lives.
+"""The run folder: the sockets of this llamasup, and a mark for each child that lives.
 
-A mark is an empty file that is named after the child's identity. So a mark is never half written,
-and a process that got the pid of a dead child is never taken for it. Each llamasup has a folder of
-its own below one base, and locks it for as long as it lives: so the next llamasup can tell which
-folders are left over, and end the children in them (`orphans`). The lock also keeps cleaners of
-temporary files away, which spare locked folders.
+A mark is an empty file with the child's identity as its name. So a mark is never half written, and
+a process that got the pid of a dead child is never mistaken for it. Each llamasup has a folder of
+its own below one base, and locks it as long as it lives. So the next llamasup can tell which
+folders are left over, and can end the children that are marked there (`orphans`). Cleaners of
+temporary files leave locked folders alone, too.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ _LOOK_AGAIN = 1.0
 
 
 def default_base(environ: Mapping[str, str]) -> Path:
-    """Where run folders go: the user's runtime folder, or a private one among temporary files.
+    """The folder for run folders: the user's runtime folder, or a private one among temporary
+    files.
 
-    Raises OperatorError if another user has taken the place of that one.
+    Raises OperatorError if another user has made a folder at the place of the private one.
     """
     runtime = environ.get("XDG_RUNTIME_DIR")
     # With sudo, the variable may still name the folder of another user.
@@ -53,7 +54,7 @@ def _private_base() -> Path:
 
 
 def _claim(folder: Path) -> None:
-    """Make it, or check that it is ours alone: anybody may make folders beside it."""
+    """Make the folder, or check that it is ours alone: other users may make folders there, too."""
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
@@ -75,12 +76,12 @@ def _unusable(base: Path, why: str | None) -> OperatorError:
 class RunFolder:
     """This llamasup's own folder, private (0700).
 
-    If it is removed it is made anew, at the same path or another one: systems remove the user's
-    runtime folder at the last logout, and llamasup may serve on.
+    If it is removed, it is made anew, at the same path or another one: systems remove the user's
+    runtime folder at the last logout, but llamasup may go on serving.
     """
 
     def __init__(self, base: Path, left: list[Identity]) -> None:
-        """Below `base`. The children that dead llamasups left there are added to `left`.
+        """Make it below `base`. Children that dead llamasups left there are added to `left`.
 
         Raises OperatorError.
         """
@@ -90,7 +91,7 @@ class RunFolder:
         self._marks: dict[int, Path] = {}
 
     def next_socket(self) -> Path:
-        """A path for a child's socket that was not used before."""
+        """A new path for a child's socket."""
         self._sockets += 1
         return self.path / f"{self._sockets}.sock"
 
@@ -100,7 +101,7 @@ class RunFolder:
         return self.path / "control.sock"
 
     def mark(self, pid: int) -> None:
-        """A child lives: leave a mark for the next llamasup. Raises ModelUnavailable."""
+        """Mark a living child for the next llamasup. Raises ModelUnavailable."""
         try:
             if process := Identity.of(pid):
                 mark = self._marks[pid] = self.path / process.mark
@@ -109,20 +110,20 @@ class RunFolder:
             raise ModelUnavailable(f"{self.path} cannot be used: {error.strerror}") from error
 
     def adopt(self, process: Identity) -> None:
-        """The child of a dead llamasup is ours to end: if we die before that, the next llamasup
-        finds its mark here."""
+        """Mark the child of a dead llamasup: if we die before we have ended it, the next llamasup
+        finds the mark here."""
         with suppress(OSError):
             (self.path / process.mark).touch()
 
     def unmark(self, pid: int) -> None:
-        """The child is gone. Its mark is not searched for: that would take a descriptor, and there
-        may be none."""
+        """Remove the mark of a child that is gone. This does not search the folder, which would
+        take a descriptor, and there may be none."""
         if mark := self._marks.pop(pid, None):
             with suppress(OSError):
                 mark.unlink()
 
     async def keep(self, renewed: Callable[[], None]) -> None:
-        """Until cancelled, make it anew whenever it was removed, and call `renewed` then."""
+        """Until cancelled, make the folder anew whenever it was removed, then call `renewed`."""
         has_failed = False
         while True:
             await trio.sleep(_LOOK_AGAIN)
@@ -145,7 +146,7 @@ class RunFolder:
             return False
 
     async def _make_anew(self) -> None:
-        """At its place, or among temporary files. Raises OperatorError and OSError."""
+        """Make it at its old place, or among temporary files. Raises OperatorError and OSError."""
         removed, left = self.path, list[Identity]()
         path, own = await threads.run(_own_folder_anywhere, self._base, left)
         os.close(self._own)
@@ -158,7 +159,7 @@ class RunFolder:
                 self.mark(pid)
 
     def remove(self) -> None:
-        """With all that is in it."""
+        """Remove the folder with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._own)
 
@@ -186,8 +187,8 @@ def _own_folder(base: Path, left: list[Identity]) -> tuple[Path, int]:
     """
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Another user who can write here could leave marks, to have us end any process; or swap the
-        # folder, to read prompts and forge answers.
+        # Another user with the right to write here could leave marks, so that we end any process;
+        # or could swap the folder, to read prompts and forge answers.
         if why := why_not_private(base):
             raise _unusable(base, why)
         with _locked(base):
@@ -207,7 +208,7 @@ def _own_folder(base: Path, left: list[Identity]) -> tuple[Path, int]:
 
 
 def _own_folder_anywhere(base: Path, left: list[Identity]) -> tuple[Path, int]:
-    """The same; among temporary files if it cannot be below `base` any more."""
+    """The same, but among temporary files if it cannot be below `base` any more."""
     try:
         return _own_folder(base, left)
     except OperatorError:
@@ -215,8 +216,8 @@ def _own_folder_anywhere(base: Path, left: list[Identity]) -> tuple[Path, int]:
 
 
 def _made_anew(base: Path) -> Path:
-    """A folder named by the first number that is free, from our pid on. In two containers that
-    share a base, two llamasups may have the same pid."""
+    """Make a folder named by the first free number, from our pid on: in containers that share a
+    base two llamasups may have the same pid."""
     for number in count(os.getpid()):
         with suppress(FileExistsError):
             (base / str(number)).mkdir(mode=0o700)
