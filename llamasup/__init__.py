@@ -78,8 +78,8 @@ listed here.
                 `inquest` (which requests were there at a death) and `suspects` (pure: what follows
                 for them); `needs`, `dry_run` (asks the engine for them), `launcher`
     pool/       `admission` (pure) decides which models are in memory, `residency` carries it out;
-                `gate` and `queue` (waiting requests), `pool` and `lease`, `dock` (trials of suspects),
-                `fits` (what `/modelFits` says), `roster`, `opening` (puts the pool together)
+                `gate` and `queue` (waiting requests), `pool` and `lease`, `dock` (trials), `fits`
+                (what `/modelFits` says), `roster`, `opening` (puts the pool together)
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
                 `exchange` has their steps; `routes`; `callers` (client and priority); `bodies` and
                 `shares` (their memory); `guests` (which connection is closed when there are too

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import AsyncExitStack, suppress
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llamasup.children.plan import Plan
 from llamasup.errors import ModelNotLoaded, ModelUnavailable, QueueFull
-from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 from tests.harness import PATIENCE, Journal, chat, eventually, running
 from tests.pool.pooling import CHAT, Fake, child_of, pool_of, requests_to
@@ -170,20 +167,6 @@ async def test_everybody_who_waited_for_a_slot_is_answered(faking: Fake) -> None
             for _ in range(8):
                 nursery.start_soon(ask)
     assert [reply.text() for reply in replies] == [" 0 1 2 3 4"] * 8
-
-
-def planned_anew(pool: Pool, *models: str) -> list[Plan]:
-    """The plans that the pool has for these models, and new ones for those that it has not."""
-    known = {model: keeper.plan for model, keeper in pool.keepers.items()}
-    some = next(iter(known.values()))
-    return [known.get(model) or replanned(some, model) for model in models]
-
-
-def replanned(plan: Plan, model: str) -> Plan:
-    """Another plan with the same settings."""
-    another = copy.copy(plan)
-    another.model = model
-    return another
 
 
 # --- who only looks ---

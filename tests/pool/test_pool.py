@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import pytest
 import trio
 
+from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.errors import ModelNotFound, QueueFull
@@ -15,6 +17,20 @@ from llamasup.pool.work import Work
 from llamasup.states import ChildState
 from tests.harness import eventually
 from tests.pool.pooling import Fake, child_of, pool_of, requests_to
+
+
+def planned_anew(pool: Pool, *models: str) -> list[Plan]:
+    """The plans that the pool has for these models, and new ones for those that it has not."""
+    known = {model: keeper.plan for model, keeper in pool.keepers.items()}
+    some = next(iter(known.values()))
+    return [known.get(model) or replanned(some, model) for model in models]
+
+
+def replanned(plan: Plan, model: str) -> Plan:
+    """Another plan with the same settings."""
+    another = copy.copy(plan)
+    another.model = model
+    return another
 
 
 async def test_the_summary_counts_models_and_requests(faking: Fake) -> None:
