@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -31,7 +32,11 @@ CONFINED = [
 
 
 def podman(*words: str | Path, check: bool = True) -> str:
-    done = subprocess.run([PODMAN, *words], capture_output=True, text=True, check=False)
+    # Its monitor leaves a file "oom" in the current folder when memory ran out in a container.
+    with tempfile.TemporaryDirectory(prefix="llamasup-test-", ignore_cleanup_errors=True) as folder:
+        done = subprocess.run(
+            [PODMAN, *words], cwd=folder, capture_output=True, text=True, check=False
+        )
     assert not check or done.returncode == 0, done.stderr
     return (done.stdout + done.stderr).strip()
 
@@ -39,7 +44,9 @@ def podman(*words: str | Path, check: bool = True) -> str:
 @pytest.fixture(scope="module")
 def image() -> str:
     base = ["--build-arg", f"BASE={BASE}"] if BASE else []
-    podman("build", "-q", "-t", IMAGE, *base, "-f", "examples/Containerfile", REPOSITORY)
+    podman(
+        "build", "-q", "-t", IMAGE, *base, "-f", REPOSITORY / "examples/Containerfile", REPOSITORY
+    )
     return IMAGE
 
 
