@@ -1,1 +1,1 @@
-"""The llama-server program: where it is, how it is called, what its words mean."""
+"""The llama-server program: where it is, how it is called, and what its output means."""

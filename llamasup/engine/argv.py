@@ -1,4 +1,4 @@
-"""The command line and the environment of a child. Pure: what differs is told by the engine."""
+"""The command line and the environment of a child. Pure: the engine says which flags it knows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHILD_MODE = "LLAMA_SERVER_ROUTER_PORT"
 """In "child mode" llama-server reports its loading, and ends when its stdin closes."""
 
 ALL_LAYERS = "999"
-"""More layers than any model has: every build takes it for "all"."""
+"""More layers than any model has: every build understands this as "all"."""
 
 
 _PURPOSES: Final = {
@@ -42,7 +42,7 @@ def argv(
     engine_args: Sequence[str] = (),
     purpose: Purpose = Purpose.GENERATE,
 ) -> list[str]:
-    """How to launch `settings` on `rung`. The user's arguments come last, and so win."""
+    """The command line for `settings` on `rung`. The user's arguments come last, so they win."""
     words = [*engine.program.command, "--model", str(settings.path), *_where(address)]
 
     def add(flag: str, value: object = None) -> None:
@@ -53,7 +53,7 @@ def argv(
     if settings.mmproj != "none":
         add("--mmproj", settings.mmproj)
     add("--parallel", settings.parallel)
-    # llama-server's HTTP threads are held by waiting requests: too few, and /health stalls.
+    # Waiting requests hold llama-server's HTTP threads: with too few, /health stalls.
     add("--threads-http", max(32, settings.parallel + 16))
     add("--ctx-size", "auto" if rung.context is None else rung.context)
     add("--cache-type-k", rung.cache_type or "auto")
@@ -61,7 +61,7 @@ def argv(
     add("--gpu-layers", _layers(rung.gpu_layers))
     add("--threads", settings.threads)
     add("--batch-size", settings.batch_size)
-    # Unset, it would be 8 GiB of host memory for every child.
+    # Without this, each child's cache could take 8 GiB of host memory.
     add("--cache-ram", cache_ram >> 20)
     if _SAYS_ITS_PURPOSE.isdisjoint([*engine_args, *settings.extra_args]):
         for flag in _PURPOSES[purpose]:
@@ -84,9 +84,10 @@ def _layers(layers: int | None) -> str:
 
 
 def files_in(args: Sequence[str]) -> Iterator[Path]:
-    """The files that an engine reads because an operator's own arguments say so.
+    """The files that an engine reads because of the operator's own arguments.
 
-    Not those that it writes, such as its log. A list is told apart, and loses its scales.
+    Files that it writes, such as its log, are not among them. Lists are split, without their
+    scales.
     """
     for flag, value in pairwise(args):
         if flag in _READS_FILES:
@@ -106,7 +107,7 @@ _READS_FILES = {
 
 
 def asks_for_keys(args: Sequence[str], extra: Mapping[str, str]) -> bool:
-    """Has the operator told the engine to check clients' keys itself?"""
+    """Did the operator tell the engine to check clients' keys itself?"""
     return not _ASKING.isdisjoint(args) or not _ASKING.isdisjoint(extra)
 
 
@@ -116,15 +117,16 @@ _ASKING = {"--api-key", "--api-key-file", "LLAMA_API_KEY", "LLAMA_ARG_API_KEY_FI
 def environment(
     program: Program, base: Mapping[str, str], extra: Mapping[str, str], platform: str
 ) -> dict[str, str]:
-    """The environment of a child: of `base` what an engine may need, and the user's `extra`.
+    """The environment of a child: what an engine may need of `base`, and the user's `extra`.
 
-    Everything else stays away from it: keys of clouds and hubs, the operator's own, the socket of a
-    service manager. What it shall have of that, the operator writes into `engine.env`.
+    All other variables are left out: keys of clouds and hubs, the operator's own key, the socket of
+    a service manager. If the engine needs one of them, the operator writes it into `engine.env`.
     """
     result = {
         **{name: value for name, value in base.items() if _FOR_ENGINES.fullmatch(name)},
         _CHILD_MODE: "1",
-        # A failed assertion would start gdb, and keep the dying child's memory meanwhile.
+        # Without this a failed assertion starts gdb, and the dying child keeps its memory
+        # meanwhile.
         "GGML_NO_BACKTRACE": "1",
     }
     if program.folder is not None:
@@ -135,12 +137,12 @@ def environment(
 
 
 def for_questions(environment: Mapping[str, str]) -> dict[str, str]:
-    """The same for an engine that is only asked something: without child mode, in which it logs in
-    its own way and prints no devices."""
+    """The same for an engine that only answers a question: without child mode, in which the log has
+    another form and no devices are printed."""
     return {name: value for name, value in environment.items() if name != _CHILD_MODE}
 
 
-# By what they are for: a process, its libraries, drivers, backends, threads, Python. Never a key.
+# Grouped by use: a process, its libraries, drivers, backends, threads, Python. Never a key.
 _FOR_ENGINES = re.compile(
     r"(?!.*(?:KEY|TOKEN|SECRET|PASSW|CREDENTIAL))(?:"
     r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TZ|TZDIR|TMPDIR|TEMP|TMP|LANG|LANGUAGE|SYSTEMROOT"

@@ -1,6 +1,6 @@
-"""The engine's own word on the memory it needs: a row of `--log-jsonl`, 20 ms after its start.
+"""What the engine says about the memory it needs: a row of `--log-jsonl`, 20 ms after its start.
 
-With `--fit on`, as it is by default, llama-server reckons and says it before it loads anything.
+With `--fit on`, the default, llama-server computes this and says it before it loads anything.
 Amounts are in MiB, rounded down.
 """
 
@@ -19,19 +19,19 @@ _MIB: Final = 1 << 20
 
 
 def can_be_asked(flags: Collection[str], args: Sequence[str]) -> bool:
-    """Does an engine with these flags say it before it loads the model, if it is called so?"""
+    """Does an engine with these flags and arguments say what it needs before it loads the model?"""
     return _FLAG in flags and word_after(args, FIT) != "off"
 
 
 def question(argv: Sequence[str]) -> Sequence[str]:
-    """The command line that asks what a child with this one would take."""
+    """The command line that asks how much a child with this command line would take."""
     return [*argv, _FLAG]
 
 
 def breakdown(line: str) -> Amounts | None:
-    """What this model takes of each device, under the engine's names of them.
+    """How much the model takes of each device, by the engine's names of devices.
 
-    None if the line is another one.
+    None if the line does not say that.
     """
     if '"fit_memory_breakdown"' not in line:
         return None
@@ -60,6 +60,6 @@ def _taken(row: dict[str, Any]) -> int:
 
 
 def _is_split(row: dict[str, Any]) -> bool:
-    """Rows of tensors are spread over GPUs (`CUDA_Split`), all other extras lie with the host:
-    `CPU_REPACK` holds weights in the order that the processor likes best."""
+    """Rows of tensors are spread over GPUs (`CUDA_Split`). All other extra buffers are the host's:
+    `CPU_REPACK` holds weights in the order that is best for the processor."""
     return row["kind"] == "buffer_type" and str(row["name"]).endswith("_Split")

@@ -1,4 +1,4 @@
-"""The engine's own word on the devices it has: what `--list-devices` prints. Pure."""
+"""The devices that the engine has, as `--list-devices` prints them. Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MIB: Final = 1 << 20
 def listing(
     engine: Engine, identity: object, servers: str | None, environment: Mapping[str, str]
 ) -> Listing | None:
-    """How to have the engine list its devices; None if it cannot.
+    """How to make the engine list its devices; None if it cannot list them.
 
     `servers` are the RPC servers of its arguments; `identity` changes when its program does.
     """
     if _FLAG not in engine.flags:
         return None
-    # They come first, or it does not hear of them.
+    # They must come first, or the engine lists devices without them.
     remote = (RPC[0], servers) if servers else ()
     surroundings = for_questions(environment)
     return Listing(
@@ -42,10 +42,10 @@ def listing(
 
 
 def devices_in(text: str) -> list[Device] | None:
-    """What `--list-devices` printed, whatever the backends are; None if that is no answer.
+    """The devices that `--list-devices` printed, for all backends; None if that is no answer.
 
-    An RPC server's device is called by its place in a list of arguments; what tells it from others
-    is its address, and its number there.
+    An RPC server's device is named by its position in a list of arguments. Its identity is the
+    server's address, and its number there.
     """
     if _HEADING not in text:
         return None

@@ -1,8 +1,8 @@
 """The engine from PyPI as a program with llama-server's command line: a child like any other.
 
 `python -m llamasup.engine.embedded --model x.gguf --host x.sock` serves with `xllamacpp`, which is
-the real llama.cpp server without a program around it. This is the program: llama-server's options
-(those that a supervised model needs) and exit statuses. It imports little, to start fast.
+the real llama.cpp server as a library. This module is the program for it: with llama-server's exit
+statuses, and those of its options that a supervised model needs. It imports little, to start fast.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Settings = Mapping[str, object]
-"""What to set in `xllamacpp.CommonParams`; a dot in a name leads into a field's own fields."""
+"""What to set in `xllamacpp.CommonParams`. A dot in a name leads to a field of a field."""
 
 
 class CannotServe(Exception):
-    """Nothing can be served like this; `str(error)` says why in llama-server's words."""
+    """Nothing can be served with this command line; `str(error)` says why in llama-server's
+    words."""
 
 
 class Option(NamedTuple):
@@ -158,7 +159,7 @@ def usage() -> str:
 
 
 def settings_from(arguments: Sequence[str]) -> Settings:
-    """What the command line asks for, the later option winning; raises `CannotServe`."""
+    """What the command line asks for; later options win. Raises `CannotServe`."""
     options = {name: option for option in OPTIONS for name in option.names.split()}
     settings = dict(LIKE_LLAMA_SERVER)
     rest = iter(arguments)
@@ -200,15 +201,15 @@ def serve(settings: Settings) -> int:
     parameters = engine.CommonParams()
     configure(parameters, settings)
 
-    # While xllamacpp loads, it holds the GIL: neither a handler nor a thread in Python could end
-    # this process then. The default actions of signals can.
+    # While xllamacpp loads it holds the GIL, so no handler or thread in Python could end this
+    # process. The default actions of signals can.
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGIO):
         signal.signal(ending, signal.SIG_DFL)
     held = held_stdin()
     for file in held:
         signal_the_end_of(file)
     try:
-        _server = engine.Server(parameters)  # it serves as long as it is referred to
+        _server = engine.Server(parameters)  # it serves as long as this reference exists
     except RuntimeError:
         return 1  # llama.cpp has logged why
     wait_for_an_end(held)
@@ -216,8 +217,8 @@ def serve(settings: Settings) -> int:
 
 
 def held_stdin() -> list[int]:
-    """Stdin, if it is a pipe or a socket: its other end is held by the supervisor, which never
-    writes to it, so that it becomes readable when the supervisor is gone."""
+    """Stdin, if it is a pipe or a socket. The supervisor holds its other end and never writes to
+    it, so it becomes readable only when the supervisor is gone."""
     if sys.stdin is None:
         return []
     mode = os.fstat(0).st_mode
@@ -225,15 +226,17 @@ def held_stdin() -> list[int]:
 
 
 def signal_the_end_of(file: int) -> None:
-    """Have the kernel send SIGIO, which ends this process even while it loads (not on macOS)."""
+    """Let the kernel send SIGIO at the end of stdin, which ends this process even while it loads
+    (not on macOS)."""
     fcntl.fcntl(file, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def wait_for_an_end(held: list[int]) -> None:
     """Wait for SIGTERM, SIGINT or the end of a held file."""
-    # The wake-up file works whichever thread the kernel picks for a signal; `signal.pause` sleeps
-    # on if that is another one, or if the signal comes just before it.
+    # The wake-up file works for any thread that the kernel picks for a signal. `signal.pause`
+    # sleeps
+    # on if that is another thread, or if the signal comes just before the call.
     signaled, wake_up = os.pipe()
     os.set_blocking(wake_up, False)
     signal.set_wakeup_fd(wake_up)

@@ -1,7 +1,7 @@
-"""What an engine says went wrong: the message of its error, in a reply or among events. Pure.
+"""Finds the message of an engine's error, in a reply or among events. Pure.
 
-Only that message is the engine's own. The rest of an answer may say anything: it holds the model's
-words, the prompt where that is echoed, and the model's name.
+Only that message comes from the engine itself. The rest of an answer may say anything: it holds the
+model's words, the model's name, and the prompt if that is echoed.
 
 This belongs to the engine and not to a dialect (`apis`): which form an error has depends on the
 engine's version more than on the path, so all forms are looked for in every answer.
@@ -16,7 +16,7 @@ import msgspec
 
 
 def message_of_reply(body: bytes) -> str:
-    """The message of a bad answer; of one that is no JSON (or is cut) the beginning."""
+    """The message of an error reply. If that is no JSON, or was cut, its beginning."""
     try:
         return _message_of_error(msgspec.json.decode(body))
     except _NO_JSON:
@@ -24,7 +24,7 @@ def message_of_reply(body: bytes) -> str:
 
 
 def messages_in_events(events: bytes) -> Iterator[str]:
-    """The messages of those server-sent events that are errors; most streams have none."""
+    """The messages of the server-sent events that are errors; most streams have none."""
     for field, content in _EVENT.findall(events):
         is_data = field == b"data"
         if is_data and b'"error"' not in content:
@@ -40,8 +40,8 @@ def messages_in_events(events: bytes) -> Iterator[str]:
 _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _LONGEST_TEXT = 200
 
-# llama-server wraps an error as `data: {"error": …}`. Where an event is an error by its name, it
-# has it bare: so in the Anthropic API, and in its own as it once was (`error: …`).
+# llama-server wraps an error as `data: {"error": …}`. In an event that is an error by its name, the
+# error is not wrapped: in the Anthropic API, and in older versions of its own API (`error: …`).
 _EVENT = re.compile(rb"^(event: error\r?\ndata|data|error): ?(\{.*)", re.MULTILINE)
 
 

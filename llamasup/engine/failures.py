@@ -1,7 +1,7 @@
 """Why a child is gone, or a request failed: exit status, last log lines or reply -> cause.
 
-The engine exits with 1 for nearly everything, so its words decide. `_SIGNS` is all that we know of
-them, from every backend and age; a text met for the first time is one more alternative there.
+The engine exits with 1 for nearly everything, so its log lines decide. `_SIGNS` has all those that
+we know, of every backend and version; when a new one is met, it is added there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 class Kind(Enum):
-    """What went wrong, as far as it changes what is done about it."""
+    """What went wrong: kinds that llamasup treats differently."""
 
     ENGINE_UNUSABLE = "engine_unusable"
     """The program does not run here: no such file, a missing library, another CPU or GPU."""
@@ -34,19 +34,19 @@ class Kind(Enum):
     OUT_OF_MEMORY = "out_of_memory"
     CRASH = "crash"
     KILLED = "killed"
-    """Another process ended it; with SIGKILL, it may have been the kernel when memory ran out."""
+    """Another process killed the child; with SIGKILL, maybe the kernel because memory ran out."""
     HANG = "hang"
-    """It lives, but makes no progress."""
+    """The child lives, but makes no progress."""
     FINISHED = "finished"
-    """It ended by itself and found nothing wrong."""
+    """The child ended by itself, without an error."""
     SHORTAGE = "shortage"
-    """We lacked something to start it with, a process, a descriptor, a port, or the engine lacked
-    threads. That may pass."""
+    """llamasup lacked a process, a descriptor or a port to start the child, or the engine lacked
+    threads. That may be temporary."""
     UNKNOWN = "unknown"
 
 
 class Where(Enum):
-    """What the memory was wanted for."""
+    """What the memory was needed for."""
 
     WEIGHTS = "weights"
     KV = "kv"
@@ -56,10 +56,10 @@ class Where(Enum):
 
 @frozen
 class Cause:
-    """Why a child is gone; `words` is one line for an operator, the engine's own where it can be.
+    """Why a child is gone; `words` is one line for an operator, if possible the engine's own.
 
-    `where` and `proven` say more about OUT_OF_MEMORY alone. A cause is proven if it was measured,
-    or if a single request cannot bring it about: only then is it worth remembering.
+    `where` and `proven` are only for OUT_OF_MEMORY. A cause is proven if it was measured, or if a
+    single request cannot cause it: only then is it worth remembering.
     """
 
     kind: Kind
@@ -97,7 +97,7 @@ _OLD_PREFIX = re.compile(r"(DEBUG|VERB|INFO|WARN|WARNING|ERR|ERROR) +\[ *([^\]\s
 
 
 def clean(message: str) -> str:
-    """What a message says, without the functions that say it: one line of bounded length."""
+    """A message without the names of functions before it: one line of bounded length."""
     words = " ".join(message[:_LONGEST_MESSAGE].split())
     while (wrapped := _WRAPPING.match(words)) and wrapped.end() < len(words):
         words = words[wrapped.end() :]
@@ -105,7 +105,7 @@ def clean(message: str) -> str:
 
 
 _LONGEST_WORDS = 400
-_LONGEST_MESSAGE = 4 * _LONGEST_WORDS  # a line of wrappings alone would take a while
+_LONGEST_MESSAGE = 4 * _LONGEST_WORDS  # a long line of nothing but such names would take long
 _WRAPPING = re.compile(
     r"(?:(?:srv|slot|cmn|que|res) )?(?!\w*Error:)~?\w+(?:\(\))?: "
     r"|error loading model(?: \w+)*: "
@@ -114,16 +114,17 @@ _WRAPPING = re.compile(
 
 
 def symptom(message: str) -> Kind | None:
-    """The kind of trouble that a message without clock and level points at, if any.
+    """The kind of trouble that a message, without clock and level, points to, if any.
 
-    A hint, not a verdict: the engine may yet overcome it. Only `explain` knows how it ended.
+    This is a hint and no verdict: the engine may still overcome it. Only `explain` knows the end.
     """
     if not any(word in message for word in _ALARMING) or _HARMLESS.search(message):
         return None
     return next((kind for kind, sign in _SIGNS if sign.search(message)), None)
 
 
-# A verbose engine logs per token, and a substring costs a tenth of a search: each sign has one.
+# A verbose engine logs for each token, and looking for a substring takes a tenth of the time of a
+# regex. So each sign contains one of these.
 _ALARMING = (
     *("rror", "rrno", "ailed", "annot", "nvalid", "nknown", "not found", "expected"),
     *("emory", "EMORY", "alloc", "ALLOC", "bind", "in use", "GGUF", "corrupt", "terminat"),
@@ -131,7 +132,7 @@ _ALARMING = (
     *("navailable", "hread"),
 )
 
-# The engine goes on without pinned pages, locked pages or a cached prompt.
+# Without pinned pages, locked pages or a cached prompt the engine goes on.
 _HARMLESS = re.compile(r"pinned memory|mlock|prompt cache")
 
 # The first kind that has a sign in the log wins, so whatever explains others stands before them.
@@ -206,34 +207,36 @@ _SIGNS = tuple(
 
 
 def explain(exit: int | None, lines: Sequence[str]) -> Cause:
-    """Why a child could not be started: `exit` as Python gives it, None while it runs, and its last
-    log lines, which no request has had a part in."""
+    """Why a child could not be started, from its exit status (as Python gives it; None while it
+    runs) and its last log lines. No request can have influenced these yet."""
     return _finished(exit, lines) or _from_lines(lines) or _from_exit(exit, lines)
 
 
 def explain_death(exit: int | None, heard: Iterable[Heard], now: float) -> Cause:
     """Why a child died that had been ready.
 
-    By then its log holds words of clients, which may contain line breaks and even clocks and
-    levels. So its exit status counts; and if it aborted, what only an abort prints, and the last
-    such line, for after an abort no client's words can follow.
+    By then its log may hold words of clients, even with line breaks, clocks and levels. So the exit
+    status counts. If the child aborted, the last line that only an abort prints counts as well:
+    after an abort, no client's words can follow.
     """
     lines = [line.text for line in heard if now - line.at <= _LAST_SECONDS]
     abort = _from_abort(lines) if exit in _ABORTS else None
-    # Its last words are left out: they may be one client's, and all clients would read them.
+    # The last lines are left out: they may be one client's words, and all clients would read them.
     return abort or _finished(exit, lines) or _from_exit(exit, [])
 
 
-# A dump of its memory may take a while.
+# Seconds: the dump of a dying process's memory may take a while.
 _LAST_SECONDS = 10.0
 
-# By signal 6, directly or below a shell, or as Windows does it. All other ends come from outside,
-# or are where a request sent the engine: it had no time to say anything.
+# By signal 6, directly or below a shell, or in the way of Windows. All other ends come from
+# outside,
+# or a request caused them so suddenly that the engine had no time to say anything.
 _ABORTS = {-6, 128 + 6, 3, 0xC000_0409}
 
 
 def _from_abort(lines: Sequence[str]) -> Cause | None:
-    """What an engine says when it aborts; of all lines that look like it, the last is its own."""
+    """The cause in the lines that an aborting engine prints. Of lines that look like an abort, only
+    the last is certainly the engine's own."""
     messages = [split_line(line)[1] for line in lines]
     last = next((message for message in reversed(messages) if _ABORT.match(message)), None)
     if last is None:
@@ -246,7 +249,7 @@ def _from_abort(lines: Sequence[str]) -> Cause | None:
     if _ABORT_FOR_MEMORY.search(last) or (is_reason and _BARE_ABORT.search(last)):
         hits = ran_out or [last]
         cause = _out_of_memory(hits, messages[messages.index(hits[0]) :])
-        # Of the host's own memory, a single request can want too much.
+        # A single request can ask for too much of the host's memory.
         return evolve(cause, proven="std::bad_alloc" not in last)
     if _ABORT_FOR_THREADS.search(last):
         return _out_of_threads(last)
@@ -274,7 +277,7 @@ _ABORT_FOR_THREADS = re.compile(r"\bstd::system_error\b")
 def _finished(exit: int | None, lines: Sequence[str]) -> Cause | None:
     if exit == 0:
         return Cause(Kind.FINISHED, "finished by itself")
-    # In child mode the engine leaves when its parent seems to, and calls that exit 1.
+    # In child mode the engine ends when its parent seems to be gone, with exit status 1.
     if exit == 1 and any(clean(split_line(line)[1]).startswith(_ORPHANED) for line in lines[-3:]):
         return Cause(Kind.FINISHED, _ORPHANED)
     return None
@@ -293,7 +296,7 @@ def _from_lines(lines: Sequence[str]) -> Cause | None:
         if hits and kind is Kind.SHORTAGE:
             return _out_of_threads(hits[0])
         if hits:
-            return Cause(kind, clean(hits[0]))  # the others follow from it
+            return Cause(kind, clean(hits[0]))  # the other messages follow from this one
     return None
 
 
@@ -320,7 +323,8 @@ _OVERCOME = "retrying without pipeline parallelism"
 
 
 def _out_of_memory(hits: Sequence[str], since: Sequence[str]) -> Cause:
-    """What it was for, which the engine says last, and how much, which a backend said before."""
+    """The cause, with what the memory was for, which the engine says last, and how much was needed,
+    which a backend says before that."""
     story = "\n".join(since)
     where = next((where for where, sign in _PURPOSES if sign.search(story)), Where.UNKNOWN)
     purpose = clean(hits[-1])
@@ -343,15 +347,15 @@ def _from_exit(exit: int | None, lines: Sequence[str]) -> Cause:
         return Cause(Kind.UNKNOWN, _last_words(lines) or "said nothing")
     kind, ending = _read_exit(exit)
     if kind is Kind.KILLED:
-        # It was about its ordinary work, and what it said of that explains nothing. Warnings
-        # neither: llama-server has one for every start without an API key.
+        # The child was doing its ordinary work, and lines about that explain nothing. Nor do
+        # warnings: llama-server prints one at every start without an API key.
         lines = [line for line in lines if _is_error(*split_line(line))]
     last = _last_words(lines)
     return Cause(kind, f"{ending}; its last words: {last}" if last else ending)
 
 
 def _read_exit(exit: int) -> tuple[Kind, str]:
-    if exit in (126, 127):  # what a shell answers for a program that it cannot start
+    if exit in (126, 127):  # a shell's exit status if it cannot start a program
         return Kind.ENGINE_UNUSABLE, f"exited with {exit}"
     if exit >= 0x8000_0000:  # Windows: an exception's number
         missing_library = exit in (0xC000_0135, 0xC000_0139, 0xC000_007B)
@@ -383,7 +387,7 @@ _SIGNALS = {
 
 
 def _last_words(lines: Sequence[str]) -> str:
-    """The last error that says something, or else the last line that is meant for people."""
+    """The last error that explains something, or else the last line for people."""
     split = [split_line(line) for line in lines if line.strip() and not line.startswith(_DATA)]
     errors = [message for level, message in split if _is_error(level, message)]
     telling = [message for message in errors if not _FOREGONE.search(message)]
@@ -406,7 +410,8 @@ _FOREGONE = re.compile(r"exiting due to|failed to (?:load model|create[_ ](?:lla
 def verdict_on_reply(status: int, message: str, size: int) -> Verdict:
     """What an engine's error with this message means, for a request with a body of `size` bytes.
 
-    Only a whole message counts, for parts may be quoted: a list of what quotes is never whole.
+    Only a whole message counts. A part of one may be a quotation of a client's words, and no list
+    of such messages would ever be complete.
     """
     if status in (400, 500) and message in _UNPREPARED:
         return Verdict.TOO_LARGE if size >= _LARGE else Verdict.OUT_OF_MEMORY
@@ -415,12 +420,12 @@ def verdict_on_reply(status: int, message: str, size: int) -> Verdict:
     return Verdict.ITS_OWN
 
 
-# Where it reads and prepares a request, and not in its work on it, llama-server says no more;
-# the second is all it has where the memory did not suffice for writing the error down, either.
+# llama-server says no more than this if memory runs out while it reads and prepares a request, not
+# while it works on it. It says the second if there was not even memory to write the error.
 _UNPREPARED = ("std::bad_alloc", "Internal Server Error")
 _LARGE = 1 << 20
 
-# All that backends are known to say when memory runs out, each from its beginning to its end.
+# All whole messages that backends are known to print when memory runs out.
 _RAN_OUT = re.compile(
     r"(?:decode\(\) failed: )?(?:"
     + "|".join(

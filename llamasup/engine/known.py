@@ -1,6 +1,6 @@
-"""What is known of the engine: which program it is now, and what it said when it was asked.
+"""What is known about the engine: which program it is now, and what it answered when it was asked.
 
-Its file is looked at in a worker thread whenever the engine matters, and once within a glance at
+Its file is looked at in a worker thread whenever the engine matters, but only once in a glance at
 many models (`models.glances`). The program is run again only if it is another one, or was replaced.
 """
 
@@ -32,7 +32,7 @@ from llamasup.models.headers import stamp
 log = logging.getLogger(__name__)
 
 PATIENCE: Final = 5.0
-"""Seconds for the disk that the engine is on."""
+"""Seconds for which the engine's disk is waited for."""
 
 _SAYS_DEVICES: Final = re.compile(
     r"LLAMA_ARG_|GGML_|CUDA_|HIP_|ROCR_|HSA_|ZE_|ONEAPI_|\w*VISIBLE_DEVICES"
@@ -40,7 +40,7 @@ _SAYS_DEVICES: Final = re.compile(
 
 
 class KnownEngine:
-    """The engine that the configuration in effect means."""
+    """The engine of the configuration in effect."""
 
     def __init__(self, in_effect: InEffect, environ: Mapping[str, str], cache: Path) -> None:
         self._in_effect = in_effect
@@ -49,37 +49,39 @@ class KnownEngine:
         self._asking = trio.Lock()
         self._lane = threads.Lane()
         self._in_passing = threads.Lane()
-        """For looks that are soon given up: a disk that is slow for them need not hang."""
+        """For looks that are given up soon. A disk that is too slow for them need not hang, so
+        other looks do not use this lane."""
 
         self._begun = 0
-        """So many looks were begun."""
+        """How many looks have begun."""
 
         self._seen_through = 0
-        """The last of them that told something."""
+        """The number of the last look that succeeded."""
 
         self._known: tuple[object, Engine] | None = None
         self._digested: tuple[object, str] | None = None
 
     @property
     def settings(self) -> EngineSettings:
-        """What is configured for every engine."""
+        """The configuration of the engine."""
         return self._in_effect.config.engine
 
     @property
     def last(self) -> Engine | None:
-        """The engine as it last answered; None before it did."""
+        """The engine as it answered last; None before its first answer."""
         return self._known[1] if self._known else None
 
     async def now(self) -> Engine:
-        """The engine as it is now. Raises EngineUnusable in its own words.
+        """The engine as it is now. Raises EngineUnusable in its own words, and ModelUnavailable if
+        its disk does not answer.
 
-        And ModelUnavailable if its disk does not answer. Cancelled, it was not asked.
+        If this is cancelled, nothing is remembered.
         """
         _, engine = await seen(self, self._looked)
         return engine
 
     async def _looked(self) -> tuple[object, Engine]:
-        """Tasks that come while a look is under way share the next one."""
+        """Look at the engine. All tasks that come during a look share the next one."""
         begun = self._begun
         async with self._asking:
             if self._known is None or self._seen_through <= begun:
@@ -116,19 +118,19 @@ class KnownEngine:
         return program, (program, stamp([program.command[0]]))
 
     async def listing(self, args: Sequence[str]) -> Listing | None:
-        """How to have it list the devices that a child with these arguments would see; None if it
-        cannot. Raises what `now` does."""
+        """How to make the engine list the devices that a child with these arguments would see; None
+        if it cannot list them. Raises what `now` raises."""
         identity, engine = await seen(self, self._looked)
         servers = word_after(args, RPC)
         return listing(engine, identity, servers, self.environment(engine.program))
 
     def environment(self, program: Program) -> dict[str, str]:
-        """The environment of its children."""
+        """The environment of the engine's processes."""
         return environment(program, self._environ, self.settings.env, sys.platform)
 
     def devices_by_environment(self, program: Program) -> str:
-        """Changes with what the environment says to the engine and its drivers. It may hold keys,
-        so it is a digest. It is asked for with every question about any model."""
+        """A value that changes with what the environment says to the engine and its drivers. It is
+        a digest, because they may hold keys. It is needed for every question about any model."""
         circumstances = (self.settings, program)
         if self._digested is None or self._digested[0] != circumstances:
             self._digested = circumstances, self._digest_of_environment(program)

@@ -27,11 +27,11 @@ _PATIENCE = 20.0
 
 @frozen
 class Program:
-    """A command that should be an engine; it has not been run yet."""
+    """A command that should be an engine, but has not been run yet."""
 
     command: tuple[str, ...]
     folder: Path | None
-    """Where its shared libraries lie; None where the loader needs no help."""
+    """The folder of its shared libraries; None if the loader finds them by itself."""
 
     def __str__(self) -> str:
         return shlex.join(self.command)
@@ -39,7 +39,7 @@ class Program:
 
 @frozen
 class Engine:
-    """A program that ran and told what it can do."""
+    """A program that has run and said what it can do."""
 
     program: Program
     version: str
@@ -51,7 +51,7 @@ EMBEDDED = Program((sys.executable, "-m", "llamasup.engine.embedded"), None)
 
 
 def locate(command: str, environ: Mapping[str, str], cache: Path) -> Program:
-    """The program that `engine.command` means. Looks, runs nothing.
+    """The program that `engine.command` means. This only looks, and runs nothing.
 
     Raises EngineUnusable with what was looked for, and ModelUnavailable for a shortage.
     """
@@ -92,7 +92,7 @@ def _newest_first(engines: Path) -> Iterator[Path]:
         folders = sorted(engines.iterdir(), reverse=True)
     except OSError as error:
         if is_shortage(error):
-            raise  # there may well be one
+            raise  # there may be one
         return
     for folder in folders:
         if (program := folder / "llama-server").exists():
@@ -106,7 +106,7 @@ def _embedded() -> Program:
 
 
 def _named(command: str, environ: Mapping[str, str]) -> Program:
-    """A path, which may hold blanks, or a command line."""
+    """The words of `engine.command`: it is a path, which may hold blanks, or a command line."""
     whole = os.path.expanduser(command)
     words = [whole] if os.path.isfile(whole) else _split(command)
     found = shutil.which(os.path.expanduser(words[0]), path=environ.get("PATH", ""))
@@ -135,7 +135,7 @@ def _program(path: str, *arguments: str) -> Program:
 async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
     """Run `--help` and `--version`. Raises EngineUnusable with the program's own words.
 
-    And ModelUnavailable where that says nothing about the program: it gave no answer in time, or
+    Raises ModelUnavailable if that says nothing against the program: it gave no answer in time, or
     a shortage kept it from starting.
     """
     outputs: dict[str, str] = {}
@@ -155,7 +155,7 @@ async def ask(program: Program, environment: Mapping[str, str]) -> Engine:
     if failures:
         raise failures[0]
     if patience.cancelled_caught:
-        # The machine may be busy. The next load asks again.
+        # The machine may be busy. The next load will ask again.
         raise ModelUnavailable(f"{program} --help gave no answer within {_PATIENCE:.0f} s")
     return described(program, outputs["--help"], outputs["--version"])
 
@@ -176,12 +176,12 @@ async def _output(program: Program, flag: str, environment: Mapping[str, str]) -
 
 
 def _verdict(error: OSError) -> type[ModelUnavailable]:
-    """A shortage passes, and says nothing about the engine."""
+    """The error for a shortage, which is temporary and says nothing against the engine."""
     return ModelUnavailable if is_shortage(error) else EngineUnusable
 
 
 def described(program: Program, help_text: str, version_text: str) -> Engine:
-    """What the two texts say. Raises EngineUnusable for a program that is no llama-server."""
+    """The engine that the two texts describe. Raises EngineUnusable if it is no llama-server."""
     flags = frozenset(_FLAG.findall(help_text))
     if not {"--model", "--host"} <= flags:
         raise EngineUnusable(f"{program} is no llama-server: its --help knows no --model or --host")

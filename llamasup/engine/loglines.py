@@ -1,8 +1,8 @@
 """What an engine says while it runs: bytes from its stdout or stderr -> events.
 
-llama-server has spoken many dialects: text with or without clock, level and colours; JSON lines,
-old and new; state reports for a parent. All become a `Line` for people, in one form, and where
-a line means something to us, one more event. Nothing here trusts the engine to be sane.
+llama-server's log has had many forms: text with or without clock, level and colours; JSON lines,
+old and new; state reports for a parent. Each becomes a `Line` for people, in one form. A line that
+means something to us becomes one more event. Nothing here relies on the engine to write correctly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llamasup.engine.failures import Level, split_line
 
 @frozen
 class Line:
-    """One line, colours and line end removed; a JSON line is retold as the engine's text."""
+    """One line without colours and line end; a JSON line is turned into the text form."""
 
     text: str
     level: Level | None
@@ -28,19 +28,20 @@ class Line:
 
 @frozen
 class Listening:
-    """A port or socket is bound. Older engines bind before they load: ask `/health`, too."""
+    """A port or socket is bound. Older engines bind before they load, so `/health` must be
+    asked."""
 
     address: str
 
 
 @frozen
 class ModelLoaded:
-    """The model is in memory: at the start, or again after a sleep."""
+    """The model is in memory, at the start or again after a sleep."""
 
 
 @frozen
 class LoadProgress:
-    """How much of the model is loaded, over all its parts; None where the engine does not say."""
+    """How much of the model is loaded, over all its parts; None if the engine does not say."""
 
     fraction: float | None
 
@@ -55,7 +56,7 @@ class SlotsConfigured:
 
 @frozen
 class PromptProgress:
-    """A long prefill goes on: the engine is busy, not stuck."""
+    """A long prefill has made progress: the engine is busy, not stuck."""
 
     slot: int
     tokens: int
@@ -66,10 +67,10 @@ Event: TypeAlias = Line | Listening | ModelLoaded | LoadProgress | SlotsConfigur
 
 
 class LogReader:
-    """Reads one stream, however its bytes are cut. Never raises, and never holds more than a line.
+    """Reads one stream, in pieces of any size. Never raises, and never holds more than one line.
 
-    A line longer than `longest` bytes loses its rest. Where an engine prefixes its lines, a line
-    without a prefix means nothing: it may be a client's, with line breaks in a grammar.
+    A line longer than `longest` bytes loses its rest. If an engine prefixes its lines, a line
+    without a prefix means nothing: it may be a client's, from a grammar with line breaks.
     """
 
     longest = 16 << 10
@@ -91,7 +92,7 @@ class LogReader:
         return events
 
     def end(self) -> list[Event]:
-        """The events of a line that was left without its end."""
+        """The events of the last line, if that has no line end."""
         text = self._line.decode(errors="replace")
         self._line.clear()
         events = list(_read(text))
@@ -155,7 +156,7 @@ def _read_milestone(message: str) -> Iterator[Event]:
 
 _FUNCTION = re.compile(r"(?:(?:srv|slot|cmn|que|res) +)?\w+: ")
 
-# Most lines are none of these: a look at how they begin saves the searches.
+# Most lines are none of these: looking at their beginning saves the searches.
 _OPENINGS = ("listening", "server is", "llama server", "HTTP", "model", "initializing", "id")
 
 
@@ -171,7 +172,7 @@ def _prompt(slot: str, tokens: str, fraction: str) -> PromptProgress:
     return PromptProgress(int(slot), int(tokens), float(fraction))
 
 
-# Numbers are bounded because Python refuses to read absurdly long ones.
+# Numbers are bounded because Python refuses to read very long ones.
 _MILESTONES: tuple[tuple[re.Pattern[str], Callable[..., Event]], ...] = (
     (re.compile(r"(?:llama |server is |server )*listening (?:on|at) (\w+://\S+)"), Listening),
     (
@@ -224,7 +225,7 @@ def _read_json(text: str) -> Iterator[Event]:
     first, *others = [part.rstrip() for part in message.splitlines() if part.strip()] or [""]
     if first:
         yield from _read_text(prefix + first)
-    for part in others:  # whatever it looks like, it is the rest of something
+    for part in others:  # it is the rest of a longer line, whatever it looks like
         text = prefix + part
         yield Line(text, split_line(text)[0])
 
@@ -245,7 +246,7 @@ class _Progress(Struct):
 
 
 class _Report(Struct):
-    """What a child tells its parent about itself."""
+    """The events in what a child reports to its parent."""
 
     state: str
     payload: _Progress | None = None
@@ -260,7 +261,7 @@ def _read_report(text: str) -> Iterator[Event]:
 
 
 def _fraction(progress: _Progress) -> float | None:
-    """Progress over all stages, as each stage counts its own from 0 to 1."""
+    """The progress over all stages; each stage counts its own from 0 to 1."""
     if progress.value is None or progress.current not in progress.stages:
         return None
     done = progress.stages.index(progress.current)

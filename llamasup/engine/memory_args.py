@@ -1,7 +1,7 @@
 """What an operator's own arguments for llama-server say about memory. Pure.
 
-They come after ours, and the last word counts. A few of them are understood; of many others it is
-only known that they matter, and that the engine is the one to ask.
+They come after ours, and the last argument counts. A few of them are understood here. Of many
+others we only know that they matter; then the engine has to be asked.
 """
 
 from __future__ import annotations
@@ -56,29 +56,29 @@ _CONCERN_MEMORY: Final = {
 
 
 def concern_memory(args: Sequence[str]) -> bool:
-    """Does any of them change how much memory is needed?"""
+    """Does any of the arguments change how much memory is needed?"""
     return not _CONCERN_MEMORY.isdisjoint(args)
 
 
 def word_after(args: Sequence[str], flags: Sequence[str]) -> str | None:
-    """The value of an option: what follows its last mention."""
+    """The value of an option: the argument after its last occurrence."""
     values = [value for flag, value in pairwise(args) if flag in flags]
     return values[-1] if values else None
 
 
 def number_after(args: Sequence[str], flags: Sequence[str]) -> int | None:
-    """The same, if it is a number above zero; llama-server takes zero for "as the model says"."""
+    """The same, if it is a number above zero. For llama-server zero means "as the model says"."""
     value = word_after(args, flags) or ""
     return int(value) if value.isdecimal() and int(value) else None
 
 
 def maps_weights(args: Sequence[str]) -> bool:
-    """Are the weights mapped from the file, so that the system may read them again at need?"""
+    """Are the weights mapped from the file, so that the system can read them again when needed?"""
     return _IN_MEMORY.isdisjoint(args) and word_after(args, LOAD_MODE) in _MAPPED
 
 
 def cache_ram(args: Sequence[str], otherwise: int) -> int:
-    """The most bytes that the prompt cache may take; `otherwise` if they do not say."""
+    """The most bytes that the prompt cache may take; `otherwise` if the arguments do not say."""
     wanted = word_after(args, CACHE_RAM)
     if wanted is None or not wanted.lstrip("-").isdecimal():
         return otherwise
@@ -86,13 +86,13 @@ def cache_ram(args: Sequence[str], otherwise: int) -> int:
 
 
 def is_unified(args: Sequence[str]) -> bool:
-    """Do all slots share one cache? With a number of slots, as we give it, only if told so."""
+    """Do all slots share one cache? As we set the number of slots, only if the arguments say so."""
     mentions = [arg for arg in args if arg in UNIFIED + NOT_UNIFIED]
     return bool(mentions) and mentions[-1] in UNIFIED
 
 
 def devices(args: Sequence[str], environment: Mapping[str, str]) -> Sequence[str] | None:
-    """The devices that the operator allows, by their names; None if all of them."""
+    """The names of the devices that the operator allows; None if all are allowed."""
     named = word_after(args, DEVICES) or environment.get(_DEVICES_BY_ENVIRONMENT)
     if named is None:
         return None
@@ -100,16 +100,16 @@ def devices(args: Sequence[str], environment: Mapping[str, str]) -> Sequence[str
 
 
 def fix_the_split(args: Sequence[str]) -> bool:
-    """Do they say what goes to which device, whatever is free there?"""
+    """Do the arguments fix how much goes to which device, whatever is free there?"""
     return not {*_SPLIT, *_PLACES}.isdisjoint(args)
 
 
 def fix_the_layers(args: Sequence[str]) -> bool:
-    """Do they say how many layers go to the devices?"""
+    """Do the arguments fix how many layers go to the devices?"""
     return not set(_LAYERS).isdisjoint(args)
 
 
 def servers_of(named: str | None, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The RPC servers of a list of them, or else of the environment."""
+    """The RPC servers in this list, or else in the environment."""
     names = (named or environment.get(_RPC_BY_ENVIRONMENT, "")).split(",")
     return tuple(name.strip() for name in names if name.strip())

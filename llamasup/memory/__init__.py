@@ -1,1 +1,1 @@
-"""What a model needs and what there is: the rungs it can be launched on."""
+"""How much memory a model needs, how much there is, and the rungs that it can be launched on."""

@@ -1,6 +1,6 @@
-"""GPUs as their vendors' tools know them: cheap to ask, and by other names than the engine's. Pure.
+"""GPUs as vendors' tools see them: cheap to ask, but under other names than the engine's. Pure.
 
-The readers take whatever the tools print, complaints included: what they cannot read is not there.
+The readers accept whatever the tools print, even complaints, and leave out what they cannot read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MIB: Final = 1 << 20
 
 
 class Maker(Enum):
-    """Whose tool says so."""
+    """The vendor whose tool knows the GPU."""
 
     NVIDIA = "NVIDIA"
     AMD = "AMD"
@@ -31,16 +31,16 @@ class Card:
 
     maker: Maker
     index: int
-    """As the tool counts: along the PCI bus."""
+    """The GPU's number in the tool, which counts along the PCI bus."""
 
     total: int
     free: int
     label: str = ""
-    """What people call it; "" where the tool does not say."""
+    """The GPU's name for people; "" if the tool does not say."""
 
     uuid: str = ""
     own_memory: bool = True
-    """If not, its maker tells no size: it shares the host's."""
+    """Has the GPU memory of its own? If not, the tool tells no size: it shares the host's."""
 
 
 # Maker: NVIDIA
@@ -50,9 +50,9 @@ _NOT_ITS_OWN: Final = ("[N/A]", "[Not Supported]")
 
 
 def parse_nvidia_smi(text: str) -> list[Card]:
-    """Of `--query-gpu=index,uuid,name,memory.total,memory.free --format=csv,noheader,nounits`.
+    """Read `--query-gpu=index,uuid,name,memory.total,memory.free --format=csv,noheader,nounits`.
 
-    A GPU whose memory the tool may not or cannot tell is left out.
+    A GPU whose memory the tool does not tell is left out.
     """
     cards = []
     for index, uuid, label, total, free in _ROW.findall(text):
@@ -64,7 +64,7 @@ def parse_nvidia_smi(text: str) -> list[Card]:
 
 
 def read_nvml(nvml: Any) -> list[Card]:
-    """From the module `pynvml`. A GPU that it cannot talk to is left out."""
+    """Ask the module `pynvml`. A GPU that does not answer it is left out."""
     found = []
     for index in range(nvml.nvmlDeviceGetCount()):
         with suppress(nvml.NVMLError):
@@ -91,7 +91,7 @@ def _shared(index: int, label: str, uuid: str) -> Card:
 
 
 def parse_amd_sysfs(files: Mapping[str, str]) -> list[Card]:
-    """From `mem_info_vram_total` and `mem_info_vram_used` in the folders of the cards."""
+    """Read `mem_info_vram_total` and `mem_info_vram_used` in the folders of the cards."""
     cards = []
     for folder in sorted({str(PurePosixPath(path).parent) for path in files}, key=_in_order):
         total = number(files, f"{folder}/mem_info_vram_total")
@@ -102,7 +102,7 @@ def parse_amd_sysfs(files: Mapping[str, str]) -> list[Card]:
 
 
 def parse_rocm_smi(text: str) -> list[Card]:
-    """Of `rocm-smi --showmeminfo vram --json`, which warnings may precede."""
+    """Read `rocm-smi --showmeminfo vram --json`, which may print warnings before the JSON."""
     try:
         answer = json.loads(text[text.index("{") :])
     except ValueError:
@@ -124,11 +124,11 @@ def _amd(cards: list[tuple[int, int, str]]) -> list[Card]:
 
 
 def _in_order(name: str) -> list[int]:
-    """card10 comes after card9."""
+    """The key by which cards are sorted: card10 comes after card9."""
     return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
 def number(files: Mapping[str, str], *names: str) -> int | None:
-    """The first of these that is a number."""
+    """The first of these values that is a number."""
     texts = (files.get(name, "").strip() for name in names)
     return next((int(text) for text in texts if text.isdecimal()), None)

@@ -5,7 +5,7 @@ how its allocator packs a graph; the phases of a layer that need most were measu
 the results here are within a few MiB of them. Where the engine can be asked, its own answer counts
 instead.
 
-Two things are left out, because no file tells them: what a GPU's driver takes for itself, and the
+Two things are left out, because no file says them: what a GPU's driver takes for itself, and the
 prompt cache.
 """
 
@@ -25,7 +25,7 @@ F32 = 4
 F16 = 2
 CELLS_ROUNDED_TO = 256
 MAX_LAYERS = 1 << 10
-"""Twice what the engine takes."""
+"""Twice as many as the engine accepts."""
 
 CACHE_TYPES: Mapping[str, TensorType] = {kind.name: kind for kind in TENSOR_TYPES.values()}
 
@@ -41,7 +41,7 @@ class Share:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.kv + self.compute + self.mmproj
 
 
@@ -54,7 +54,7 @@ class Need:
 
     @property
     def total(self) -> int:
-        """On whatever device."""
+        """The sum on all devices."""
         return self.host.total + self.gpu.total
 
 
@@ -70,11 +70,11 @@ def estimate(
     gpus: int = 0,
     mmproj: Header | None = None,
 ) -> Need:
-    """What a child on this rung will need. A rung that leaves a choice open gets the most of it:
-    the context that the model was trained on, f16, and all layers on the GPUs that there are.
+    """What a child on this rung will need. If the rung leaves a choice open, the largest is
+    assumed: the context that the model was trained on, f16, and all layers on the GPUs.
 
     `rung.context` is for all slots together, as llama-server's `--ctx-size` is. Raises BadModelFile
-    where the header's numbers make no model.
+    if the header's numbers make no sense.
     """
     model = _Model(header)
     context = _Context.of(
@@ -95,7 +95,7 @@ def estimate(
 
 
 def _sums(parts: Iterable[tuple[bool, int]]) -> Mapping[bool, int]:
-    """Bytes by whether they are on a GPU."""
+    """Bytes on the GPUs (True), and on the host (False)."""
     sums: dict[bool, int] = defaultdict(int)
     for on_gpu, size in parts:
         sums[on_gpu] += size
@@ -108,14 +108,14 @@ def _rounded(cells: int) -> int:
 
 @frozen
 class _Context:
-    """What the engine makes of a context size and a number of slots."""
+    """How the engine uses a context size and a number of slots."""
 
     cells: int
-    """Of one stream. Slots that share one cache are one stream."""
+    """Cells of one stream. Slots that share one cache are one stream."""
     streams: int
     slots: int
     tokens: int
-    """That are computed at once."""
+    """Tokens that are computed at once."""
 
     @classmethod
     def of(cls, size: int, slots: int, unified: bool, n_batch: int, n_ubatch: int) -> _Context:
@@ -124,14 +124,14 @@ class _Context:
         return cls(_rounded(size // streams), streams, slots, min(size, n_batch, n_ubatch))
 
     def sliding_cells(self, window: int) -> int:
-        """A layer that slides keeps its window, for every slot in the stream, and one batch."""
+        """The cells of a sliding layer: its window, for every slot in the stream, and one batch."""
         windows = window * (self.slots // self.streams)
         return _rounded(min(self.cells, windows + self.tokens))
 
 
 @frozen
 class _Split:
-    """The last layers go to the GPUs first; the output counts as the very last one."""
+    """Which layers are on GPUs: the last layers first, and the output counts as the last layer."""
 
     layers: int
     first_on_gpu: int
@@ -155,11 +155,11 @@ class _Split:
 
 @frozen
 class _Sliding:
-    """One layer in `period` sees everything, the others a window."""
+    """One layer in `period` sees all tokens, the others a sliding window."""
 
     period: int
     window: int = 0
-    """Where the file names none; 0: no layer slides then."""
+    """The window if the file names none. 0 means that then no layer slides."""
     dense_first: bool = False
 
     def slides(self, layer: int) -> bool:
@@ -178,11 +178,11 @@ SLIDING: Mapping[str, _Sliding] = {
     "olmo2": _Sliding(4),
     "smallthinker": _Sliding(4, dense_first=True),
 }
-"""What the engine assumes of these architectures, unless the file says it. Others slide only by a
-pattern in their file: some have a window there that the engine does not use."""
+"""What the engine assumes for these architectures, unless the file says it. Other architectures
+slide only if their file has a pattern: some files have a window that the engine does not use."""
 
 LAYERS_WITH_CACHE = {"gemma3n": 20}
-"""The first layers; the others read theirs. Later models say it in the file."""
+"""Only so many first layers have a cache; the others read theirs. Later models' files say it."""
 
 WITHOUT_CACHE = {
     *("bert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "nomic-bert"),
@@ -195,11 +195,11 @@ _LAYER_OF = re.compile(r"blk\.(\d+)\.(.+)")
 
 @define
 class _Model:
-    """A header in the words that memory is reckoned in."""
+    """A header, with the numbers from which memory is computed."""
 
     header: Header
     layers: int = field(init=False)
-    """That the engine loads: layers that only predict further tokens are left in the file."""
+    """Layers that the engine loads. Those that only predict further tokens stay in the file."""
 
     def __attrs_post_init__(self) -> None:
         self.layers = self.number("block_count") - self.number("nextn_predict_layers")
@@ -308,7 +308,7 @@ class _Model:
 
     @cached_property
     def memory_state(self) -> int:
-        """Elements that a recurrent layer keeps of all that went before, for one sequence."""
+        """Elements that a recurrent layer keeps of all earlier tokens, for one sequence."""
         if head := self.number("wkv.head_size"):
             return head * self.width
         if head := self.number("kda.head_dim"):

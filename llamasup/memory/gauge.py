@@ -1,11 +1,11 @@
-"""What memory there is at this moment; it may be asked for often.
+"""How much memory there is at this moment. This may be asked often.
 
-The host's memory is read anew each time, which takes a fraction of a millisecond. Which devices
-there are, the engine says (`memory.listing`). How much is free on them, their vendors' tools say,
-and are asked a few times a second at most. Of devices that no such tool knows (Vulkan, SYCL, RPC)
-the engine itself is asked again, for a fifth of the time at most. Where a tool or engine gives no
-answer, its last answer counts; so does an RPC server's while it serves a child of ours, for then it
-does not answer.
+The host's memory is read anew each time, which takes a fraction of a millisecond. The engine says
+which devices there are (`memory.listing`). Their vendors' tools say how much is free on them; they
+are asked a few times a second at most. For devices that no such tool knows (Vulkan, SYCL, RPC) the
+engine itself is asked again, but never for more than a fifth of the time. If a tool or an engine
+does not answer, its last answer counts. An RPC server does not answer while it serves a child of
+ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _OUT_OF_DATE = 0.2
 _SILENT = 10.0
 _PAUSE_PER_QUESTION = 4
-"""After an answer, the engine is not asked for so many times as long as the answer took."""
+"""After an answer, the engine is not asked again for this many times as long as the answer took."""
 
 _PATIENCE_AGAIN = 2.0
 
@@ -41,7 +41,7 @@ _MOST_LISTINGS = 16
 
 @define
 class _Answer:
-    """What the engine said last, and when."""
+    """What the engine answered last, and when."""
 
     devices: list[Device] | None = None
     since: float = -math.inf
@@ -50,7 +50,7 @@ class _Answer:
     """Is there a device of which only the engine knows what is free?"""
 
     now: list[Device] = field(factory=list)
-    """With what is free now."""
+    """The same devices, with what is free on them now."""
 
     def is_due(self, at: float) -> bool:
         if at < self.rests_until:
@@ -72,8 +72,8 @@ class Gauge:
         self._asking = trio.Lock()
 
     async def devices(self) -> list[Device]:
-        """The host's memory, where the system tells it, and all devices that were ever listed;
-        of those that share a budget, one."""
+        """The host's memory, if the system tells it, and all devices that were ever listed, but
+        only one of those that share a budget."""
         async with self._asking:
             for listing in list(self._answers):
                 await self._bring_up_to_date(listing)
@@ -81,9 +81,9 @@ class Gauge:
         return [*await host(self.machine), *found.values()]
 
     async def listed(self, listing: Listing) -> list[Device] | None:
-        """The devices of this engine, as it is called here; None while it has given no answer.
+        """The devices that this engine lists when it is called in this way; None until it answers.
 
-        What it said under other circumstances (another build, another environment) is forgotten.
+        Its answers under other circumstances (another build, another environment) are forgotten.
         """
         async with self._asking:
             for other in list(self._answers):

@@ -1,10 +1,10 @@
 """The ladder: the ways to launch a model, best first, and where on it to begin. Pure.
 
-Only running out of memory is learned from: the next load begins with the rung that held after it,
-or lower. A rung that was passed over because there was no room says nothing about the next time.
-One rung higher is tried again when more memory is free than was then, and not before an interval
-has passed: otherwise every start would pay for the same failure. A rung that ran out while other
-programs held memory is tried again as soon as they are gone; and after a week every rung is.
+llamasup learns only when memory runs out: the next load begins with the rung that held after that,
+or lower. A rung that was passed over for lack of room says nothing about the next time. The next
+higher rung is tried again when more memory is free than was then, and an interval has passed:
+otherwise every start would repeat the same failure. A rung that ran out while other programs held
+memory is tried again as soon as they are gone, and every rung is after a week.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ T = TypeVar("T", int, str)
 
 _WEEK: Final = 7 * 86400.0
 _NOTABLY: Final = 1 + 1 / 16
-"""If so much more is free, another program has ended. Less may be chance."""
+"""If this much more is free, another program has ended. A smaller difference may be chance."""
 
 
 @frozen
 class Rung:
-    """One way to launch a model. None leaves the choice to the engine."""
+    """One way to launch a model. A value of None leaves the choice to the engine."""
 
     context: int | None = None
     cache_type: str | None = None
@@ -49,16 +49,16 @@ class Learned:
     at: float
     free: int
     crowded: bool = False
-    """Others held memory then, and could not go."""
+    """Did other models hold memory then, which could not be unloaded?"""
 
 
 def ladder(
     settings: ModelSettings, contexts: Sequence[int], trained: int | None = None
 ) -> tuple[Rung, ...]:
-    """The rungs of a model: its own where it has any, else the contexts below its first one.
+    """The rungs of a model: its own if it has any, else the contexts below its first one.
 
-    Where the choice is ours, no slot gets more context than the model was trained on. What the
-    operator wrote stays as it is.
+    If llamasup chooses, no slot gets more context than the model was trained on. What the operator
+    wrote stays as it is.
     """
     top = _rung(settings, Rung())
     sizes: Sequence[int]
@@ -72,7 +72,7 @@ def ladder(
 
 
 def is_open(settings: ModelSettings) -> bool:
-    """Is it left to us with how much context the model begins?"""
+    """May llamasup choose how much context the model begins with?"""
     return settings.context_size == "auto" and not settings.ladder
 
 
@@ -96,7 +96,7 @@ def _rung(settings: ModelSettings | RungSettings, default: Rung) -> Rung:
 def highest(
     rungs: Sequence[Rung], learned: Learned | None, now: float, free: int, interval: float
 ) -> int:
-    """The index of the highest rung to begin with, as far as experience tells."""
+    """The index of the highest rung to begin with, according to what was learned."""
     if learned is None or learned.rung not in rungs:
         return 0
     if learned.crowded and free > learned.free * _NOTABLY:
@@ -104,7 +104,7 @@ def highest(
     held = rungs.index(learned.rung)
     age = now - learned.at
     in_time = age >= interval and free > learned.free
-    # A clock that was set back tells no age.
+    # If the clock was set back, the age is unknown.
     may_climb = in_time or age >= max(interval, _WEEK) or age < 0
     return max(held - 1, 0) if may_climb else held
 
@@ -112,7 +112,7 @@ def highest(
 def is_news(
     rungs: Sequence[Rung], learned: Learned | None, held: Rung, *, after_an_oom: bool
 ) -> bool:
-    """Is it worth learning that this rung held? If not, what was learned goes on to age."""
+    """Is it worth learning that this rung held? If not, what was learned stays, and ages."""
     if after_an_oom:
         return True
     if learned is None or learned.rung not in rungs:

@@ -1,10 +1,10 @@
 """The devices that an engine lists, and which of the vendors' cards they are. Pure.
 
-The engine's devices are the devices: its names, their order and their totals. Environment variables
-renumber them, arguments add some, and backends show the same card under names of their own; all
-that is in its answer already (`engine.devices` reads it). A vendor's tool is only a cheaper way to
-learn how much is free now, and only of what is without doubt the same card; for all other devices
-the engine itself is asked again.
+Only the devices that the engine lists count, with its names, order and totals. Environment
+variables renumber them, arguments add some, and backends show the same card under different names;
+all that is in the engine's answer already (`engine.devices` reads it). A vendor's tool is only a
+cheaper way to learn how much is free now, and is used only if the card is certainly the same. For
+all other devices the engine itself is asked again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MIB: Final = 1 << 20
 _ANOTHER: Final = " #"
 
 _SHOWN_BY_CARD: Final = 0.94
-"""At least so much of a card's memory is shown to programs. A slice of a card (MIG) has less."""
+"""Programs see at least this part of a card's memory. A slice of a card (MIG) has less."""
 
 _LIKE_THE_HOSTS: Final = 0.9
 _RENUMBERING: Final = {
@@ -32,34 +32,34 @@ _RENUMBERING: Final = {
 
 @frozen
 class Listing:
-    """A question to an engine, which devices it has: all that the answer depends on."""
+    """The question to an engine which devices it has: all that the answer depends on."""
 
     engine: str
-    """Which program it is, and which version."""
+    """The program and its version."""
 
     command: tuple[str, ...]
     surroundings: tuple[tuple[str, str], ...]
-    """The environment."""
+    """The environment variables of the process."""
 
     devices_in: Callable[[str], list[Device] | None]
     """Reads the answer; None if the engine printed something else."""
 
     servers: tuple[str, ...] = ()
-    """RPC servers that the engine connects to. Each serves one engine at a time, and lets all
-    others wait."""
+    """RPC servers that the engine connects to. Each serves one engine at a time, and all others
+    have to wait."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the process."""
+        """The environment of the process."""
         return dict(self.surroundings)
 
     def is_of_one_engine_with(self, other: Listing) -> bool:
-        """Do its devices have the same names in both, but for those that arguments add?"""
+        """Do both questions give devices the same names, except for those that arguments add?"""
         return (self.engine, self.surroundings) == (other.engine, other.surroundings)
 
 
 def place_of(address: str, number: int) -> str:
-    """What tells the devices of one RPC server from all others, by its address and their order."""
+    """The identity of a device of an RPC server: the server's address, and the device's number."""
     return address if number == 1 else f"{address}{_ANOTHER}{number}"
 
 
@@ -69,7 +69,7 @@ def server_of(budget: str) -> str:
 
 
 def is_remote(device: Device) -> bool:
-    """Is it on an RPC server, which may be another machine?"""
+    """Is the device on an RPC server, which may be another machine?"""
     return bool(device.place)
 
 
@@ -79,10 +79,10 @@ def refined(
     environment: Mapping[str, str],
     host_total: int,
 ) -> tuple[list[Device], bool]:
-    """The devices, with what is free on them by their cards, and marked where they are the host's
-    memory.
+    """The devices, with what is free according to their cards; those that use the host's memory are
+    marked.
 
-    Second: is there a device of which only the engine knows what is free?
+    The second value: is there a device of which only the engine knows what is free?
     """
     known = {device.name: card for device, card in _matches(devices, cards, environment)}
     result, is_old = [], False
@@ -99,11 +99,11 @@ def refined(
 
 
 def shares_the_hosts(device: Device, cards: Sequence[Card], host_total: int) -> bool:
-    """Has it no memory of its own?
+    """Does the device use the host's memory?
 
-    So it is with Apple's GPUs, and with a device that has exactly as much as the host, or more free
-    than in total. If its maker's tool knows no size, it is so if the device has about as much as
-    the host: that tool knows no size of a slice of a card (MIG) either, which has its own.
+    Apple's GPUs do, and so does a device that has exactly as much memory as the host, or more free
+    than in total. If the vendor's tool knows no size, a device does that has about as much as the
+    host; with less it may be a slice of a card (MIG), whose size that tool does not know either.
     """
     if is_remote(device):
         return False
@@ -122,8 +122,8 @@ def shares_the_hosts(device: Device, cards: Sequence[Card], host_total: int) -> 
 def _matches(
     devices: Sequence[Device], cards: Sequence[Card], environment: Mapping[str, str]
 ) -> Iterator[tuple[Device, Card]]:
-    """Each device that is without doubt one of the cards. Cards that are alike are told apart by
-    their order, where the operator has not chosen or renumbered them; or by their UUIDs."""
+    """Each device that is certainly one of the cards, with its card. Cards that are alike are told
+    apart by their UUIDs, or by their order if the operator has not chosen or renumbered them."""
     for backend in {_backend(device) for device in devices}:
         own = [d for d in devices if _backend(d) == backend and not is_remote(d)]
         chosen = next(
@@ -149,12 +149,12 @@ def _chosen(
     chosen: str,
     environment: Mapping[str, str],
 ) -> Card | None:
-    """The card that the operator's choice makes this device."""
+    """The card that is this device, by the operator's choice."""
     entries = [entry.strip() for entry in chosen.split(",")]
     place = int(device.name.removeprefix(_backend(device)) or 0)
     entry = entries[place] if place < len(entries) else ""
     if entry.isdecimal():
-        # Numbers count along the bus only if told so, or if no card is faster than another.
+        # Numbers follow the bus only if that was set, or if no card is faster than another.
         along_the_bus = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
         if not along_the_bus and len({card.label for card in cards}) > 1:
             return None
@@ -178,7 +178,7 @@ def _same_label(device: Device, card: Card) -> bool:
 
 
 def _plain(label: str) -> str:
-    # Older drivers leave the maker's name out.
+    # Older drivers leave the vendor's name out.
     return label.removeprefix("NVIDIA ").strip()
 
 

@@ -1,8 +1,8 @@
 """Asks a machine what memory it has: the host's, and that of GPUs by their vendors' tools.
 
-`memory.readings` and `memory.cards` read the answers. Which GPUs are devices that models can be
-placed on, the engine knows (`memory.listing`). All questions go to a `Machine`, so that recordings
-can stand in for a real one.
+`memory.readings` and `memory.cards` read the answers. The engine knows which GPUs are devices for
+models (`memory.listing`). All questions go to a `Machine`, so that recordings can replace a real
+one.
 """
 
 from __future__ import annotations
@@ -48,31 +48,31 @@ _AMD_SYSFS: Final = "/sys/class/drm/card*/device/mem_info_vram_*"
 
 
 class Machine(Protocol):
-    """Answers questions about memory. Where a driver hangs, its last answer is given again.
+    """Answers questions about memory. If a driver hangs, its last answer is given again.
 
-    Cancelled, a question leaves nothing behind but threads and processes that cannot be ended.
+    A cancelled question leaves nothing behind but threads and processes that cannot be ended.
     """
 
     async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
-        """What the command prints, however it ends; nothing if it never ran to an end."""
+        """What the command prints, however it ends; "" if it never ran to its end."""
 
     async def read(self, *patterns: str) -> Mapping[str, str]:
-        """By path, the files that match and can be read."""
+        """The contents of files that match and can be read, by path."""
 
     async def nvml(self) -> list[Card]:
-        """NVIDIA's GPUs as NVIDIA's library knows them; none where it is missing."""
+        """NVIDIA's GPUs, from NVIDIA's library; none if that is missing."""
 
 
 async def cards(machine: Machine) -> list[Card]:
     """The GPUs that vendors' tools know of."""
     nvidia = await machine.nvml() or parse_nvidia_smi(await machine.run(*_NVIDIA_SMI))
-    # The driver's own files first: rocm-smi reads the same, and starts a Python for it.
+    # The driver's own files come first: rocm-smi reads the same, but starts Python for it.
     amd = parse_amd_sysfs(await machine.read(_AMD_SYSFS))
     return nvidia + (amd or parse_rocm_smi(await machine.run(*_ROCM_SMI)))
 
 
 async def host(machine: Machine) -> list[Device]:
-    """The host's memory; nothing where the system does not tell."""
+    """The host's memory; nothing if the system does not tell."""
     files = await machine.read(MEMINFO, OWN_CGROUPS)
     if MEMINFO in files:
         limits = await machine.read(*limit_files(files.get(OWN_CGROUPS, "")))
@@ -84,7 +84,7 @@ async def host(machine: Machine) -> list[Device]:
 
 
 async def physical_memory(machine: Machine) -> int:
-    """All that the host has, whatever the limits on us; 0 where it does not say so in a file."""
+    """All memory of the host, whatever our own limits are; 0 if no file says that."""
     files = await machine.read(MEMINFO)
     return sum(device.total for device in parse_meminfo(files.get(MEMINFO, ""), {}))
 
@@ -105,12 +105,12 @@ class ThisMachine:
         """See Machine."""
         question = command, environment and frozenset(environment.items())
         with suppress(OSError, asking.StillRunning):
-            # To find out that it is missing by starting it would take a hundred times as long.
+            # Starting a missing program would take a hundred times as long as looking for it.
             if await self._at_tools.run(shutil.which, command[0], patience=self._patience) is None:
                 return ""
             with trio.move_on_after(self._patience):
                 ended = await asking.run(command, environment)
-                # llama-server lists its devices in one or the other, by version and mode.
+                # llama-server lists its devices on stdout or stderr, depending on version and mode.
                 self._said[question] = (ended.stdout + ended.stderr).decode(errors="replace")
         return self._said.get(question, "")
 
@@ -126,7 +126,7 @@ class ThisMachine:
 
 
 def read_files(patterns: Sequence[str]) -> dict[str, str]:
-    """By path, the files that match and can be read."""
+    """The contents of files that match and can be read, by path."""
     files = {}
     for pattern in patterns:
         for path in glob(pattern) if "*" in pattern else (pattern,):

@@ -1,7 +1,7 @@
-"""How what a host's files and tools say of memory becomes devices. Pure.
+"""Reads what a host's files and tools say about memory. Pure.
 
-A reader takes whatever the tool prints, complaints included: what it cannot read is left out.
-`memory.machine` asks for these outputs; `memory.cards` reads what vendors' tools say of GPUs.
+A reader accepts whatever the tool prints, even complaints, and leaves out what it cannot read.
+`memory.machine` asks for these outputs; `memory.cards` reads what vendors' tools say about GPUs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KILL_COUNTERS: Final = ("memory.events", "memory.oom_control")
 
 
 class Kind(Enum):
-    """Whose memory it is."""
+    """What kind of device has the memory."""
 
     HOST = "host"
     NVIDIA = "nvidia"
@@ -44,39 +44,39 @@ class Kind(Enum):
 
 @frozen
 class Device:
-    """Memory in bytes that models can be placed in."""
+    """A device on which models can be placed, with its memory in bytes."""
 
     name: str
-    """The engine's name for it."""
+    """The engine's name for the device."""
 
     kind: Kind
     total: int
     free: int
     label: str = ""
-    """What people call it."""
+    """The device's name for people."""
 
     unified: bool = False
-    """It has no memory of its own: what is placed here is in the host's."""
+    """Does the device use the host's memory?"""
 
     place: str = ""
-    """What tells it from others, where its name does not: an RPC server's address."""
+    """What identifies the device if its name does not: an RPC server's address."""
 
     @property
     def budget(self) -> str:
-        """The name of the budget from which is taken what is placed here."""
+        """The name of the budget that pays for what is placed on this device."""
         return HOST if self.unified else self.place or self.name
 
 
-@lru_cache(maxsize=1)  # to find them out takes longer than to read them, and they stay the same
+@lru_cache(maxsize=1)  # finding the paths takes longer than reading the files
 def limit_files(own_cgroups: str) -> tuple[str, ...]:
     """From /proc/self/cgroup: the files that may limit our memory, whether they exist or not."""
     return tuple(f"{folder}/{name}" for folder in cgroup_folders(own_cgroups) for name in _LIMITS)
 
 
 def cgroup_folders(text: str) -> list[str]:
-    """From /proc/self/cgroup: where limits of our memory may be found, on every level.
+    """From /proc/self/cgroup: the folders that may hold limits of our memory, on every level.
 
-    In a container the path is often the host's, and only the top of it is there to be read.
+    In a container the path is often the host's, and only its top level can be read.
     """
     folders = []
     for line in text.splitlines():
@@ -91,8 +91,8 @@ def cgroup_folders(text: str) -> list[str]:
 def parse_meminfo(text: str, limits: Mapping[str, str]) -> list[Device]:
     """The host's memory from /proc/meminfo, or what is left of the tightest limit on us.
 
-    `limits` are files of cgroups (v1 or v2) by path. A cache of files counts as free, as it does
-    in MemAvailable: the kernel gives it up before it refuses memory.
+    `limits` are the contents of cgroup files (v1 or v2) by path. Cached files count as free, as
+    they do in MemAvailable: the kernel drops them before it refuses memory.
     """
     sizes = {
         name: int(size) * _KIB for name, size in re.findall(r"(?m)^(Mem\w+):\s+(\d+) kB", text)
@@ -122,10 +122,10 @@ def parse_sysctl(text: str) -> dict[str, int]:
 
 
 def parse_vm_stat(text: str, sysctl: Mapping[str, int]) -> list[Device]:
-    """The memory of a Mac. On Apple silicon that is one for all, of which GPUs may have a part.
+    """The memory of a Mac. On Apple silicon it is shared, and GPUs may use a part of it.
 
-    macOS decides how much that is, unless the operator did (`iogpu.wired_limit_mb`): three
-    quarters, and of 36 GiB or less two thirds. More cannot be promised to any model.
+    macOS decides how large that part is, unless the operator did (`iogpu.wired_limit_mb`): three
+    quarters, or two thirds if there are 36 GiB or less. No model can count on more.
     """
     total = sysctl["hw.memsize"]
     kind = Kind.HOST
@@ -145,19 +145,21 @@ def parse_vm_stat(text: str, sysctl: Mapping[str, int]) -> list[Device]:
 @lru_cache(maxsize=1)
 def kill_counters(own_cgroups: str) -> tuple[str, ...]:
     """From /proc/self/cgroup: the files that count how often the kernel killed for memory (v2 and
-    v1), the nearest first. In a container the path may be the host's; then only the top
-    of it is there, and is ours."""
+    v1), the nearest first. In a container the path may be the host's; then only its top level
+    exists, and that is ours."""
     folders = cgroup_folders(own_cgroups)
     return tuple(f"{folder}/{name}" for folder in folders for name in _KILL_COUNTERS)
 
 
 def kills_in(counter: str) -> int | None:
-    """From such a file, or from /proc/vmstat: how often; None if it does not say."""
+    """From such a file, or from /proc/vmstat: how often the kernel killed; None if it is not
+    said."""
     return _number_after(counter, "oom_kill ")
 
 
 def anonymous_in(status: str) -> int:
-    """From /proc/…/status: bytes that only this process holds, in memory or swapped out."""
+    """From /proc/…/status: bytes that the process shares with no other, in memory or swapped
+    out."""
     return _kibibytes(status, "RssAnon", "VmSwap")
 
 

@@ -1,9 +1,9 @@
 """How much models may take of each device, and whether a need fits in there. Pure.
 
 The engine spreads layers over several GPUs in proportion to what is free on each when it loads. So
-a need is not one of this GPU and that, before it is placed: it is one of all of them together, and
+before a model is placed, it has no need of each single GPU, but one of all of them together, which
 fits if their free memory together suffices. `"CUDA0+CUDA1"` is the name of such a union; its room
-is the sum of its members'. A model that holds a part of a member holds it of the union, too.
+is the sum of its members' room. What a model holds of a member counts for the union, too.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _AND: Final = "+"
 
 @frozen
 class Room:
-    """What may be taken, less the reserve. A device that is not in it is not known to be full."""
+    """What may be taken, less the reserve. If a device is not in it, its room is unknown."""
 
     free: Amounts
-    """Now."""
+    """What is free now."""
 
     most: Amounts
-    """If all went that may go."""
+    """What would be free if all models were unloaded that may be."""
 
 
 def union(devices: Iterable[str]) -> str:
-    """The name of all of these together; of a single one, its own."""
+    """The name of the union of these devices; of a single device, its own name."""
     return _AND.join(dict.fromkeys(devices))
 
 
 def members(device: str) -> Sequence[str]:
-    """The devices of a union; of a device, itself."""
+    """The devices of a union; of a single device, only itself."""
     return device.split(_AND)
 
 
@@ -49,8 +49,8 @@ def limit(limits: Amounts, device: str) -> int | None:
 
 
 def spread(need: Amounts, free: Amounts, total: Amounts) -> dict[str, int]:
-    """This need on devices alone: what is of unions, in proportion to what is free on each of
-    their members, as the engine spreads it; or to all they have, where nothing is free.
+    """This need by single devices. The need of a union is spread in proportion to what is free on
+    its members, as the engine does; or to all that they have, if nothing is free.
     """
     spread: dict[str, int] = {}
     for device, size in need.items():
@@ -64,9 +64,9 @@ def spread(need: Amounts, free: Amounts, total: Amounts) -> dict[str, int]:
 
 
 def with_unions(amounts: Amounts, unions: Iterable[str]) -> dict[str, int]:
-    """The same, and how much of it is of each of these unions.
+    """These amounts, and in addition how much of them counts for each of these unions.
 
-    What is of another union counts in proportion to the members that they share.
+    An amount of another union counts in proportion to the members that both have.
     """
     return {**amounts, **{name: _within(amounts, set(members(name))) for name in unions}}
 
@@ -79,7 +79,7 @@ def _within(amounts: Amounts, devices: set[str]) -> int:
 
 
 def shortage(need: Amounts, limits: Amounts) -> str:
-    """The device or union that has too little for this need; "" if none has."""
+    """The device or union that has too little for this need; "" if there is none."""
     for device, size in need.items():
         there_is = limit(limits, device)
         if there_is is not None and size > there_is:
@@ -88,7 +88,7 @@ def shortage(need: Amounts, limits: Amounts) -> str:
 
 
 def in_words(need: Amounts, limits: Amounts, device: str) -> str:
-    """What is needed of a device, and what there is: "20.1 GiB on CUDA0, 8.0 GiB"."""
+    """What is needed on a device, and what it has: "20.1 GiB on CUDA0, 8.0 GiB"."""
     where = "" if device == HOST else f" on {device}"
     return f"{_gib(need[device])}{where}, {_gib(limit(limits, device) or 0)}"
 

@@ -1,10 +1,10 @@
 """The demo model: a llama of 350 KB that recites one fixed text, for a first run without downloads.
 
-It is a real GGUF file that the real llama.cpp loads, so everything but the wisdom is genuine. All
-weights of its only layer are zero, hence what reaches the output is the last token's own embedding,
-a random row of signs. The output row of every token is the embedding of its predecessor: no other
-row comes near in the dot product, so the chain is recited at any temperature. Whatever is not in
-the chain shares one embedding, the predecessor of the first piece: every prompt starts the recital.
+It is a real GGUF file that the real llama.cpp loads, so all but the answers is as with any model.
+All weights of its only layer are zero, so the last token's own embedding, a random row of signs,
+reaches the output. The output row of every token is the embedding of its predecessor: no other row
+has a similar dot product, so the chain is recited at any temperature. All tokens outside the chain
+share one embedding, the predecessor of the first piece, so every prompt starts the recital.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ or name it in llamasup.toml:
 and ask for "my-model". Any program that speaks the OpenAI API can talk to this address."""
 
 DEMO = "demo"
-"""What clients call it."""
+"""The demo model's name for clients."""
 
 _DEMO_CONTEXT = 32768
 _CONTEXT_SERVED = 4096
 
-# A chat ends with <|go|>, which like every prompt starts the recital. A last message by the
-# assistant is put behind it by the engine: the recital goes on from there.
+# A chat's prompt ends with <|go|>, which starts the recital, like every prompt. If the last message
+# is the assistant's, the engine puts it behind that, and the recital goes on from there.
 _CHAT_TEMPLATE = (
     "{%- for message in messages -%}{{ message.content }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|go|>{%- endif -%}"
@@ -53,9 +53,9 @@ _CHAT_TEMPLATE = (
 
 
 def with_demo(config: Config, cache: Path) -> Config:
-    """`config`, with the demo model if it has none, and nowhere to find any.
+    """`config`, with the demo model added if it has no model and no folders to find one.
 
-    Raises OperatorError if that cannot be.
+    Raises OperatorError if the demo model cannot be written.
     """
     if config.models or config.discover.folders:
         return config
@@ -66,8 +66,8 @@ def with_demo(config: Config, cache: Path) -> Config:
 def ensure_demo(folder: Path) -> Path:
     """Write the demo model to `folder` unless it is there, and return its path.
 
-    The name carries a hash of the content, so a file of another version is never mistaken for this
-    one; the file appears whole or not at all. Raises `OperatorError` where it cannot be written.
+    Its name has a hash of the content, so a file of another version is never mistaken for this one.
+    The file appears whole or not at all. Raises `OperatorError` if it cannot be written.
     """
     model = reciting_model(unique_phrases(DEMO_TEXT), context=_DEMO_CONTEXT, name="llamasup demo")
     path = folder / f"demo-{hashlib.sha256(model).hexdigest()[:12]}.gguf"
@@ -93,10 +93,10 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def unique_phrases(text: str) -> list[str]:
-    """Split `text` into words, each with the space before it, that occur once.
+    """Split `text` into pieces that occur only once: words, each with the space before it.
 
-    A word that was there before is joined with what follows it, and at the end of the text with
-    what precedes it. `"".join` gives the text back.
+    A word that occurred before is joined with the next one, or at the end of the text with the one
+    before it. `"".join` gives the text back.
     """
     phrases: dict[str, None] = {}
     phrase = ""
@@ -128,7 +128,7 @@ _SPECIAL_TOKENS = {
 _UNKNOWN, _BEGIN, _END = (list(_SPECIAL_TOKENS).index(token) for token in ("<unk>", "<s>", "</s>"))
 _PROMPT_TOKENS = _SPECIAL_TOKENS | {f"<0x{byte:02X}>": _TokenType.BYTE for byte in range(256)}
 
-_WIDTH = 128  # of an embedding: so wide, two random rows of signs have little in common
+_WIDTH = 128  # of an embedding: two random rows of signs as wide as this have little in common
 _HIDDEN = 32  # width of the feed-forward network, which only has to exist
 
 
@@ -137,14 +137,16 @@ def reciting_model(
 ) -> bytes:
     """A GGUF file of a llama that answers every prompt with the pieces of `chain`, and ends.
 
-    With a wider feed-forward network (`hidden`) it says the same, as slowly as a large model.
+    With a wider feed-forward network (`hidden`) it says the same, but as slowly as a large model.
 
-    Each piece is one token, and no two may be alike; `▁` stands for a space. If a prompt ends
-    with a piece, as an assistant's message to be continued does, the recital goes on behind it.
+    Each piece is one token, and no two may be equal; `▁` stands for a space. If a prompt ends with
+    a piece, as it does when an assistant's message is continued, the recital goes on after it.
     """
-    # User-defined tokens are found in a prompt as they stand; a normal one would have to be
-    # merged from characters, which needs all its beginnings as tokens, too. The search costs
-    # pieces times prompt: nothing for a text, 0.1 s for 3000 pieces and 24 KB.
+    # User-defined tokens are found in a prompt as they are. Normal ones would have to be merged
+    # from
+    # characters, which needs all their beginnings as tokens, too. The search takes time in
+    # proportion
+    # to pieces times prompt: nothing for a text, 0.1 s for 3000 pieces and 24 KB.
     pieces = dict.fromkeys((piece.replace("▁", " ") for piece in chain), _TokenType.USER_DEFINED)
     if len(pieces) != len(chain) or pieces.keys() & _PROMPT_TOKENS.keys():
         raise ValueError("the pieces of a chain must differ from each other and from <s> and such")

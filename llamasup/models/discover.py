@@ -1,12 +1,12 @@
-"""Folders of GGUF files become models: which files are one model, and what it is called. Pure.
+"""Decides which GGUF files in folders are one model, and what the model is called. Pure.
 
-`models.scan` looks for the files; here paths alone decide. A model is called
+`models.scan` looks for the files; here only their paths decide. A model is called
 
-- `owner/name` where a cache says so: Hugging Face's, and LM Studio's (owner/name/file.gguf);
-- else as its file, or as its folder if the file says nothing ("model.gguf").
+- `owner/name` if a cache says so: Hugging Face's, or LM Studio's (owner/name/file.gguf);
+- else like its file, or like its folder if the file's name says nothing ("model.gguf").
 
 Several models of one repository get their quantization behind a colon. Models that would still
-share a name, or get one that is taken already, are called by their paths.
+share a name, or have one that is taken already, are called by their paths.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ class Found:
 
     folder: Path
     path: PurePosixPath
-    """Relative to `folder`."""
+    """The path relative to `folder`."""
     size: int
     modified: float = 0.0
     home: tuple[int, int] | None = None
-    """The identity of the folder that it is in, however that was reached."""
+    """The identity of the file's folder, by whatever path that was reached."""
     identity: tuple[int, int] | None = None
-    """The same for all links to it."""
+    """The file's identity, the same for all links to it."""
 
     @property
     def file(self) -> Path:
-        """Where it is."""
+        """The file's whole path."""
         return self.folder / self.path
 
 
 @frozen
 class Discovered:
-    """A model: its first file, all its files, and the file of its eyes or ears."""
+    """A model: its first file, all its files, and the projector for images or sound, if any."""
 
     path: Path
     parts: tuple[Path, ...]
@@ -83,9 +83,9 @@ class _Candidate:
 
 
 def models_in(files: Iterable[Found], taken: Iterable[str] = ()) -> dict[str, Discovered]:
-    """Every model among `files` by its name; a split one with a part missing is none yet.
+    """Every model among `files` by its name. A split model with a part missing is left out.
 
-    No name is one of those that are `taken`, in any case.
+    No name is among those that are `taken`, in upper or lower case.
     """
     models, projectors = _sorted_out(_newest_revisions(files))
     akin = _akin(models)
@@ -103,7 +103,8 @@ def models_in(files: Iterable[Found], taken: Iterable[str] = ()) -> dict[str, Di
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files of the model that begins with this one: itself, unless its name counts parts."""
+    """All files of the model that begins with this one: only itself, unless its name numbers
+    parts."""
     part = _PART.fullmatch(path.stem)
     if part is None:
         return (path,)
@@ -113,7 +114,7 @@ def parts_of(path: Path) -> tuple[Path, ...]:
 
 
 def friendly_names(name: str, path: Path) -> Iterator[str]:
-    """What people call a model besides its name: as its file, and without its quantization."""
+    """Other names that people use for a model: its file's, and that without the quantization."""
     part = _PART.fullmatch(path.stem)
     stem = part["whole"] if part else path.stem
     for called in (stem, _split_stem(stem)[0], _split_stem(name.replace(":", "-"))[0]):
@@ -122,7 +123,8 @@ def friendly_names(name: str, path: Path) -> Iterator[str]:
 
 
 def _newest_revisions(files: Iterable[Found]) -> list[Found]:
-    """Hugging Face's cache keeps old revisions of a file; they are no models of their own."""
+    """The files without old revisions, which Hugging Face's cache keeps: these are no new
+    models."""
     newest: dict[object, Found] = {}
     for file in sorted(files, key=lambda file: (file.folder, file.path)):
         where = _in_hugging_face(file.path)
@@ -175,13 +177,13 @@ def _whole(split: Iterable[Sequence[Found]]) -> Iterator[_Candidate]:
 
 
 def _split_stem(stem: str) -> tuple[str, str]:
-    """What a file is called without its quantization, and the quantization."""
+    """A file's name without its quantization, and the quantization."""
     found = _QUANTIZED.fullmatch(stem)
     return (found["base"], found["quantization"].upper()) if found else (stem, "")
 
 
 def _akin(models: Iterable[_Candidate]) -> Mapping[tuple[Path, PurePosixPath], bool]:
-    """Which folders hold one model, in one or several quantizations, as a repository does."""
+    """The folders that hold only one model, in one or several quantizations, like a repository."""
     bases: dict[tuple[Path, PurePosixPath], set[str]] = defaultdict(set)
     for model in models:
         bases[model.home].add(model.base.casefold())
@@ -200,7 +202,7 @@ def _name(model: _Candidate, akin: bool) -> str:
 
 
 def _told_apart(names: Mapping[_Candidate, str], taken: Iterable[str]) -> dict[_Candidate, str]:
-    """The same names where they are unique, in any case; longer ones where they are not."""
+    """The names, if they are unique whatever their case; longer names if they are not."""
     others = [name.casefold() for name in taken]
     longer = (
         names,
@@ -223,7 +225,7 @@ def _told_apart(names: Mapping[_Candidate, str], taken: Iterable[str]) -> dict[_
 
 
 def _numbered(name: str, taken: Collection[str]) -> str:
-    """The name with a number, for files whose paths differ in nothing but case."""
+    """The name with a number, for files whose paths differ only in case."""
     numbered = (f"{name}-{number}" for number in count(1))
     return next(name for name in numbered if name.casefold() not in taken)
 
@@ -250,13 +252,13 @@ def _mmproj(model: _Candidate, akin: bool, projectors: Sequence[Found]) -> Path 
 
 
 def _rank(projector: Found) -> tuple[bool, int, PurePosixPath]:
-    """Projectors are made in half precision, so that one is preferred; else the smaller file."""
+    """The projector in half precision, as projectors are made; else the smallest file."""
     half = re.search(r"(?<!b)f(?:p)?16", projector.path.stem, re.IGNORECASE)
     return half is None, projector.size, projector.path
 
 
 def each_once(scans: Iterable[Iterable[Found]]) -> list[Found]:
-    """All that several scans found. Where their folders overlap, as the first one found it."""
+    """All that several scans found. If folders overlap, the first scan counts."""
     finder: dict[object, int] = {}
     return [
         file

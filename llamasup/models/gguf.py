@@ -1,8 +1,8 @@
 """Reads the header of a GGUF file: what a model is, and the shape of every tensor. Never a weight.
 
-Vocabularies are walked over, not built: a header of 200,000 tokens takes tens of milliseconds and
-the memory of one window. Nothing in a file is believed before it is compared with the file's size
-and with limits far beyond any real model, so a hostile header is an error like a truncated one.
+Vocabularies are skipped, not built: a header of 200,000 tokens takes tens of milliseconds and the
+memory of one window. Every number is checked against the file's size and limits far beyond any real
+model before it is used, so a hostile header is an error like a truncated one.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -24,7 +24,7 @@ from llamasup.files import open_regular
 MAX_PAIRS: Final = 1 << 12
 MAX_TENSORS: Final = 1 << 16
 MAX_STRINGS: Final = 1 << 22
-"""In the whole header: what a vocabulary and its merges have, eight times over."""
+"""In the whole header: eight times as many as a vocabulary and its merges have."""
 MAX_NAME: Final = 1 << 10
 MAX_DIMENSIONS: Final = 4
 LONGEST_KEPT_TEXT: Final = 1 << 10
@@ -35,16 +35,16 @@ WINDOW: Final = 1 << 18
 
 
 class BadModelFile(ValueError):
-    """This is no whole GGUF file; the message says what is wrong, and where."""
+    """This is not a whole GGUF file; the message says what is wrong, and where."""
 
 
 class BrokenModelFile(BadModelFile):
-    """No engine can read it: it is no GGUF file, or not all of one."""
+    """No engine can read this: it is no GGUF file, or only a part of one."""
 
 
 @frozen
 class TensorType:
-    """How ggml packs elements: so many in a block of so many bytes."""
+    """How ggml packs elements: how many are in a block, and how many bytes a block has."""
 
     name: str
     elements: int
@@ -87,12 +87,12 @@ TENSOR_TYPES: Final = {
     40: TensorType("nvfp4", 64, 36),
     41: TensorType("q1_0", 128, 18),
 }
-"""By their numbers in a file. The gaps are types that ggml has dropped."""
+"""Types by their numbers in a file. The gaps are types that ggml has dropped."""
 
 
 @frozen
 class Elided:
-    """A value that was walked over: an array of so many elements, a text of so many bytes."""
+    """A value that was skipped: an array with this many elements, or a text of this many bytes."""
 
     count: int
 
@@ -113,7 +113,7 @@ class Tensor:
 
 @frozen
 class Header:
-    """What a GGUF file says of its model. `size` is the whole file's."""
+    """What a GGUF file says about its model. `size` is that of the whole file."""
 
     architecture: str
     metadata: Mapping[str, Value] = field(repr=False)
@@ -132,13 +132,14 @@ class Header:
 
 
 def header_of(path: Path) -> Header:
-    """The header of a file. Raises BadModelFile, or OSError where it cannot be read."""
+    """Read the header of a file. Raises BadModelFile, or OSError if it cannot be read."""
     with open_regular(path) as file:
         return read_header(file)
 
 
 def joined(parts: Sequence[Header]) -> Header:
-    """The header of a model that is split into files: the first one describes it, all hold it."""
+    """The header of a model that is split into files: only the first one describes the model, but
+    all hold tensors."""
     return evolve(
         parts[0],
         tensors=tuple(tensor for part in parts for tensor in part.tensors),
@@ -231,7 +232,7 @@ def _alignment(reader: _Reader, metadata: Mapping[str, Value]) -> int:
 
 
 def _check_placement(reader: _Reader, placed: Sequence[tuple[Tensor, int]], alignment: int) -> None:
-    """Every tensor must lie in the file; a download that broke off fails here."""
+    """Check that every tensor lies in the file: an unfinished download fails here."""
     begin = reader.position + -reader.position % alignment
     for tensor, offset in placed:
         end = begin + offset + tensor.size
@@ -305,7 +306,8 @@ class _Reader:
         self._at += count
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Walk over strings without making any; this loop is what large headers cost."""
+        """Skip strings without making any. Large headers spend nearly all their time in this
+        loop."""
         self._strings_left -= count
         if self._strings_left < 0:
             raise self.bad(what)
@@ -321,7 +323,7 @@ class _Reader:
         self.skip(0, "an array of strings")
 
     def _need(self, count: int) -> None:
-        """Have so many bytes in the window, from here on."""
+        """Make sure that the window holds this many bytes, from here on."""
         if self._at + count <= len(self._window):
             return
         if self.position + count > self.size:

@@ -1,8 +1,8 @@
-"""Within one glance at many things, nothing is looked at twice.
+"""A glance: a block in which nothing is looked at twice.
 
-A survey of 2,000 models asks for the engine, and for each file, a dozen times for each of them; a
-load asks for its own as often. Outside of a glance nothing is remembered: what is loaded is looked
-at in that moment.
+A survey of 2,000 models asks a dozen times per model for the engine and for each file; a load asks
+as often for its own model. Outside of a glance nothing is remembered: a model that is loaded is
+looked at in that moment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _glance: ContextVar[dict[Hashable, Any] | None] = ContextVar("glance", default=N
 
 @contextmanager
 def one_glance() -> Iterator[None]:
-    """What this task has seen once, in the block, is not looked at again."""
+    """In this block, this task does not look again at what it has seen once."""
     token = _glance.set({})
     try:
         yield
@@ -28,7 +28,8 @@ def one_glance() -> Iterator[None]:
 
 
 async def seen(what: Hashable, look: Callable[[], Awaitable[Seen]]) -> Seen:
-    """What `look` says of it, now or before in the same glance. Raises what it raises."""
+    """What `look` returns for this, now or earlier in the same glance. Raises what `look`
+    raises."""
     known = _glance.get()
     if known is None:
         return await look()

@@ -1,9 +1,8 @@
 """The headers of model files, read once for as long as a file stays as it is.
 
-A header takes tens of milliseconds, and there may be thousands. So a listing of models, which wants
-no more than the trained contexts, reads for a moment only: what the first one has no time for, a
-later one knows. A disk that does not answer holds up its own threads, and for as long as it hangs
-what was known before is believed.
+A header takes tens of milliseconds, and there may be thousands. So a listing of models, which needs
+only the trained contexts, reads just for a moment; the next listing reads on. A disk that does not
+answer blocks only its own threads, and while it hangs, what was known before counts.
 """
 
 from __future__ import annotations
@@ -23,44 +22,45 @@ from llamasup.models.gguf import BadModelFile, BrokenModelFile, Header, header_o
 from llamasup.models.glances import seen
 
 PATIENCE: Final = 5.0
-"""Seconds for a disk: one that sleeps wakes up in less, one that hangs does not answer in more."""
+"""Seconds for a disk. A sleeping disk wakes up in less; one that hangs needs more than any
+limit."""
 
 READING: Final = 0.1
-"""Seconds for which a listing may read the headers of models that are new."""
+"""Seconds for which one listing may read the headers of new models."""
 
 LISTING_PATIENCE: Final = 1.0
-"""Seconds after which a listing does without them."""
+"""Seconds after which a listing goes on without them."""
 
 _MOST_THREADS: Final = 4
 
 
 @frozen
 class Reading:
-    """What a look into a model's files brought."""
+    """What a look into a model's files has found."""
 
     header: Header | None = None
-    """Of all parts; None if it is broken, or of a kind that only engines understand."""
+    """The header of all parts; None if it is broken, or only engines understand it."""
 
     size: int = 0
     defect: str = ""
-    """Why no engine will be able to load it."""
+    """Why no engine can load the model; "" if one may be able to."""
 
 
 class Headers:
-    """What is known of the files that were asked for."""
+    """What is known about the files that were asked for."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[object, Reading]] = {}
         self._contexts: dict[Path, tuple[object, int | None]] = {}
-        """Apart, for a whole header is large: a listing keeps none."""
+        """Kept apart, because whole headers are large and a listing keeps none."""
 
         self._lane = threads.Lane(_MOST_THREADS)
         self._listing = threads.Lane()
 
     async def of(self, path: Path) -> Reading:
-        """What is in the model that begins with this file; what was, where its disk is silent.
+        """What is in the model that begins with this file; what was known, if its disk hangs.
 
-        Cancelled, it was not asked.
+        If this is cancelled, nothing is remembered.
         """
         return await seen((Headers, path), lambda: self._of(path))
 
@@ -71,7 +71,7 @@ class Headers:
             _, known = self._known.get(path, (None, None))
             return known or Reading(defect=f"{path}: {error.strerror}")
         except OSError as error:
-            # Not remembered: it may be the disk, or a want of descriptors.
+            # This is not remembered: the reason may be the disk, or a want of descriptors.
             return Reading(defect=f"{error.filename or path}: {error.strerror}")
 
     def _look(self, path: Path) -> Reading:
@@ -83,10 +83,10 @@ class Headers:
         return reading
 
     async def trained_contexts(self, files: Sequence[Path]) -> Mapping[Path, int]:
-        """The contexts that models were trained on, where they are known or can be read in a
+        """The contexts that models were trained on, as far as they are known or can be read in a
         moment. A file that says nothing, or cannot be read, is left out.
 
-        Cancelled, a thread may read on for that moment.
+        If this is cancelled, a thread may read on for that moment.
         """
         try:
             known = await self._listing.run(
@@ -113,8 +113,8 @@ class Headers:
 
 
 def defect_of(path: Path) -> str:
-    """Why no engine will be able to load this model; empty if one may be. Meant for a thread, or
-    for a command: it takes as long as the disk does."""
+    """Why no engine can load this model; "" if one may be able to. It may wait for the disk, so it
+    is called in a thread, or by a command."""
     try:
         if path.exists() and not path.is_file():
             return os.strerror(errno.EISDIR) if path.is_dir() else "it is no regular file"
@@ -124,7 +124,7 @@ def defect_of(path: Path) -> str:
 
 
 def stamp(files: Iterable[str | Path]) -> object:
-    """Changes when one of these files does, comes or goes."""
+    """A value that changes when one of these files changes, comes or goes."""
     return tuple(map(_identity, files))
 
 

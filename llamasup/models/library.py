@@ -1,7 +1,7 @@
-"""Which models there are now: those of the configuration, and those that its folders hold.
+"""Which models exist now: those of the configuration, and those in its folders.
 
-What is configured wins: a file that it names is offered under that name only, and its names and
-aliases are taken before any file gets one.
+The configuration comes first: a file that it names is offered under that name only, and files found
+in folders cannot get its names and aliases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llamasup.models.names import Names
 from llamasup.models.scan import scan
 
 PATIENCE: Final = 5.0
-"""Seconds that a look waits for a disk. A slower disk's answer is known to a later look."""
+"""Seconds that a look waits for a disk. A later look uses the answer of a slower disk."""
 
 
 @frozen
@@ -31,16 +31,17 @@ class Look:
     """What one look at the library found."""
 
     models: Mapping[str, ModelSettings]
-    """Everything that can be asked for, the configured models first."""
+    """All models that clients can ask for, the configured ones first."""
 
     found: Mapping[Path, int]
     """How many models are in each folder that could be read."""
 
     unreadable: Mapping[Path, str]
-    """Why the others could not. What they held when they could is offered all the same."""
+    """Why the other folders could not be read. The models that they held before are still
+    offered."""
 
     names: Names = field(init=False, eq=False, repr=False)
-    """What they may be asked for by."""
+    """The names by which clients can ask for them."""
 
     @names.default
     def _all_names(self) -> Names:
@@ -58,14 +59,14 @@ class Library:
         self._discover = config.discover
         self._found: dict[Path, list[Found]] = {}
         self._own: frozenset[Identity] = frozenset()
-        """The files of the configured models, as they were seen last."""
+        """The identities of the configured models' files, as they were seen last."""
 
         self._offered_before: Mapping[str, ModelSettings] = {}
         self._disks: dict[object, threads.Lane] = defaultdict(threads.Lane)
-        """One for each folder, and one for the files of the configured models."""
+        """One thread for each folder, and one for the files of the configured models."""
 
     def of(self, config: Config) -> Library:
-        """Another configuration's, which remembers what was found in the folders of both."""
+        """The library of another configuration. What was found in folders of both is kept."""
         library = Library(config)
         library._found = self._found
         library._disks = self._disks
@@ -74,7 +75,7 @@ class Library:
     async def look(self) -> Look:
         """Look through the folders, each in a thread of its own, for `PATIENCE` at most.
 
-        Cancelled, or when that is over, threads that hang are left behind.
+        When this is cancelled, or that time is over, threads that hang are left behind.
         """
         unreadable: dict[Path, str] = {}
         async with trio.open_nursery() as nursery:
@@ -83,11 +84,11 @@ class Library:
             nursery.start_soon(self._look_at_own)
         try:
             return await threads.run(self._seen, unreadable)
-        except OSError:  # no thread can be started: then it takes the loop's time
+        except OSError:  # no thread can be started, so other tasks have to wait
             return self._seen(unreadable)
 
     def _seen(self, unreadable: Mapping[Path, str]) -> Look:
-        """What there is by what was found: some 100 ms of computing for 2,000 files."""
+        """Make models of what was found: some 100 ms of computing for 2,000 files."""
         discovered = models_in(
             each_once(self._found.get(folder, []) for folder in self._discover.folders),
             names_and_aliases(self._configured),
@@ -108,25 +109,26 @@ class Library:
 
     async def _look_through(self, folder: Path, unreadable: dict[Path, str]) -> None:
         def look() -> None:
-            self._found[folder] = scan(folder)  # known also if the wait for it was given up
+            self._found[folder] = scan(folder)  # kept even if this call is not waited for any more
 
         try:
             await self._disks[folder].run(look, patience=PATIENCE)
         except OSError as error:
-            # A disk that fails for a moment, or is asked over a network, takes no model away.
+            # A disk may fail for a moment, or be on a network: its models stay.
             unreadable[folder] = error.strerror or str(error)
             if isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 self._found.pop(folder, None)
 
     async def _look_at_own(self) -> None:
-        """Files are known by more names than one, and their disks may hang likewise."""
+        """Look at the configured files: a file may have several names, and its disk may hang,
+        too."""
         if self._configured and self._discover.folders:
             paths = [settings.path for settings in self._configured.values()]
             with suppress(OSError):
                 self._own = await self._disks[Library].run(_identities, paths, patience=PATIENCE)
 
     def _offered(self, discovered: Mapping[str, Discovered]) -> Mapping[str, ModelSettings]:
-        """Those whose file no configured model has, under whatever path."""
+        """The models whose file no configured model has, under whatever path."""
         offered = {
             name: ModelSettings(
                 path=model.path,
@@ -137,7 +139,7 @@ class Library:
             for name, model in discovered.items()
             if model.identity not in self._own
         }
-        # The same objects where nothing has changed: comparing thousands then takes no time.
+        # Unchanged settings stay the same objects, so that comparing thousands takes no time.
         known = self._offered_before
         self._offered_before = {
             name: known[name] if known.get(name) == settings else settings
@@ -147,12 +149,12 @@ class Library:
 
 
 def names_and_aliases(models: Mapping[str, ModelSettings]) -> list[str]:
-    """Everything that these models may be asked for by."""
+    """All names by which clients can ask for these models."""
     return [name for model, settings in models.items() for name in (model, *settings.aliases)]
 
 
 def _identities(files: Iterable[Path]) -> frozenset[Identity]:
-    """The same for all links to one file; nothing where there is none."""
+    """The file's identity, the same for all links to it; nothing if there is no such file."""
     found = set()
     for file in files:
         with suppress(OSError):

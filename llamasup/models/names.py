@@ -11,27 +11,27 @@ from llamasup.errors import ClientError, ModelNotFound
 from llamasup.models.discover import friendly_names
 
 _LONGEST_SHOWN = 100
-"""Characters of a name that is not there: it may have megabytes."""
+"""Characters of an unknown name that a refusal repeats: it may have megabytes."""
 
 _MOST_LISTED = 20
-"""Names in a refusal: folders may hold thousands of models."""
+"""The most names in a refusal: folders may hold thousands of models."""
 
 _LONGEST_NAME = 1024
-"""Characters: no file is called so. Ten million take ten milliseconds only to be folded."""
+"""Characters. No file has a longer name, and only folding ten million takes ten milliseconds."""
 
 _MOST_COMPARED = 4096
 _MOST_NEAR = 3
 _ALIKE = 0.45
-"""The part of their pairs of letters that two names must share to count as alike."""
+"""Two names are alike if they share at least this part of their pairs of letters."""
 
 _BITS = 509
 
 
 class Names:
-    """Every name that a model may be asked for by. It takes a while to build: some 20 ms for 2,000.
+    """All names by which models can be asked for. Building this takes some 20 ms for 2,000 models.
 
-    Names and aliases come first, in any case. If no model has the name that is asked for, a model
-    is also meant by the name of its file, with or without its quantization, if it is the only one.
+    Names and aliases come first, in upper or lower case. If there is none, the name of a file also
+    counts, with or without its quantization, if only one model has it.
     """
 
     def __init__(self, models: Mapping[str, ModelSettings]) -> None:
@@ -40,7 +40,7 @@ class Names:
         for name, settings in models.items():
             self._exact |= {alias.casefold(): name for alias in settings.aliases}
         self._friendly = _unambiguous(models)
-        # So two thousand names are compared in half a millisecond; difflib takes eighty.
+        # This compares two thousand names in half a millisecond; difflib takes eighty.
         self._pairs = {name: _pairs(name) for name in [*self._exact][:_MOST_COMPARED]}
 
     def choose(self, asked: str | None, default: str = "") -> str:
@@ -59,7 +59,7 @@ class Names:
         raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
 
     def find(self, asked: str) -> str | None:
-        """The model that is meant; None if there is none, or more than one could be."""
+        """The model with this name; None if there is none, or more than one."""
         if len(asked) > _LONGEST_NAME:
             return None
         folded = asked.casefold()
@@ -70,7 +70,7 @@ class Names:
         )
 
     def near(self, asked: str) -> list[str]:
-        """Names that are written like it, the most alike first."""
+        """Similar names, the most similar first."""
         pairs = _pairs(asked[:_LONGEST_SHOWN].casefold())
         size = pairs.bit_count()
         alike = (
@@ -104,7 +104,7 @@ def _unambiguous(models: Mapping[str, ModelSettings]) -> dict[str, str]:
 
 
 def _pairs(name: str) -> int:
-    """Which pairs of neighbouring letters it has, as bits; its ends count as letters."""
+    """The pairs of neighbouring letters in a name, as bits; its ends count as letters."""
     bits = 0
     for first, second in zip(f"^{name}", f"{name}$", strict=True):
         bits |= 1 << (ord(first) * 31 + ord(second)) % _BITS

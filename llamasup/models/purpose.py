@@ -1,7 +1,7 @@
-"""What a model is for: to go on with a text, to embed it, or to judge how well two fit. Pure.
+"""What a model is for: to continue a text, to embed it, or to rank how well two texts fit. Pure.
 
-llama-server has to be told: it would abort on a model that embeds, and not answer for one that
-judges.
+llama-server has to be told: otherwise it aborts for an embedding model, and does not answer for a
+ranking one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _CLASSIFIER: Final = "cls."
 
 
 def purpose_of(header: Header | None) -> Purpose:
-    """What the header says; a model whose header cannot be read generates text, as most do."""
+    """The purpose that the header says. If it cannot be read: to generate text, as most models
+    do."""
     if header is None:
         return Purpose.GENERATE
     pooling = header.own("pooling_type")

@@ -13,14 +13,14 @@ _NOT_FOR_US = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELO
 
 
 def scan(folder: Path) -> list[Found]:
-    """Every GGUF file below `folder`, through links too, each folder once.
+    """Every GGUF file below `folder`; links are followed, and each folder is read once.
 
-    What may not be read below it, or is gone by then, is left out, and so is what is no regular
-    file: to open a FIFO may take for ever. Raises OSError where `folder` itself cannot be read, and
-    where a disk fails. Meant for a thread, which may hang.
+    What may not be read, or is gone by then, is left out, and so is what is no regular file: to
+    open a FIFO may take for ever. Raises OSError if `folder` itself cannot be read, or a disk
+    fails. It may hang, so it is called in a thread.
     """
     with os.scandir(folder):
-        pass  # that it can be read
+        pass  # to see whether it can be read
     found: list[Found] = []
     homes: dict[str, tuple[int, int]] = {}
     seen: set[tuple[int, int]] = set()
@@ -50,7 +50,7 @@ def scan(folder: Path) -> list[Found]:
 
 
 def _status(path: str) -> os.stat_result | None:
-    """None for a link that leads nowhere, or in circles."""
+    """The file's status; None for a link that leads nowhere, or in circles."""
     try:
         return os.stat(path)
     except OSError as error:
@@ -59,6 +59,7 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _pass_over(error: OSError) -> None:
-    """It is not there, or we may not read it. From any other failure nothing follows."""
+    """Ignore an error which means that a file is not there, or that we may not read it. Raise any
+    other: it says nothing about the file."""
     if error.errno not in _NOT_FOR_US:
         raise error
