@@ -11,7 +11,7 @@ from tests.harness import REPOSITORY
 EXAMPLES = REPOSITORY / "examples"
 
 
-def test_the_lab_has_no_key_that_somebody_could_copy() -> None:
+def test_the_lab_has_no_key_that_could_be_copied() -> None:
     config = load(EXAMPLES / "lab.toml")
     assert config.server.admin_key == ""
     assert {"qwen3-8b", "llama-70b", "nomic-embed"} == config.models.keys()
@@ -26,7 +26,7 @@ def test_the_unit_gives_away_nothing_that_it_does_not_need() -> None:
     assert unit["KillMode"] == "mixed"
 
 
-def test_the_log_of_launchd_lies_where_nobody_else_can_put_a_link() -> None:
+def test_the_log_of_launchd_lies_where_no_other_user_can_put_a_link() -> None:
     agent = plistlib.loads((EXAMPLES / "org.llamasup.plist").read_bytes())
     assert not agent["StandardErrorPath"].startswith("/tmp")
 

@@ -62,7 +62,7 @@ async def test_what_earlier_versions_knew_is_kept(tmp_path: Path, version: int) 
     assert {path.name for path in tmp_path.iterdir()} == {"state.json", "state.lock"}
 
 
-async def test_no_secret_of_an_argument_is_in_the_file_and_nobody_else_may_read_it(
+async def test_no_secret_of_an_argument_is_in_the_file_and_no_other_user_may_read_it(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "state.json"
@@ -94,7 +94,7 @@ async def test_two_that_share_a_file_learn_from_each_other_and_the_newer_word_st
         assert state.footprint("c", "engine") == FOOTPRINT
 
 
-async def test_many_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
+async def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     states = [State(file) for _ in range(4)]
     async with trio.open_nursery() as nursery:
@@ -103,7 +103,7 @@ async def test_many_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert all(State(file).learned(str(number)) == LEARNED for number in range(40))
 
 
-async def test_who_keeps_the_others_out_for_ever_does_so_for_a_while(
+async def test_a_lock_that_is_never_released_is_waited_for_only_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llamasup.learned._LOCK_PATIENCE", 0.05)
@@ -114,7 +114,7 @@ async def test_who_keeps_the_others_out_for_ever_does_so_for_a_while(
     assert State(file).learned("a") == LEARNED
 
 
-async def test_a_disk_that_hangs_holds_up_nobody_who_is_told_to_end(
+async def test_a_disk_that_hangs_delays_no_cancellation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     until = threading.Event()

@@ -123,7 +123,7 @@ def test_the_longest_traceback_is_bounded() -> None:
 # The way out
 
 
-def test_nobody_waits_for_who_does_not_read_and_the_gap_is_told(pipe: Pipe) -> None:
+def test_no_task_waits_for_a_log_that_is_not_read_and_the_gap_is_told(pipe: Pipe) -> None:
     outlet = pipe.outlet()
     for number in range(50_000):
         outlet.say(f"line {number} {'x' * 60}")
@@ -158,7 +158,7 @@ def test_what_waits_is_bounded(pipe: Pipe) -> None:
     assert len(outlet._lines) <= logs.MOST_LINES + 1
 
 
-def test_the_end_does_not_wait_for_who_does_not_read(pipe: Pipe) -> None:
+def test_the_end_does_not_wait_for_a_log_that_is_not_read(pipe: Pipe) -> None:
     outlet = pipe.outlet()
     for _ in range(1000):
         outlet.say("x" * 1000)
@@ -175,7 +175,7 @@ def test_without_a_thread_all_that_is_read_is_said(pipe: Pipe) -> None:
     assert pipe.read_to_end() == "line 0\nline 1\nline 2\n" + "y" * 10_000 + "\n"
 
 
-def test_without_a_thread_nobody_waits_either(pipe: Pipe) -> None:
+def test_without_a_thread_no_task_waits_either(pipe: Pipe) -> None:
     with no_threads():
         outlet = pipe.outlet()
         for _ in range(1000):

@@ -42,14 +42,14 @@ def test_what_only_its_owner_may_write_is_the_owners(mine: Path, mode: int) -> N
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o602])
-def test_what_everybody_may_write_is_anybodys(mine: Path, mode: int) -> None:
+def test_a_file_that_all_users_may_write_is_not_ours(mine: Path, mode: int) -> None:
     file = mine / "x"
     file.touch()
     file.chmod(mode)
     assert why_not_ours(file) == "everybody may write it"
 
 
-def test_what_belongs_to_somebody_else_is_not_ours(
+def test_a_file_that_belongs_to_another_user_is_not_ours(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (mine / "x").touch()
@@ -58,12 +58,12 @@ def test_what_belongs_to_somebody_else_is_not_ours(
     assert "belongs to" in why_not_private(mine)
 
 
-def test_what_is_not_there_is_nobodys(mine: Path) -> None:
+def test_a_file_that_does_not_exist_cannot_be_examined(mine: Path) -> None:
     with pytest.raises(FileNotFoundError):
         why_not_ours(mine / "x")
 
 
-def test_a_private_folder_lies_where_nobody_can_swap_it(mine: Path) -> None:
+def test_a_private_folder_lies_where_no_other_user_can_swap_it(mine: Path) -> None:
     folder = mine / "run"
     folder.mkdir(mode=0o700)
     assert why_not_private(folder) == ""

@@ -100,7 +100,7 @@ def test_more_connections_than_there_are_descriptors_for_are_warned_of(
 @pytest.mark.parametrize(
     ("limit", "most"), [(INFINITE, 4096), (20_000, 4096), (8192, 3968), (1024, 384), (256, 64)]
 )
-def test_a_number_that_nobody_wrote_is_made_to_fit_without_a_warning(
+def test_a_default_number_is_made_to_fit_without_a_warning(
     limit: int, most: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     system = Limit(limit, limit)

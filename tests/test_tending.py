@@ -50,7 +50,9 @@ class Falling:
         await trio.sleep_forever()
 
 
-async def test_who_falls_alone_takes_nobody_along(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_that_falls_alone_leaves_all_others_running(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tending.alone, "the taster", Falling(1).run)
         nursery.start_soon(trio.sleep, 0.01)
@@ -58,7 +60,9 @@ async def test_who_falls_alone_takes_nobody_along(caplog: pytest.LogCaptureFixtu
     assert "by design" in caplog.text
 
 
-async def test_who_begins_again_does_so_ever_more_seldom(autojump_clock: MockClock) -> None:
+async def test_a_task_begins_again_after_longer_and_longer_pauses(
+    autojump_clock: MockClock,
+) -> None:
     task = Falling(15)
     with trio.move_on_after(1000):
         await tending.again("the taster", task.run)
@@ -68,7 +72,7 @@ async def test_who_begins_again_does_so_ever_more_seldom(autojump_clock: MockClo
     assert not task.left
 
 
-async def test_who_was_well_for_a_while_begins_again_at_once(autojump_clock: MockClock) -> None:
+async def test_a_task_that_ran_for_a_while_begins_again_at_once(autojump_clock: MockClock) -> None:
     task = Falling(5, lasts=LONGEST_PAUSE + 1)
     with trio.move_on_after(1000):
         await tending.again("the taster", task.run)
@@ -139,7 +143,7 @@ BEGIN_AGAIN = {
 
 
 @pytest.mark.parametrize("task", BEGIN_AGAIN)
-async def test_who_is_needed_by_all_begins_again_and_nobody_else_notices(
+async def test_a_task_that_all_need_begins_again_and_no_other_notices(
     task: str, faking: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     once = Once(monkeypatch, *BEGIN_AGAIN[task])
@@ -161,7 +165,7 @@ async def test_a_log_that_cannot_be_understood_is_read_on(
     assert "'s log fell, and reads on" in caplog.text
 
 
-async def test_a_listener_that_falls_costs_the_one_who_came(
+async def test_a_listener_that_falls_costs_only_the_client_that_came(
     faking: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(faking()) as llamasup:
@@ -192,7 +196,7 @@ FALL_ALONE = {
 
 
 @pytest.mark.parametrize("task", FALL_ALONE)
-async def test_who_sees_to_one_model_falls_alone_and_its_client_is_told(
+async def test_the_task_of_one_model_falls_alone_and_its_client_is_told(
     task: str, faking: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     owner, name, told = FALL_ALONE[task]

@@ -70,7 +70,7 @@ def test_a_hangup_means_the_end_only_once_the_terminal_is_closed(
         os.waitpid(pid, 0)
 
 
-def test_who_never_had_a_terminal_reloads(tmp_path: Path) -> None:
+def test_without_a_terminal_from_the_start_a_hangup_means_a_reload(tmp_path: Path) -> None:
     said = tmp_path / "said"
     said.touch()
     with subprocess.Popen(

@@ -85,7 +85,9 @@ async def test_a_place_that_hangs_is_waited_for_once_until_it_answers(
             await trio.sleep(0.01)
 
 
-async def test_who_only_waits_in_line_is_not_taken_for_hanging(hung: threading.Event) -> None:
+async def test_work_that_only_waits_in_line_does_not_count_as_hanging(
+    hung: threading.Event,
+) -> None:
     lane = Lane(1)
     async with trio.open_nursery() as nursery:
         for _ in range(2):

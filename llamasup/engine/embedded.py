@@ -235,8 +235,7 @@ def signal_the_end_of(file: int) -> None:
 def wait_for_an_end(held: list[int]) -> None:
     """Wait for SIGTERM, SIGINT or the end of a held file."""
     # The wake-up file works for any thread that the kernel picks for a signal. `signal.pause`
-    # sleeps
-    # on if that is another thread, or if the signal comes just before the call.
+    # sleeps on if that is another thread, or if the signal comes just before the call.
     signaled, wake_up = os.pipe()
     os.set_blocking(wake_up, False)
     signal.set_wakeup_fd(wake_up)

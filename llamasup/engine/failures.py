@@ -229,8 +229,7 @@ def explain_death(exit: int | None, heard: Iterable[Heard], now: float) -> Cause
 _LAST_SECONDS = 10.0
 
 # By signal 6, directly or below a shell, or in the way of Windows. All other ends come from
-# outside,
-# or a request caused them so suddenly that the engine had no time to say anything.
+# outside, or a request caused them so suddenly that the engine had no time to say anything.
 _ABORTS = {-6, 128 + 6, 3, 0xC000_0409}
 
 

@@ -143,10 +143,8 @@ def reciting_model(
     a piece, as it does when an assistant's message is continued, the recital goes on after it.
     """
     # User-defined tokens are found in a prompt as they are. Normal ones would have to be merged
-    # from
-    # characters, which needs all their beginnings as tokens, too. The search takes time in
-    # proportion
-    # to pieces times prompt: nothing for a text, 0.1 s for 3000 pieces and 24 KB.
+    # from characters, which needs all their beginnings as tokens, too. The search takes time in
+    # proportion to pieces times prompt: nothing for a text, 0.1 s for 3000 pieces and 24 KB.
     pieces = dict.fromkeys((piece.replace("▁", " ") for piece in chain), _TokenType.USER_DEFINED)
     if len(pieces) != len(chain) or pieces.keys() & _PROMPT_TOKENS.keys():
         raise ValueError("the pieces of a chain must differ from each other and from <s> and such")

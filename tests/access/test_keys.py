@@ -33,7 +33,7 @@ def test_nothing_but_the_key_lets_in(given: bytes) -> None:
         demand([(b"authorization", given)])
 
 
-def test_where_there_is_no_key_everybody_is_let_in() -> None:
+def test_without_an_operators_key_every_request_is_let_in() -> None:
     demand([], "")
 
 
@@ -45,7 +45,7 @@ def guessed(times: int) -> Tries:
     return tries
 
 
-def test_whoever_has_guessed_too_often_waits_with_the_right_key_too() -> None:
+def test_after_too_many_wrong_keys_even_the_right_one_has_to_wait() -> None:
     tries = guessed(MOST_TRIES)
     with pytest.raises(TooManyTries) as refused:
         tries.demand_key(RIGHT, "key", "1.2.3.4", 10.0)

@@ -102,7 +102,7 @@ def test_one_foreign_origin_among_several_is_enough_to_refuse() -> None:
         refuse_foreign_pages([*page("http://localhost"), (b"origin", b"https://e.example")], SERVER)
 
 
-def test_whoever_has_the_operators_key_is_no_page_of_strangers() -> None:
+def test_a_request_with_the_operators_key_comes_from_no_foreign_page() -> None:
     asked = page("https://evil.example")
     refuse_foreign_pages([*asked, (b"authorization", b"Bearer key")], SERVER)
     for given in (b"Bearer another", b"Bearer ", b""):
@@ -148,7 +148,7 @@ def test_what_has_an_origin_is_a_web_page() -> None:
         "llm.lab.example:443",
     ],
 )
-def test_a_host_that_nobody_else_can_be_is_let_in(host: str) -> None:
+def test_a_host_that_can_mean_no_other_site_is_let_in(host: str) -> None:
     refuse_foreign_hosts([(b"host", host.encode())], SERVER)
 
 
@@ -169,6 +169,6 @@ def test_a_host_of_another_name_is_refused(host: str) -> None:
         refuse_foreign_hosts([(b"host", host.encode("latin-1"))], SERVER)
 
 
-def test_without_a_host_nobody_is_let_in() -> None:
+def test_a_request_without_a_host_is_not_let_in() -> None:
     with pytest.raises(Forbidden):
         refuse_foreign_hosts([], SERVER)

@@ -157,7 +157,7 @@ async def test_what_an_engine_says_does_not_make_it_ready_before_it_answers(
     assert "nothing was heard" in await cause_of_failure(child)
 
 
-async def test_a_stranger_who_answers_at_the_port_of_a_dead_child_does_not_make_it_ready(
+async def test_another_program_at_the_port_of_a_dead_child_does_not_make_it_ready(
     run_folder: RunFolder,
 ) -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -189,7 +189,7 @@ async def test_the_engine_knows_best_how_many_slots_it_has(
 # --- a flood of log lines ---
 
 
-async def test_a_flood_of_log_lines_neither_delays_the_load_nor_holds_anybody_up(
+async def test_a_flood_of_log_lines_delays_neither_the_load_nor_other_tasks(
     faking: Fake, first_child: FirstChild
 ) -> None:
     child = await first_child(faking("--fake-flood", "100000"))
@@ -348,7 +348,7 @@ async def test_a_child_that_the_kernel_kills_has_run_out_of_memory(
     assert child.cause.proven
 
 
-async def test_a_child_that_somebody_kills_did_not_run_out_of_memory_when_another_process_did(
+async def test_a_killed_child_did_not_run_out_of_memory_because_another_process_did(
     faking: Fake, first_child: FirstChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel killed a browser last week; now an operator kills a child."""
@@ -411,7 +411,7 @@ async def ask(child: Child, body: Mapping[str, object]) -> bytes:
 WORN = Cause(Kind.OUT_OF_MEMORY, "worn out")
 
 
-async def test_a_retired_child_admits_nobody_and_goes_when_the_last_one_has_finished(
+async def test_a_retired_child_admits_no_request_and_ends_after_the_last_one(
     faking: Fake, first_child: FirstChild
 ) -> None:
     async with living(await first_child(faking(parallel=2))) as child:
@@ -428,7 +428,7 @@ async def test_a_retired_child_admits_nobody_and_goes_when_the_last_one_has_fini
     assert child.cause is WORN
 
 
-async def test_a_retired_child_that_nobody_uses_goes_at_once(
+async def test_a_retired_child_without_requests_ends_at_once(
     faking: Fake, first_child: FirstChild
 ) -> None:
     async with living(await first_child(faking())) as child:

@@ -37,7 +37,7 @@ async def test_the_idle_go_one_after_the_other_before_a_load_takes_less_context(
     assert contexts(journal) == ["32768"] * 4 + ["16384"]
 
 
-async def test_a_load_for_which_somebody_idle_has_gone_keeps_its_context_and_nothing_is_learned(
+async def test_a_load_after_an_idle_model_was_unloaded_keeps_its_context_and_learns_nothing(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     config = {**faking(*NO_ROOM, "0", "--fake-scripted-lives", "1"), **LADDER}
@@ -52,7 +52,7 @@ async def test_a_load_for_which_somebody_idle_has_gone_keeps_its_context_and_not
     assert contexts(journal) == ["32768", "32768"]
 
 
-async def test_a_child_that_runs_out_of_memory_as_it_serves_keeps_its_context_if_somebody_can_go(
+async def test_a_child_that_runs_out_of_memory_keeps_its_context_if_a_model_can_be_unloaded(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -69,7 +69,7 @@ async def test_a_child_that_runs_out_of_memory_as_it_serves_keeps_its_context_if
     assert contexts(journal) == ["4096", "4096"]
 
 
-async def test_who_comes_back_after_it_has_gone_does_not_keep_a_model_from_stepping_down(
+async def test_a_model_that_comes_back_is_not_unloaded_again_before_a_step_down(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -84,7 +84,7 @@ async def test_who_comes_back_after_it_has_gone_does_not_keep_a_model_from_stepp
     assert contexts(journal) == ["32768", "32768", "16384", "8192"]
 
 
-async def test_many_who_run_out_of_memory_at_once_take_one_step(
+async def test_many_requests_of_one_child_that_run_out_of_memory_are_one_step(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with keeping(planning({**faking(), **LADDER})) as keeper:

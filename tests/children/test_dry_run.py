@@ -89,7 +89,7 @@ async def test_a_program_that_is_not_there_has_no_answer(run_folder: RunFolder) 
     assert await run_dry(nowhere, run_folder) is None
 
 
-async def test_who_leaves_before_the_answer_leaves_nothing_behind(
+async def test_a_question_that_is_cancelled_leaves_no_process_behind(
     saying: Saying, run_folder: RunFolder, tmp_path: Path
 ) -> None:
     async with trio.open_nursery() as nursery:

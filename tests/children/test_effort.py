@@ -50,7 +50,7 @@ async def test_what_it_has_started_counts_as_its_own() -> None:
         assert by_proc >= 0.3
 
 
-async def test_nobody_has_computed_in_a_session_that_is_gone() -> None:
+async def test_a_session_that_is_gone_has_computed_nothing() -> None:
     with session("") as pid:
         pass
     assert await effort.spent(pid) == 0
@@ -89,7 +89,7 @@ def test_the_work_of_a_gpu_counts_once_for_each_client_of_it(tmp_path: Path) -> 
     assert effort.spent_by(7, tmp_path) == pytest.approx(1.5 + 1.5 + 0.25)
 
 
-async def test_where_no_thread_can_be_started_nobody_was_asked(
+async def test_without_a_thread_no_process_was_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def run_sync(function: object, session: int, **how: object) -> float:

@@ -155,7 +155,7 @@ async def test_what_failed_alone_does_not_fit_better_because_others_came_and_wen
     assert len(journal.entries("started")) == 3
 
 
-async def test_who_waits_for_a_failed_load_to_be_tried_again_waits_no_longer_than_for_room(
+async def test_a_request_that_waits_for_another_try_goes_on_as_soon_as_there_is_room(
     faking: Fake, planning: Planning
 ) -> None:
     config = {**faking(*NO_ROOM, "0", "--fake-scripted-lives", "3"), **LADDER}
@@ -177,7 +177,7 @@ async def test_who_waits_for_a_failed_load_to_be_tried_again_waits_no_longer_tha
 # --- deaths ---
 
 
-async def test_who_comes_too_early_after_many_deaths_waits_if_that_is_not_too_long(
+async def test_a_request_soon_after_many_deaths_waits_if_that_is_not_too_long(
     faking: Fake, planning: Planning
 ) -> None:
     async with keeping(planning(faking())) as keeper:
@@ -191,7 +191,7 @@ async def test_who_comes_too_early_after_many_deaths_waits_if_that_is_not_too_lo
         assert trio.current_time() - asked >= wait
 
 
-async def test_who_would_have_to_wait_too_long_is_told_when_to_come_again(
+async def test_a_request_that_would_wait_too_long_is_told_when_to_come_again(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with keeping(planning({**faking(), "recovery.patience": 0.1})) as keeper:

@@ -28,7 +28,7 @@ from tests.harness import Journal, eventually, is_alive
 # --- one load for all ---
 
 
-async def test_all_who_come_share_one_load(
+async def test_all_requests_share_one_load(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     children: list[Child] = []
@@ -47,7 +47,7 @@ async def test_all_who_come_share_one_load(
     assert len(journal.entries("started")) == 1
 
 
-async def test_the_load_goes_on_when_everybody_who_waited_has_left(
+async def test_the_load_goes_on_when_all_waiting_requests_have_left(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     async with keeping(planning(faking("--fake-load-seconds", "0.3"))) as keeper:
@@ -59,7 +59,7 @@ async def test_the_load_goes_on_when_everybody_who_waited_has_left(
     assert len(journal.entries("started")) == 1
 
 
-async def test_all_who_wait_are_told_why(faking: Fake, planning: Planning) -> None:
+async def test_all_waiting_requests_are_told_why(faking: Fake, planning: Planning) -> None:
     told: list[str] = []
     async with keeping(planning(faking(*HOPELESS))) as keeper:
 

@@ -40,7 +40,7 @@ from tests.children.landlord import House, RoomForAll
 from tests.harness import Journal, eventually, is_alive
 
 
-async def test_a_start_that_fails_by_accident_is_tried_again_for_those_who_wait(
+async def test_a_start_that_fails_by_accident_is_tried_again_for_the_waiting_requests(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     accident = ("--fake-fail-load", "a hiccup", "--fake-scripted-lives", "1")
@@ -199,7 +199,7 @@ async def test_a_load_that_ran_out_of_memory_and_then_of_threads_goes_on_down(
 # --- a place ---
 
 
-async def test_who_waits_for_a_place_says_so(
+async def test_a_load_that_waits_for_a_place_says_so(
     faking: Fake, planning: Planning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = trio.Event()
@@ -267,7 +267,7 @@ async def test_the_end_of_its_nursery_ends_a_load(
 # --- another plan ---
 
 
-async def test_a_load_that_another_plan_overtakes_serves_nobody(
+async def test_a_load_that_is_overtaken_by_another_plan_serves_no_new_request(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     slow = faking("--fake-load-seconds", "0.3")
@@ -280,7 +280,7 @@ async def test_a_load_that_another_plan_overtakes_serves_nobody(
     assert contexts(journal) == ["32768", "4096"]
 
 
-async def test_those_who_wait_for_a_load_that_fails_get_a_child_of_the_plan_that_came_meanwhile(
+async def test_requests_that_wait_for_a_failing_load_get_a_child_of_the_plan_that_came_meanwhile(
     faking: Fake, planning: Planning, journal: Journal
 ) -> None:
     failing = faking("--fake-load-seconds", "0.3", *HOPELESS)

@@ -146,7 +146,7 @@ def said(needed: Needed) -> tuple[Amounts, Source]:
 # --- the formula, and when it does not suffice ---
 
 
-async def test_a_need_that_is_small_is_reckoned_and_nobody_asked(housing: Housing) -> None:
+async def test_a_small_need_is_computed_and_the_engine_is_not_asked(housing: Housing) -> None:
     house = housing(qwen3())
     needs = house.needs()
     for free in (None, ENOUGH):
@@ -178,7 +178,7 @@ async def test_the_engines_word_is_there_after_a_restart_for_this_rung_alone(
     assert (await again.of(smaller, RUNG)).source is Source.HEADER
 
 
-async def test_many_who_ask_at_once_are_one_question(housing: Housing) -> None:
+async def test_many_who_ask_at_once_share_one_question(housing: Housing) -> None:
     house = housing(qwen3())
     needs = house.needs()
     heard = []
@@ -373,7 +373,7 @@ async def test_what_a_gpu_takes_of_the_hosts_memory_is_the_hosts(housing: Housin
 
 
 @pytest.mark.parametrize("lists", ["", "Failed to connect to 10.0.0.2:50052\n"])
-async def test_of_an_engine_that_does_not_name_its_devices_nobody_knows_what_is_needed(
+async def test_without_the_engines_list_of_devices_the_need_is_unknown(
     housing: Housing, lists: str
 ) -> None:
     house = housing(llama())

@@ -67,7 +67,7 @@ async def test_anything_else_is_no_answer(answer: bytes) -> None:
             await probe.ask(address, "/health")
 
 
-async def test_nobody_there_is_no_answer() -> None:
+async def test_a_child_that_does_not_listen_gives_no_answer() -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(probe.NoAnswer):
         await probe.ask(UnixAddress(f"{folder}/x.sock"), "/health")
 

@@ -117,7 +117,7 @@ def test_want_of_memory_is_never_given_up_but_makes_no_storm() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(Kind), st.booleans(), st.floats(0, 1), st.floats(0, 2000))),
 )
-def test_no_history_makes_anybody_wait_longer_than_the_longest_pause(
+def test_no_history_leads_to_more_than_the_longest_pause(
     history: list[tuple[Kind, bool, float, float]],
 ) -> None:
     record, now = Record(), 0.0

@@ -45,7 +45,7 @@ def signs_after(answers: Answers, effort: float | None) -> tuple[Signs, float]:
         ([SLOTS, MUTE], IDLE, True),
     ],
 )
-def test_who_shows_no_sign_of_life_hangs(
+def test_a_child_without_a_sign_of_life_hangs(
     answers: Answers, effort: float | None, hangs: bool
 ) -> None:
     signs, now = signs_after(answers, effort)
@@ -53,7 +53,7 @@ def test_who_shows_no_sign_of_life_hangs(
 
 
 @pytest.mark.parametrize("answer", [MUTE, FORBIDDEN, SLOTS])
-def test_whoever_is_busy_without_an_end_is_ended(answer: tuple[int, bytes] | None) -> None:
+def test_a_child_that_computes_without_an_end_is_ended(answer: tuple[int, bytes] | None) -> None:
     signs, now = signs_after([answer] * LONGEST_BATCH, BUSY)
     assert signs.verdict(now, PATIENCE) == "it did not move for 1200 s, though it was busy"
 

@@ -26,7 +26,7 @@ def test_fewer_than_are_taken_take_effect_as_they_are_given_back() -> None:
     assert slots.free
 
 
-def test_a_child_that_goes_has_room_for_nobody_and_what_is_taken_stays_taken() -> None:
+def test_a_child_that_ends_has_room_for_no_request_and_taken_slots_stay_taken() -> None:
     slots = Slots(2)
     slots.take()
     slots.closed.set()

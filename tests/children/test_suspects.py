@@ -49,13 +49,13 @@ def is_convicted(suspects: Suspects, name: str, now: float) -> bool:
     return False
 
 
-def test_nobody_is_suspected_before_a_death() -> None:
+def test_no_request_is_suspected_before_a_death() -> None:
     suspects = Suspects()
     assert not suspects
     assert not is_suspected(suspects, "a", 0)
 
 
-def test_one_death_is_no_proof_but_whoever_was_in_flight_is_tried_alone() -> None:
+def test_one_death_is_no_proof_but_requests_in_flight_are_tried_alone() -> None:
     suspects = Suspects()
     assert note_death(suspects, [one("a"), one("b")], 2, 0) == 0
     assert suspects
@@ -75,14 +75,14 @@ def test_a_second_death_convicts_and_says_what_is_so() -> None:
     assert (refusal.value.status, refusal.value.retry_after) == (422, SENTENCE)
 
 
-def test_a_conviction_clears_those_who_were_suspected_for_the_same() -> None:
+def test_a_conviction_clears_the_requests_that_were_suspected_for_the_same_death() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a"), one("b"), one("c")], 3, 0)
     note_death(suspects, [one("a", on_trial=True)], 1, 1)
     assert [is_suspected(suspects, name, 2) for name in "bc"] == [False, False]
 
 
-def test_those_who_were_in_flight_learn_that_a_death_was_the_doing_of_another() -> None:
+def test_requests_in_flight_learn_that_another_one_caused_a_death() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a"), one("b")], 2, 0)
     first = suspects.deaths
@@ -102,7 +102,7 @@ def test_a_death_in_a_trial_is_laid_to_the_one_on_trial() -> None:
     assert not is_suspected(suspects, "b", 1)
 
 
-def test_who_was_answered_when_it_was_alone_is_acquitted() -> None:
+def test_a_request_that_was_answered_alone_is_acquitted() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a")], 1, 0)
     suspects.acquit(b"a", "somebody")
@@ -116,7 +116,7 @@ def test_deaths_that_are_far_apart_are_chance() -> None:
     assert note_death(suspects, [one("a", client="y")], 1, SUSPICION) == 0
 
 
-def test_who_does_it_again_is_refused_for_longer_each_time_within_bounds() -> None:
+def test_each_further_conviction_refuses_a_request_for_longer_within_bounds() -> None:
     suspects, now = Suspects(), 0.0
     note_death(suspects, [one("a")], 1, now)
     sentences = []
@@ -153,14 +153,14 @@ def test_a_client_that_ends_the_engine_with_ever_new_requests_is_tried_alone() -
     assert not is_suspected(suspects, "d", 3 + SUSPICION, "villain")
 
 
-def test_the_same_request_twice_makes_nobody_notorious() -> None:
+def test_the_same_request_twice_makes_no_client_notorious() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a")], 1, 0)
     note_death(suspects, [one("a", on_trial=True)], 1, 1)
     assert not is_suspected(suspects, "b", 2, "somebody")
 
 
-def test_who_was_beside_others_is_not_notorious_for_it() -> None:
+def test_a_client_is_not_notorious_for_deaths_with_other_requests_in_flight() -> None:
     suspects = Suspects()
     for now in range(3):
         note_death(suspects, [one(f"a{now}"), one(f"b{now}", client="other")], 2, now)
@@ -177,13 +177,13 @@ def test_an_answer_ends_it_for_behind_a_proxy_one_client_may_be_many() -> None:
     assert note_death(suspects, [one("d", client="proxy", on_trial=True)], 1, 3) == 0
 
 
-def test_who_left_shortly_before_is_suspected_as_well() -> None:
+def test_a_request_abandoned_shortly_before_a_death_is_suspected_as_well() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a"), abandoned("b")], 2, 0)
     assert is_suspected(suspects, "b", 1)
 
 
-def test_the_one_on_trial_is_not_blamed_alone_if_somebody_left_shortly_before() -> None:
+def test_a_request_on_trial_is_not_blamed_alone_if_another_was_abandoned_before() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a"), abandoned("b")], 2, 0)
     assert note_death(suspects, [one("a", on_trial=True), abandoned("c")], 2, 1) == 0
@@ -198,7 +198,7 @@ def test_what_only_died_beside_others_is_convicted_by_a_third_death() -> None:
     assert [is_convicted(suspects, name, 3) for name in ("a", "b0", "c")] == [True, False, False]
 
 
-def test_who_was_tried_and_let_go_is_not_blamed_for_what_the_next_one_does() -> None:
+def test_a_request_that_was_tried_without_harm_is_not_blamed_for_the_next_suspects_death() -> None:
     suspects = Suspects()
     note_death(suspects, [one("slow"), one("poison")], 2, 0)
     assert note_death(suspects, [one("slow"), one("poison", on_trial=True)], 2, 1) == 2
@@ -214,9 +214,7 @@ def test_a_kill_from_outside_is_no_sure_sign_of_anything() -> None:
     assert note_death(suspects, [one("a", on_trial=True)], 1, 3, from_outside=True) == 3
 
 
-def test_who_never_stays_to_the_end_of_its_trial_is_let_in_beside_others_until_the_next_death() -> (
-    None
-):
+def test_a_suspect_whose_trials_never_end_is_let_in_beside_others_until_the_next_death() -> None:
     suspects = Suspects()
     note_death(suspects, [one("a")], 1, 0)
     for _ in range(3):

@@ -84,7 +84,9 @@ def test_anything_else_is_refused_with_a_word_on_what_would_be_right(text: str, 
         ("unix:/x.sock", "unix:/x.sock"),
     ],
 )
-def test_who_listens_everywhere_is_found_on_this_machine(listens: str, found: str) -> None:
+def test_a_server_on_all_interfaces_is_reached_at_the_loopback_address(
+    listens: str, found: str
+) -> None:
     assert str(from_here(parse_address(listens))) == found
 
 

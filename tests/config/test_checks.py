@@ -134,7 +134,7 @@ def test_models_that_only_a_folder_can_hold_may_be_named(folder: Path) -> None:
         ),
     ],
 )
-def test_an_argument_that_nobody_would_heed_names_the_key_that_is_heeded(
+def test_a_refused_argument_names_the_key_that_has_an_effect_instead(
     folder: Path, text: str, key: str
 ) -> None:
     [complaint] = complaints(text)

@@ -60,7 +60,7 @@ def test_a_folder_that_is_removed_changes_nothing(
     assert before.models["x"].path == here / "x.gguf"
 
 
-def test_a_file_that_was_come_upon_is_believed_only_if_nobody_else_can_have_written_it(
+def test_a_file_found_by_chance_is_believed_only_if_no_other_user_can_have_written_it(
     tmp_path: Path,
 ) -> None:
     """It names programs, which run as us: so git and ssh do it, too."""

@@ -32,7 +32,7 @@ def test_only_what_was_laid_over_has_another_origin(tree: Tree) -> None:
     assert tree.origin(("server", "listen", 0)) == FILE
 
 
-def test_what_is_missing_in_a_table_belongs_to_whoever_began_the_table(tree: Tree) -> None:
+def test_a_missing_key_belongs_to_the_place_where_its_table_began(tree: Tree) -> None:
     tree.put(("models", "x", "parallel"), 1, FLAG)
     assert tree.origin(("models", "x", "path")) == FLAG
 

@@ -88,9 +88,7 @@ def ask(tokens: int) -> Any:
             time.sleep(0.1)
 
 
-def test_it_serves_as_nobody_in_particular_with_nothing_to_write_to(
-    image: str, models: Path
-) -> None:
+def test_it_serves_as_any_user_without_a_folder_to_write_to(image: str, models: Path) -> None:
     with running(image, models, *CONFINED) as container:
         assert ask(5) == " 0 1 2 3 4"
         assert podman("exec", container, "id", "-u") == "10001"

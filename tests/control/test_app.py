@@ -133,7 +133,7 @@ async def test_the_status_tells_of_the_engine_and_of_every_child(faking: Fake) -
     }
 
 
-async def test_the_status_counts_who_is_served_and_who_waits(faking: Fake) -> None:
+async def test_the_status_counts_requests_that_are_served_and_that_wait(faking: Fake) -> None:
     async with running(faking("--fake-first-byte-delay", "60")) as llamasup:
         async with llamasup.connect() as first, llamasup.connect() as second:
             for client in (first, second):
@@ -314,7 +314,7 @@ async def test_a_disk_that_does_not_answer_is_told_as_what_passes() -> None:
     assert await status_of_a_post(Hanging(), "key") == 503
 
 
-async def test_those_who_ask_what_fits_while_somebody_does_share_one_survey(
+async def test_requests_that_ask_what_fits_during_a_survey_share_the_next_one(
     faking: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     surveys = list[int]()

@@ -116,14 +116,14 @@ def test_a_model_that_comes_brings_no_arguments() -> None:
     assert out_of_reach(before, after) == ["models.new.extra_args"]
 
 
-def test_who_posts_a_part_is_told_that_it_is_the_whole_that_counts() -> None:
+def test_posting_only_a_part_is_refused_with_the_hint_to_post_all_of_it() -> None:
     with pytest.raises(
         Forbidden, match=r"engine\.args would change by being left out.*GET /config"
     ):
         read(b'{"pool": {"turn": "5s"}}', b"", load(None, {}, BEFORE))
 
 
-def test_who_reaches_too_far_is_told_every_key() -> None:
+def test_a_refusal_names_every_key_that_is_out_of_reach() -> None:
     told = shown(load(None, {}, BEFORE))
     told["engine"]["command"] = "sh"
     told["log"]["level"] = "debug"

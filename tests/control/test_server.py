@@ -77,7 +77,7 @@ async def test_a_request_with_the_felling_header_is_harmless_from_outside(faking
 @pytest.mark.parametrize(
     ("size", "status"), [(100_000, 200), (600_000, 200), (1 << 20, 200), (5_000_000, 413)]
 )
-async def test_a_body_that_control_does_not_want_holds_nobody_up(
+async def test_a_body_that_control_does_not_want_delays_no_request(
     faking: Fake, size: int, status: int
 ) -> None:
     async with running(faking()) as llamasup:

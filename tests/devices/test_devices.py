@@ -70,7 +70,7 @@ async def test_a_model_is_split_over_two_devices_and_both_are_budgets(
             assert after[one] + after[other] < (1200 - 256) * MIB
 
 
-async def test_who_is_in_the_way_on_the_device_goes_and_who_is_on_another_one_stays(
+async def test_a_model_on_the_same_device_is_unloaded_and_one_on_another_device_stays(
     small_devices: str, wide_model: Path, rpc_server: RpcServers
 ) -> None:
     async with rpc_server() as one, rpc_server() as other:

@@ -142,7 +142,7 @@ async def test_leaving_the_queue_after_a_comment(
         await serves_on(llamasup)
 
 
-async def test_leaving_while_the_model_loads_leaves_the_load_to_those_who_stay(
+async def test_a_client_that_leaves_during_a_load_leaves_it_to_the_others(
     faking: Fake, journal: Journal, leave: Leave
 ) -> None:
     async with (
@@ -164,7 +164,9 @@ async def test_leaving_while_the_model_loads_leaves_the_load_to_those_who_stay(
         assert len(journal.entries("started")) == len(chats(journal)) == 1
 
 
-async def test_who_closed_only_its_own_half_sees_that_its_answer_is_cut(faking: Fake) -> None:
+async def test_a_client_that_closed_only_its_own_side_sees_that_its_answer_is_cut(
+    faking: Fake,
+) -> None:
     async with (
         running(faking("--fake-token-delay", "0.005")) as llamasup,
         llamasup.connect() as client,

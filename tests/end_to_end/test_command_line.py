@@ -147,7 +147,7 @@ async def test_it_opens_as_many_files_as_the_system_grants_and_says_if_those_are
     assert "server.max_connections (1000000) may take 2000256 open files" in program.said
 
 
-async def test_a_number_of_connections_that_nobody_wrote_fits_and_the_greeting_says_so(
+async def test_the_default_number_of_connections_fits_and_the_greeting_says_so(
     home: Home,
 ) -> None:
     async with home.serve(*ANY_PORT, under=limited("-n 1024")) as program:

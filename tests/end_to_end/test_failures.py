@@ -117,7 +117,7 @@ def refusal(reply: Reply) -> str:
 # --- dying ---
 
 
-async def test_who_asks_after_the_engine_was_killed_is_answered_by_a_new_one(
+async def test_a_request_after_the_engine_was_killed_is_answered_by_a_new_one(
     counting: dict[str, object],
 ) -> None:
     async with running(counting) as llamasup:

@@ -128,7 +128,7 @@ async def test_requests_for_a_model_that_loads_share_the_load(
         assert starts(journal) == ["a", "b"]
 
 
-async def test_a_client_that_leaves_while_its_model_waits_for_room_costs_nobody_its_place(
+async def test_a_client_that_leaves_while_its_model_waits_for_room_costs_no_model_its_place(
     models: Callable[..., dict[str, object]], journal: Journal
 ) -> None:
     config = models(pool__max_loaded_models=1)
@@ -211,7 +211,7 @@ async def test_models_of_a_group_that_are_not_to_be_together_take_turns(
         assert await loaded(llamasup) == {"b", "c"}
 
 
-async def test_a_preloaded_model_is_there_before_anybody_asks_and_goes_when_it_has_to(
+async def test_a_preloaded_model_is_there_before_the_first_request_and_goes_when_it_has_to(
     models: Callable[..., dict[str, object]],
 ) -> None:
     config = models(pool__preload=["a"], pool__max_loaded_models=1)
@@ -280,7 +280,7 @@ async def test_what_did_not_fit_beside_a_busy_model_is_tried_again_when_that_idl
         assert await loaded(llamasup) == {"b"}
 
 
-async def test_who_waits_for_a_place_is_seen_to_do_so(
+async def test_the_status_shows_which_models_wait_for_a_place(
     models: Callable[..., dict[str, object]],
 ) -> None:
     config = models(pool__max_loaded_models=1)
@@ -317,7 +317,7 @@ async def test_a_model_larger_than_memory_is_tried_if_the_operator_says_so_and_a
         assert await loaded(llamasup) == {"small"}
 
 
-async def test_who_finds_the_queue_full_is_told_to_come_again(
+async def test_a_request_that_finds_the_queue_full_is_told_to_come_again(
     models: Callable[..., dict[str, object]],
 ) -> None:
     async with (
@@ -332,7 +332,7 @@ async def test_who_finds_the_queue_full_is_told_to_come_again(
         assert int(reply.headers["retry-after"]) >= 1
 
 
-async def test_who_has_waited_for_too_long_is_told(
+async def test_a_request_that_has_waited_too_long_is_told_so(
     models: Callable[..., dict[str, object]],
 ) -> None:
     config = models(pool__preload=["a"], pool__queue_timeout="0.3s")

@@ -46,7 +46,9 @@ async def test_a_real_model_has_a_need_and_a_rung_that_fits(
     assert document["free"]["host"] > 0
 
 
-async def test_who_is_loaded_is_told_and_who_would_go(faking: Fake) -> None:
+async def test_the_command_says_which_models_are_loaded_and_which_would_be_unloaded(
+    faking: Fake,
+) -> None:
     config = {**faking(name="a"), **faking(name="b"), "pool.max_loaded_models": 1}
     async with running(config) as llamasup:
         assert (await llamasup.ask("POST", CHAT, chat(1, model="a"))).status == 200
@@ -153,7 +155,7 @@ async def test_a_llamasup_that_serves_is_asked(
                 assert b.endswith("a would go for it")
 
 
-async def test_whoever_else_listens_there_is_not_believed(
+async def test_another_server_at_that_address_is_not_believed(
     count_model: Path, tmp_path: Path, unused: list[str]
 ) -> None:
     async def answer(stream: trio.SocketStream) -> None:

@@ -94,7 +94,7 @@ async def test_what_was_convicted_is_refused_without_the_engine(
     assert len(journal.entries("died")) == 2
 
 
-async def test_what_was_sent_by_who_left_at_once_is_suspected_as_well(
+async def test_a_request_whose_client_left_at_once_is_suspected_as_well(
     faking: Fake, journal: Journal
 ) -> None:
     body = chat(3, user="poison")

@@ -45,7 +45,7 @@ async def test_a_request_is_sent_again_once_and_not_more(faking: Fake, journal: 
     assert len(journal.entries("died")) == 2
 
 
-async def test_after_a_kill_between_requests_nobody_notices(counting: dict[str, object]) -> None:
+async def test_a_kill_between_requests_goes_unnoticed(counting: dict[str, object]) -> None:
     async with running(counting) as llamasup:
         await loaded(llamasup)
         os.kill(await child_of(llamasup), signal.SIGKILL)
@@ -184,7 +184,7 @@ async def test_a_client_that_reads_slowly_does_not_make_its_child_look_hung(
         assert (await llamasup.model_status("count"))["loads"] == 1
 
 
-async def test_a_run_folder_that_is_removed_takes_nothing_from_anybody_for_long(
+async def test_a_run_folder_that_is_removed_costs_clients_nothing_for_long(
     counting: dict[str, object],
 ) -> None:
     async with running(counting) as llamasup, llamasup.connect() as client:

@@ -320,7 +320,7 @@ async def test_toml_is_understood_as_well(operator: Operator) -> None:
         ({**OPERATOR, "Host": "evil.example"}, 403, "evil.example"),
     ],
 )
-async def test_who_may_not_see_the_configuration_cannot_change_it_either(
+async def test_a_client_that_may_not_see_the_configuration_cannot_change_it_either(
     operator: Operator, headers: dict[str, str], status: int, words: str
 ) -> None:
     async with operator.runs() as llamasup:

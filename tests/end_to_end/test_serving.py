@@ -209,7 +209,7 @@ async def test_two_clients_are_answered_at_once_in_two_slots(counting: dict[str,
         assert child["slots_taken"] == 1
 
 
-async def test_who_waits_for_the_only_slot_is_answered_in_order(
+async def test_requests_that_wait_for_the_only_slot_are_answered_in_order(
     counting: dict[str, object],
 ) -> None:
     answered: list[int] = []

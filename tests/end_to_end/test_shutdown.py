@@ -130,7 +130,7 @@ async def test_a_running_stream_arrives_whole(
         nothing_is_left(family, folder)
 
 
-async def test_nobody_is_let_in_while_answers_end(faking: Fake, folder: Path, ask: Ask) -> None:
+async def test_no_client_is_let_in_while_answers_end(faking: Fake, folder: Path, ask: Ask) -> None:
     async with (
         serving(folder, faking("--fake-token-delay", "0.02")) as (program, llamasup),
         llamasup.connect() as client,
@@ -145,7 +145,7 @@ async def test_nobody_is_let_in_while_answers_end(faking: Fake, folder: Path, as
         assert await program.exit() == 0
 
 
-async def test_who_waits_for_a_loading_model_is_answered_too(
+async def test_a_request_that_waits_for_a_loading_model_is_answered_too(
     faking: Fake, journal: Journal, folder: Path
 ) -> None:
     async with (
@@ -194,7 +194,7 @@ async def test_after_the_drain_timeout_a_stream_ends_with_an_error_event(
         nothing_is_left(pids(journal), folder)
 
 
-async def test_who_waits_when_the_drain_is_over_is_told_so_and_when_to_come_again(
+async def test_a_request_that_waits_at_the_end_of_the_drain_is_told_so_and_when_to_come_again(
     faking: Fake, journal: Journal, folder: Path
 ) -> None:
     config = {
@@ -257,7 +257,7 @@ async def test_clients_that_take_nothing_hold_up_the_end_for_a_moment_at_most(
             assert await program.exit() == 0
 
 
-async def test_a_second_signal_waits_for_nobody(
+async def test_a_second_signal_waits_for_no_answer(
     faking: Fake, journal: Journal, folder: Path, ask: Ask
 ) -> None:
     config = {**faking("--fake-token-delay", "0.02"), "server.drain_timeout": "10m"}
@@ -279,7 +279,7 @@ async def test_a_second_signal_waits_for_nobody(
 # --- at any time ---
 
 
-async def test_a_load_that_nobody_waits_for_is_given_up(
+async def test_a_load_without_waiting_requests_is_given_up(
     faking: Fake, journal: Journal, folder: Path, ask: Ask
 ) -> None:
     config = {**faking("--fake-load-seconds", "600"), "pool.preload": ["fake"]}

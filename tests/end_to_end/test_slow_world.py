@@ -116,7 +116,7 @@ async def serving(
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-async def test_who_does_not_read_the_log_holds_up_nothing(folder: Path, unread: int) -> None:
+async def test_a_log_that_is_not_read_holds_up_nothing(folder: Path, unread: int) -> None:
     async with serving(folder, "--log-level", "debug", stderr=unread) as subject:
         async with subject.connect() as client:
             for number in range(1000):
@@ -127,9 +127,7 @@ async def test_who_does_not_read_the_log_holds_up_nothing(folder: Path, unread: 
         assert await subject.ends() == 0
 
 
-async def test_the_second_signal_wins_though_nobody_reads_the_log(
-    folder: Path, unread: int
-) -> None:
+async def test_the_second_signal_wins_though_the_log_is_not_read(folder: Path, unread: int) -> None:
     async with serving(folder, stderr=unread) as subject, subject.connect() as client:
         await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
         subject.process.terminate()

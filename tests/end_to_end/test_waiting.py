@@ -108,7 +108,7 @@ async def test_nothing_comes_before_the_answer_unless_that_is_wished(
         ("GET", "/props?autoload=true", None),
     ],
 )
-async def test_who_asked_for_no_stream_hears_nothing_before_the_answer(
+async def test_a_client_that_asked_for_no_stream_hears_nothing_before_the_answer(
     faking: Fake, journal: Journal, method: str, path: str, body: object
 ) -> None:
     async with (
@@ -123,7 +123,7 @@ async def test_who_asked_for_no_stream_hears_nothing_before_the_answer(
         assert reply.headers["content-type"].startswith("application/json")
 
 
-async def test_who_need_not_wait_gets_the_engines_answer_alone(faking: Fake) -> None:
+async def test_a_client_that_need_not_wait_gets_only_the_engines_answer(faking: Fake) -> None:
     async with running({**faking("--fake-token-delay", "0.05"), **COMMENTING}) as llamasup:
         await llamasup.ask("GET", "/props?autoload=true")
         reply = await llamasup.ask("POST", CHAT, chat(10))
@@ -165,7 +165,7 @@ async def test_comments_come_in_time_and_then_the_exact_answer(
     assert parsed(commented.body) == parsed(plain.body)
 
 
-async def test_who_waits_for_a_slot_is_told_so(faking: Fake) -> None:
+async def test_a_client_that_waits_for_a_slot_is_told_so(faking: Fake) -> None:
     config = {**faking("--fake-token-delay", "0.05"), **COMMENTING}
     async with running(config) as llamasup, llamasup.connect() as first:
         await first.send(request("POST", CHAT, chat(20)))
@@ -255,7 +255,7 @@ async def test_a_child_that_dies_of_a_request_is_followed_by_one_that_answers_it
     assert len(journal.entries("died")) == 1
 
 
-async def test_a_child_that_dies_while_somebody_waits_is_followed_by_one_that_answers(
+async def test_a_child_that_dies_while_a_request_waits_is_followed_by_one_that_answers(
     faking: Fake, journal: Journal
 ) -> None:
     config = {**faking("--fake-token-delay", "0.05"), **COMMENTING}

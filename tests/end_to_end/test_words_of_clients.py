@@ -47,7 +47,7 @@ async def facts(llamasup: Llamasup) -> Any:
     return await llamasup.model_status("count")
 
 
-async def test_a_grammar_that_looks_like_a_start_takes_the_slots_from_nobody(
+async def test_a_grammar_that_looks_like_a_start_leaves_the_slots_as_they_are(
     counting: dict[str, object],
 ) -> None:
     async with running(counting) as llamasup:
@@ -133,7 +133,7 @@ async def test_a_request_that_takes_all_of_the_hosts_memory_is_refused_and_costs
     assert contexts == ["4096", "2048", "4096"], "what it did is not remembered"
 
 
-async def test_a_request_too_large_for_the_engine_makes_nobody_remember_less_context(
+async def test_after_a_request_too_large_for_the_engine_no_smaller_context_is_remembered(
     counting: dict[str, object], tmp_path: Path
 ) -> None:
     """An engine may be able to say so, or die of it."""

@@ -61,5 +61,5 @@ def test_two_devices_of_one_rpc_server_are_two_budgets() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "error: invalid argument", "Failed to connect to h:1\n"])
-def test_who_gives_no_list_has_not_said_that_there_are_no_devices(text: str) -> None:
+def test_an_engine_that_prints_no_list_has_not_said_that_there_are_no_devices(text: str) -> None:
     assert devices_in(text) is None

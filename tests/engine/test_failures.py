@@ -382,7 +382,7 @@ def test_without_a_telling_line_the_exit_tells(exit: int, kind: Kind, words: str
     assert explain(exit, said("killed")) == Cause(kind, words + last_words)
 
 
-def test_whoever_is_killed_is_quoted_only_with_an_error() -> None:
+def test_of_a_killed_childs_words_only_an_error_is_quoted() -> None:
     story = ["E srv  stop: it gets hot", "W srv  stop: oh dear", "I srv  stop: all slots are idle"]
     assert explain(-15, story).words == "killed by SIGTERM; its last words: it gets hot"
     assert explain(-15, story[1:]).words == "killed by SIGTERM"

@@ -66,7 +66,7 @@ async def test_the_engine_is_asked_again_only_when_its_program_was_replaced(
         await known.now()
 
 
-async def test_many_who_want_the_engine_at_once_ask_it_once(
+async def test_many_tasks_that_want_the_engine_at_once_ask_it_once(
     knowing: Knowing, tmp_path: Path
 ) -> None:
     asked = tmp_path / "asked"
@@ -132,7 +132,7 @@ async def test_a_disk_that_hangs_is_waited_for_once_and_the_engine_is_known_agai
                 await trio.sleep(0.01)
 
 
-async def test_those_who_come_during_a_look_share_the_next_one(
+async def test_tasks_that_come_during_a_look_share_the_next_one(
     knowing: Knowing, located: list[int], tmp_path: Path
 ) -> None:
     known = knowing(script(tmp_path / "llama-server", HELP))

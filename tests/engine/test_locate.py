@@ -286,7 +286,7 @@ def test_the_version_is_the_line_that_says_so(text: str, version: str) -> None:
     assert described(PROGRAM, HELP, text).version == version
 
 
-async def test_a_program_that_fails_just_when_nobody_wants_to_know_any_more_is_no_error(
+async def test_a_program_that_fails_just_when_its_answer_is_not_wanted_any_more_is_no_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def killed_with_us(program: Program, flag: str, environment: object) -> str:

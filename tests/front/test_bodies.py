@@ -154,7 +154,7 @@ async def test_a_disk_that_is_nearly_full_is_left_alone(
     assert bodies.memory.taken == bodies.disk.taken == 0
 
 
-async def test_a_disk_that_hangs_costs_the_body_and_nobody_else(
+async def test_a_disk_that_hangs_costs_only_the_body(
     bodies: Bodies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_DISK_PATIENCE", 0.1)
@@ -198,7 +198,9 @@ async def hold(room: Room, holder: str, amount: int) -> None:
     await room.take(holder, amount)
 
 
-async def test_who_wants_too_much_waits_until_there_is_room(autojump_clock: MockClock) -> None:
+async def test_a_client_that_wants_too_much_waits_until_there_is_room(
+    autojump_clock: MockClock,
+) -> None:
     room = Room(100, "too much")
     await room.take("a", 50)
     async with trio.open_nursery() as nursery:
@@ -210,7 +212,7 @@ async def test_who_wants_too_much_waits_until_there_is_room(autojump_clock: Mock
     assert room.taken == 55
 
 
-async def test_who_waits_in_vain_is_told_so(autojump_clock: MockClock) -> None:
+async def test_a_client_that_waits_in_vain_is_told_so(autojump_clock: MockClock) -> None:
     room = Room(100, "too much of it")
     await room.take("a", 50)
     began = trio.current_time()
@@ -243,7 +245,7 @@ async def test_of_one_client_the_first_is_the_first(autojump_clock: MockClock) -
     assert order == [0, 1, 2]
 
 
-async def test_who_leaves_while_it_waits_has_taken_nothing() -> None:
+async def test_a_client_that_leaves_while_it_waits_has_taken_nothing() -> None:
     room = Room(100, "too much")
     await room.take("a", 50)
     async with trio.open_nursery() as nursery:
@@ -254,7 +256,7 @@ async def test_who_leaves_while_it_waits_has_taken_nothing() -> None:
     assert room.taken == 0
 
 
-async def test_who_leaves_lets_in_who_waited_behind_it() -> None:
+async def test_a_client_that_leaves_lets_in_the_one_behind_it() -> None:
     room = Room(100, "too much")
     await room.take("b", 40)
     async with trio.open_nursery() as patient, trio.open_nursery() as impatient:
@@ -266,7 +268,7 @@ async def test_who_leaves_lets_in_who_waited_behind_it() -> None:
     assert room.taken == 70
 
 
-async def test_more_room_lets_in_who_waits() -> None:
+async def test_more_room_lets_in_waiting_clients() -> None:
     room = Room(100, "too much")
     await room.take("a", 50)
     async with trio.open_nursery() as nursery:

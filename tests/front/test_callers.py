@@ -100,7 +100,7 @@ def test_several_priority_lines_are_one_dictionary() -> None:
     ],
     ids=range(4),
 )
-def test_a_priority_longer_than_anybody_needs_counts_as_none(lines: list[bytes]) -> None:
+def test_a_very_long_priority_counts_as_none(lines: list[bytes]) -> None:
     many = asked(*((b"priority", line) for line in lines))
     assert callers.priority(many) == 0
     assert steps(lambda: callers.priority(many)) < 10_000  # it is not looked into

@@ -112,7 +112,7 @@ async def test_to_wait_for_room_takes_none_of_a_clients_time(
             client.close()
 
 
-async def test_pipelined_requests_leave_everybody_else_their_turn() -> None:
+async def test_pipelined_requests_leave_all_other_clients_their_turns() -> None:
     turns = 0
     turns_at_request = []
 
@@ -226,7 +226,7 @@ async def test_another_expectation_fails_with_417(faking: Faking) -> None:
         assert await ends(client)
 
 
-async def test_who_waits_for_100_continue_learns_that_the_body_is_too_large(
+async def test_a_client_that_waits_for_100_continue_learns_that_the_body_is_too_large(
     faking: Faking,
 ) -> None:
     headers = {"Content-Length": "1001", "Expect": "100-continue"}
@@ -250,7 +250,7 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("excess", TOO_LARGE)
-async def test_who_is_over_a_limit_reads_why_though_it_is_still_sending(
+async def test_a_client_over_a_limit_can_read_why_though_it_is_still_sending(
     faking: Faking, excess: str
 ) -> None:
     data, status = TOO_LARGE[excess]

@@ -40,13 +40,13 @@ def guests(*names: str) -> Guests[str]:
         ("", "a", None),
     ],
 )
-def test_of_those_who_rest_the_longest_resting_of_the_most_goes(
+def test_the_place_with_the_most_resting_connections_loses_the_longest_resting_one(
     inside: str, place: str, goes: str | None
 ) -> None:
     assert guests(*inside.split()).to_close_for(place, 4) == goes
 
 
-def test_who_has_acted_rests_anew() -> None:
+def test_a_connection_that_was_busy_rests_anew() -> None:
     house = guests("a1", "a2")
     house.wake("a1")
     house.rest("a1")

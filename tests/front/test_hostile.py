@@ -207,9 +207,7 @@ async def test_an_odd_request_line_reaches_no_engine(
         await serves_on(llamasup)
 
 
-async def test_a_proxys_form_of_a_target_asks_us_and_nobody_else(
-    faking: Faking, journal: Journal
-) -> None:
+async def test_a_target_in_a_proxys_form_asks_only_us(faking: Faking, journal: Journal) -> None:
     async with running({**faking("--fake-echo"), **HASTY}) as llamasup:
         await llamasup.ask("POST", "/tokenize", {})  # who only looks loads nothing
         answers = await answers_to(llamasup, get(b"http://192.0.2.1:1/props?x"))
@@ -276,7 +274,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-async def test_a_bomb_of_json_holds_nobody_up(faking: Faking, bomb: str) -> None:
+async def test_a_bomb_of_json_delays_no_other_client(faking: Faking, bomb: str) -> None:
     """63 MB of them took 2.3 GB, and seconds in which nobody was served."""
     asked = request("POST", "/tokenize", BOMBS[bomb])
     async with running(faking()) as llamasup:
@@ -290,7 +288,7 @@ async def test_a_bomb_of_json_holds_nobody_up(faking: Faking, bomb: str) -> None
         await serves_on(llamasup)
 
 
-async def test_chunks_of_single_bytes_hold_nobody_up(faking: Faking) -> None:
+async def test_chunks_of_single_bytes_delay_no_other_client(faking: Faking) -> None:
     asked = request("POST", "/tokenize", headers={"Transfer-Encoding": "chunked"})
     async with running(faking()) as llamasup, llamasup.connect() as client:
         with loop_holdups() as holdups:
@@ -300,7 +298,7 @@ async def test_chunks_of_single_bytes_hold_nobody_up(faking: Faking) -> None:
         assert holdups.longest(CONVERSATION) < 0.02
 
 
-async def test_who_uploads_without_end_gets_no_more_than_its_share_and_is_sent_away(
+async def test_an_endless_upload_gets_no_more_than_its_share_and_is_refused(
     faking: Faking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty-four unfinished uploads held 1.1 GB."""
@@ -354,7 +352,7 @@ async def test_a_body_that_comes_a_byte_at_a_time_times_out_all_the_same(faking:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("size", [1, 600_000, M])
-async def test_a_body_that_nobody_reads_holds_up_no_answer(
+async def test_a_body_that_is_not_read_delays_no_answer(
     faking: Faking, method: str, size: int
 ) -> None:
     async with running(faking()) as llamasup, llamasup.connect() as client:

@@ -75,7 +75,9 @@ async def speaking() -> AsyncIterator[Keepalive]:
         nursery.cancel_scope.cancel()
 
 
-async def test_who_waits_is_spoken_to_after_every_interval(autojump_clock: MockClock) -> None:
+async def test_a_waiting_client_gets_a_comment_after_every_interval(
+    autojump_clock: MockClock,
+) -> None:
     async with speaking() as keepalive, trio.open_nursery() as nursery:
         with client() as (connection, theirs):
 
@@ -93,7 +95,7 @@ async def test_who_waits_is_spoken_to_after_every_interval(autojump_clock: MockC
             assert heard(theirs) == []
 
 
-async def test_who_does_not_wait_for_long_hears_nothing(autojump_clock: MockClock) -> None:
+async def test_a_client_that_waits_only_briefly_hears_nothing(autojump_clock: MockClock) -> None:
     async with speaking() as keepalive:
         with client() as (connection, theirs):
             async with comforted(keepalive, Lessor(INTERVAL - 1), connection) as lease:
@@ -102,7 +104,7 @@ async def test_who_does_not_wait_for_long_hears_nothing(autojump_clock: MockCloc
             assert heard(theirs) == []
 
 
-async def test_many_who_came_at_different_times_are_spoken_to_in_their_own_time(
+async def test_clients_that_came_at_different_times_get_comments_at_their_own_times(
     autojump_clock: MockClock,
 ) -> None:
     heard_at: dict[int, list[float]] = {}
@@ -132,7 +134,7 @@ async def test_many_who_came_at_different_times_are_spoken_to_in_their_own_time(
         assert times == pytest.approx(expected, abs=0.1)
 
 
-async def test_who_is_cancelled_while_it_waits_holds_nothing_and_is_forgotten(
+async def test_a_request_that_is_cancelled_while_it_waits_holds_nothing_and_is_forgotten(
     autojump_clock: MockClock,
 ) -> None:
     async with speaking() as keepalive:

@@ -18,7 +18,7 @@ def test_one_a_second_is_told_always() -> None:
     assert all(refusals.told("x", float(at)) for at in range(1000))
 
 
-def test_a_flood_hides_nobody_else() -> None:
+def test_a_flood_hides_no_other_clients_refusals() -> None:
     refusals = Refusals()
     for at in range(1000):
         refusals.told("x", at / 1000)
@@ -26,7 +26,7 @@ def test_a_flood_hides_nobody_else() -> None:
     assert refusals.untold("y", 1.0) == []
 
 
-def test_a_flood_that_has_ended_is_counted_with_the_next_refusal_of_anybody() -> None:
+def test_a_flood_that_has_ended_is_counted_with_any_clients_next_refusal() -> None:
     refusals = Refusals()
     for _ in range(100):
         refusals.told("x", 0.0)

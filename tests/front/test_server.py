@@ -77,7 +77,7 @@ async def comes(llamasup: Llamasup, place: str = "127.0.0.1") -> bool:
         return await newcomer.is_served()
 
 
-async def test_who_comes_when_all_are_busy_is_told_so(faking: Faking) -> None:
+async def test_a_client_that_comes_when_all_connections_are_busy_is_told_so(faking: Faking) -> None:
     settings = {"models.fake.parallel": 2, "server.max_connections": 2}
     async with (
         running({**faking(*SLOWLY), **settings}) as llamasup,
@@ -97,7 +97,7 @@ def breathless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("breathless")
-async def test_the_longest_idle_one_goes_for_who_comes_when_the_house_is_full(
+async def test_when_all_connections_are_taken_the_longest_idle_one_is_closed_for_a_new_one(
     faking: Faking,
 ) -> None:
     async with (
@@ -116,7 +116,9 @@ async def test_the_longest_idle_one_goes_for_who_comes_when_the_house_is_full(
         await busy.read_until(b" 1")
 
 
-async def test_whoever_came_just_now_is_not_sent_away_before_it_can_ask(faking: Faking) -> None:
+async def test_a_client_that_has_just_come_is_not_sent_away_before_it_can_ask(
+    faking: Faking,
+) -> None:
     """Its request is on its way, and a connection closed without a word cannot tell why."""
     async with (
         running({**faking(), "server.max_connections": 1}) as llamasup,
@@ -131,7 +133,7 @@ async def _is_full(llamasup: Llamasup) -> bool:
 
 
 @pytest.mark.usefixtures("breathless")
-async def test_no_address_fills_the_house_and_who_hoards_loses_what_it_hoards(
+async def test_no_address_takes_all_connections_and_one_that_hoards_them_loses_its_own(
     faking: Faking,
 ) -> None:
     settings = {"models.fake.parallel": 8, "server.max_connections": 8}
@@ -154,7 +156,7 @@ async def test_no_address_fills_the_house_and_who_hoards_loses_what_it_hoards(
             assert await client.read_until(b" 1")
 
 
-async def test_a_request_that_nobody_has_read_yet_is_not_lost_for_who_comes(
+async def test_a_connection_with_an_unread_request_is_not_closed_for_a_new_one(
     faking: Faking,
 ) -> None:
     """They come and ask at once, faster than anybody can read."""
@@ -208,7 +210,7 @@ async def asks(client: trio.socket.SocketType, llamasup: Llamasup) -> bytes:
     return answer
 
 
-async def test_without_a_descriptor_who_comes_is_told_so(faking: Faking) -> None:
+async def test_without_a_descriptor_a_new_client_is_told_so(faking: Faking) -> None:
     async with running(faking(*SLOWLY)) as llamasup, From("127.0.0.1", llamasup) as busy:
         await busy.is_busy()
         newcomers = [trio.socket.socket() for _ in range(5)]
@@ -223,7 +225,9 @@ async def test_without_a_descriptor_who_comes_is_told_so(faking: Faking) -> None
 
 
 @pytest.mark.usefixtures("breathless")
-async def test_without_a_descriptor_those_who_idle_go_for_who_comes(faking: Faking) -> None:
+async def test_without_a_descriptor_idle_connections_are_closed_for_new_ones(
+    faking: Faking,
+) -> None:
     async with running(faking()) as llamasup, AsyncExitStack() as stack:
         for _ in range(4):
             idle = await stack.enter_async_context(From("127.0.0.1", llamasup))
@@ -265,7 +269,7 @@ async def test_newcomers_do_not_wait_for_one_another(
         client.close()
 
 
-async def test_who_connects_and_leaves_at_once_harms_nobody(faking: Faking) -> None:
+async def test_a_client_that_connects_and_leaves_at_once_does_no_harm(faking: Faking) -> None:
     async with running(faking()) as llamasup:
         for _ in range(100):
             client = llamasup.connect()
@@ -275,7 +279,7 @@ async def test_who_connects_and_leaves_at_once_harms_nobody(faking: Faking) -> N
             assert (await llamasup.ask("GET", "/health")).status == 200
 
 
-async def test_a_client_whose_socket_takes_no_options_any_more_harms_nobody(
+async def test_a_client_whose_socket_takes_no_options_any_more_does_no_harm(
     faking: Faking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reset_already(sock: socket.socket, level: int, *_: object) -> None:
@@ -287,7 +291,7 @@ async def test_a_client_whose_socket_takes_no_options_any_more_harms_nobody(
         assert (await llamasup.ask("GET", "/health")).status == 200
 
 
-async def test_a_knock_that_nobody_stands_behind_is_no_shortage(
+async def test_a_connection_that_is_gone_before_it_is_accepted_is_no_shortage(
     faking: Faking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     accept, knocks = socket.socket.accept, []

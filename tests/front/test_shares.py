@@ -16,12 +16,12 @@ def filled(shares: Shares, holder: str) -> int:
     return shares.taken - before
 
 
-def test_one_alone_may_have_half_and_everybody_a_part_of_what_is_left() -> None:
+def test_a_single_client_may_have_half_and_each_further_one_a_part_of_the_rest() -> None:
     shares = Shares(1200)
     assert [filled(shares, name) for name in "abc"] == [600, 300, 150]
 
 
-def test_those_who_take_in_turns_get_equal_parts() -> None:
+def test_clients_that_take_in_turns_get_equal_parts() -> None:
     shares = Shares(1200)
     for _ in range(1200):
         for name in "abc":

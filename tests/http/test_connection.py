@@ -59,7 +59,7 @@ LEAVINGS = {
 
 
 @pytest.mark.parametrize("leaving", LEAVINGS)
-async def test_who_waits_for_a_client_that_leaves_is_told(leaving: str) -> None:
+async def test_waiting_for_a_client_that_leaves_raises(leaving: str) -> None:
     async with connected() as (connection, client):
         await client.send_all(b"a request")
         await connection.arrival()
@@ -69,7 +69,7 @@ async def test_who_waits_for_a_client_that_leaves_is_told(leaving: str) -> None:
             await connection.arrival()
 
 
-async def test_who_sends_more_than_is_taken_is_held_back() -> None:
+async def test_a_client_that_sends_more_than_is_read_is_held_back() -> None:
     async with connected() as (connection, client), trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, bytes(40 << 20))
         await wait_all_tasks_blocked(0.05)

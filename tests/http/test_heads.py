@@ -54,7 +54,7 @@ def test_what_has_two_is_refused(lines: list[bytes]) -> None:
         refuse_ambiguity(head(*lines))
 
 
-def test_more_lines_than_anybody_needs_are_refused() -> None:
+def test_far_too_many_lines_are_refused() -> None:
     with pytest.raises(TooManyLines, match="100 headers"):
         refuse_ambiguity(head(*[b"X: 1"] * (MOST_HEADERS + 1)))
 

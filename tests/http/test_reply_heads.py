@@ -97,7 +97,7 @@ def test_what_is_no_reply_or_two_is_an_error_of_the_engine(head: bytes) -> None:
         read_head(head)
 
 
-def test_a_status_without_a_reason_and_one_that_nobody_knows_are_read() -> None:
+def test_a_status_without_a_reason_and_an_unknown_one_are_read() -> None:
     assert read_head(replied(status=b"HTTP/1.0 200")).status == 200
     assert read_head(replied(status=b"HTTP/1.1 299 Odd")).status == 299
 

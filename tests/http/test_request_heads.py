@@ -64,7 +64,7 @@ def test_anything_unusual_is_left_to_h11(ordinary: bytes, unusual: bytes) -> Non
     assert read_ordinary(CURL.replace(ordinary, unusual, 1)) is None
 
 
-def test_more_headers_than_anybody_needs_are_left_to_be_refused() -> None:
+def test_far_too_many_headers_are_left_to_be_refused() -> None:
     lines = b"".join(b"X-%d: 1\r\n" % number for number in range(100))
     assert read_ordinary(b"GET / HTTP/1.1\r\n" + lines + b"Host: a\r\n\r\n") is None
 

@@ -204,7 +204,9 @@ def test_http_1_0_has_no_chunks() -> None:
         ("POST / HTTP/1.1", ["Content-Length: 5"], False),
     ],
 )
-def test_who_waits_for_100_continue_is_known(line: str, headers: list[str], expected: bool) -> None:
+def test_a_client_that_waits_for_100_continue_is_recognised(
+    line: str, headers: list[str], expected: bool
+) -> None:
     assert parse_head(head(*headers, line=line)).expects_continue is expected
 
 

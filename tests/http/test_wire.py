@@ -67,7 +67,9 @@ async def test_a_port_is_dialled(family: socket.AddressFamily) -> None:
                 assert ours._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-async def test_nobody_there_is_an_os_error_and_leaves_nothing_open(path: str) -> None:
+async def test_dialing_an_address_without_a_listener_is_an_os_error_and_leaves_nothing_open(
+    path: str,
+) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         before = open_files()
@@ -78,9 +80,7 @@ async def test_nobody_there_is_an_os_error_and_leaves_nothing_open(path: str) ->
         assert open_files() == before
 
 
-async def test_whoever_finds_the_queue_full_waits_for_a_place(
-    path: str, listener: socket.socket
-) -> None:
+async def test_dialing_waits_while_the_queue_is_full(path: str, listener: socket.socket) -> None:
     places: list[Wire] = []
 
     async def come() -> None:
@@ -98,7 +98,7 @@ async def test_whoever_finds_the_queue_full_waits_for_a_place(
             pass
 
 
-async def test_whoever_finds_the_queue_full_for_long_gives_up(
+async def test_dialing_gives_up_if_the_queue_stays_full(
     path: str, listener: socket.socket, autojump_clock: MockClock
 ) -> None:
     with await dial(UnixAddress(path)):
@@ -109,9 +109,7 @@ async def test_whoever_finds_the_queue_full_for_long_gives_up(
         assert open_files() == before
 
 
-async def test_whoever_leaves_the_queue_leaves_nothing_open(
-    path: str, listener: socket.socket
-) -> None:
+async def test_a_cancelled_dial_leaves_nothing_open(path: str, listener: socket.socket) -> None:
     with await dial(UnixAddress(path)):
         before = open_files()
         with trio.move_on_after(0.02) as patience:
@@ -166,7 +164,7 @@ async def test_a_reader_that_gives_up_takes_nothing(
 
 
 @pytest.mark.parametrize("address", [UnixAddress("/nowhere/x.sock"), TcpAddress("127.0.0.1", 1)])
-async def test_who_is_refused_lets_others_run_and_can_be_cancelled(
+async def test_a_refused_dial_lets_other_tasks_run_and_can_be_cancelled(
     address: UnixAddress | TcpAddress,
 ) -> None:
     with trio.move_on_after(0.05) as trying:

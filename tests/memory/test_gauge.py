@@ -70,7 +70,7 @@ async def test_the_host_is_read_each_time() -> None:
         assert (host.name, host.free, gpu.name, gpu.free) == (HOST, free * KIB, "CUDA0", 5 * MIB)
 
 
-async def test_what_nobody_asks_for_is_no_device() -> None:
+async def test_without_a_listing_there_is_only_the_host() -> None:
     machine = Machine()
     [host] = await Gauge(machine).devices()
     assert (host.name, machine.asked) == (HOST, [])
@@ -127,7 +127,7 @@ async def test_an_engine_without_devices_costs_one_question_and_no_cards_tool_an
 
 
 @pytest.mark.parametrize("words", ["", "Failed to connect to 10.0.0.2:50052\n"])
-async def test_who_gives_no_answer_is_taken_at_his_last_word(
+async def test_an_engine_that_gives_no_answer_keeps_its_last_one(
     words: str, autojump_clock: MockClock
 ) -> None:
     machine = Machine(words)
@@ -159,7 +159,9 @@ async def test_an_rpc_server_that_serves_a_child_of_ours_is_not_asked(
     assert machine.asked == ["engine"]
 
 
-async def test_who_hangs_when_asked_again_is_not_waited_for_long(autojump_clock: MockClock) -> None:
+async def test_an_engine_that_hangs_when_asked_again_is_not_waited_for_long(
+    autojump_clock: MockClock,
+) -> None:
     machine = Machine(vulkan(3000))
     gauge = Gauge(machine)
     await gauge.listed(LISTING)

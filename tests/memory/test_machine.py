@@ -152,7 +152,7 @@ async def test_a_tool_that_hangs_is_taken_at_its_last_word(tmp_path: Path) -> No
         assert await machine.run("/bin/sh", "-c", tool) == "words\n"
 
 
-async def test_a_tool_that_hangs_in_its_driver_holds_nobody_up_and_is_not_started_again(
+async def test_a_tool_that_hangs_in_its_driver_delays_no_task_and_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llamasup.processes.process.Process.signal", lambda *_: None)

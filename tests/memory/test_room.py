@@ -94,7 +94,7 @@ def test_a_need_is_spread_in_proportion_to_what_is_free(
     assert spread({HOST: 1, "CUDA0+CUDA1": 4}, free, {"CUDA0": 8, "CUDA1": 8}) == placed
 
 
-def test_who_holds_something_of_a_member_holds_it_of_the_union() -> None:
+def test_what_is_held_of_a_member_is_held_of_the_union() -> None:
     unions = ["CUDA0+CUDA1", "CUDA1+CUDA2"]
     assert with_unions({"CUDA0": 3, HOST: 1}, unions) == {
         "CUDA0": 3,

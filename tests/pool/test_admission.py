@@ -78,7 +78,7 @@ def test_a_model_that_does_not_fit_takes_the_place_of_an_idle_one() -> None:
     assert one([resident("a")], claim("b", 7)) == Evict(("a",))
 
 
-def test_nobody_goes_in_vain() -> None:
+def test_no_model_is_unloaded_in_vain() -> None:
     others = [resident("a", 2), resident("b", 4), busy("c", 4)]
     assert one(others, claim("d", 4)) == Evict(("b",))
 
@@ -111,7 +111,7 @@ def test_of_many_that_are_alike_the_cheapest_go() -> None:
 
 
 @pytest.mark.parametrize("state", [State.LOADING, State.STOPPING])
-def test_who_is_on_the_way_in_or_out_is_no_victim(state: State) -> None:
+def test_a_model_that_is_loading_or_stopping_is_no_victim(state: State) -> None:
     assert one([resident("a", state=state)], claim("b", 7)) == Wait()
 
 
@@ -142,7 +142,7 @@ def test_each_gpu_is_a_budget_of_its_own() -> None:
     assert one([left, right], claim("c", need={"CUDA1": 8}), budgets=budgets) == Evict(("b",))
 
 
-def test_a_budget_that_has_shrunk_stops_nobody_who_needs_nothing_of_it() -> None:
+def test_a_budget_that_has_shrunk_stops_no_claim_that_needs_nothing_of_it() -> None:
     shrunk = {"CUDA0": 4, "host": 8}
     assert (
         one([busy("a", need={"CUDA0": 6})], claim("b", need={"host": 8}), budgets=shrunk) == Load()
@@ -170,7 +170,7 @@ def test_a_drained_model_is_stopped_when_its_answers_have_ended() -> None:
     assert one([resident("a", state=State.DRAINING)], wanted) == Evict(("a",))
 
 
-def test_whoever_gets_idle_saves_the_busy_ones() -> None:
+def test_a_model_that_gets_idle_saves_the_busy_ones() -> None:
     drained, idle = busy("a", state=State.DRAINING), resident("b")
     assert one([drained, idle], claim("c", 6, since=NOW - PATIENCE)) == Evict(("b",))
 
@@ -180,7 +180,7 @@ def test_a_drain_goes_on_although_another_victim_would_be_cheaper_by_now() -> No
     assert one([begun, busy("b")], claim("c", since=NOW - PATIENCE)) == Drain(("a",))
 
 
-def test_who_waits_for_its_own_predecessor_to_end_is_in_nobodys_way() -> None:
+def test_a_claim_that_waits_for_its_previous_child_is_in_no_other_claims_way() -> None:
     ending = resident("a", host=4, state=State.STOPPING)
     older, younger = claim("a", host=5, since=1.0), claim("b", host=6, since=2.0)
 
@@ -200,7 +200,7 @@ def test_what_loads_gets_its_turn_too() -> None:
     assert one([loading], claim("b", 7, since=NOW - 100)) == Wait()
 
 
-def test_who_is_idle_stays_open_while_the_answers_of_another_last() -> None:
+def test_an_idle_victim_stays_open_while_another_one_still_answers() -> None:
     long, idle = busy("a", ready_at=0.0), resident("b")
     wanted = claim("c", 9, since=NOW - PATIENCE)
     assert one([long, idle], wanted) == Drain(("b", "a"), still_open=("b",))
@@ -220,7 +220,7 @@ def test_who_is_idle_stays_open_while_the_answers_of_another_last() -> None:
     assert set(last.held) == {"a", "b"}
 
 
-def test_of_those_that_were_shut_together_who_ends_first_opens_again() -> None:
+def test_of_models_that_were_closed_together_the_one_that_ends_first_opens_again() -> None:
     ended = resident("a", state=State.DRAINING, held_since=NOW - 5)
     ending = busy("b", state=State.DRAINING, held_since=NOW - 5)
     decision = one([ended, ending], claim("c", 9, since=NOW - PATIENCE))
@@ -261,7 +261,7 @@ def test_two_claims_do_not_share_a_victim() -> None:
     }
 
 
-def test_nobody_passes_a_claim_without_a_promise_on_the_devices_that_it_needs() -> None:
+def test_no_claim_overtakes_an_older_one_on_the_devices_that_it_needs() -> None:
     budgets = {"CUDA0": 8, "CUDA1": 8}
     loads = [claim("a", need={"CUDA0": 8}), claim("b", need={"CUDA0": 8})]
     behind, beside = claim("c", need={"CUDA0": 1}), claim("d", need={"CUDA1": 1})
@@ -269,7 +269,7 @@ def test_nobody_passes_a_claim_without_a_promise_on_the_devices_that_it_needs() 
     assert decisions == {"a": Load(), "b": Wait(), "c": Wait(), "d": Load()}
 
 
-def test_who_is_idle_but_awaited_by_an_older_claim_counts_as_busy() -> None:
+def test_an_idle_model_counts_as_busy_if_its_own_requests_have_waited_longer() -> None:
     awaited = resident("a", state=State.DRAINING)
     claims = [claim("a", since=NOW - 2), claim("b", 7, since=NOW - 1)]
     assert decide(world([awaited], claims), NOW)["b"] == Wait(until=NOW - 1 + PATIENCE)
@@ -285,7 +285,7 @@ def test_models_of_a_group_that_are_not_to_meet_take_each_others_place() -> None
     assert one(others, claim("d", 1), groups=(apart,)) == Load()
 
 
-def test_an_exclusive_group_has_nobody_beside_it() -> None:
+def test_an_exclusive_group_has_no_other_model_beside_it() -> None:
     alone = Group(frozenset({"a", "b"}), exclusive=True)
     assert one([resident("c", 1), resident("a", 1)], claim("b", 1), groups=(alone,)) == Evict(
         ("c",)
@@ -331,7 +331,7 @@ def test_a_younger_claim_that_may_not_meet_an_older_one_waits_for_it() -> None:
         ),
     ],
 )
-def test_a_model_that_cannot_be_loaded_evicts_nobody(
+def test_a_model_that_cannot_be_loaded_evicts_no_other(
     residents: list[Resident], wanted: Claim, more: dict[str, Any], refused: Refuse
 ) -> None:
     there = world([*residents, resident("idle", 1)], [wanted, claim("next", 1)], **more)
@@ -358,7 +358,7 @@ def test_what_is_too_large_only_by_a_measurement_is_loaded_alone() -> None:
     )
 
 
-def test_nobody_is_loaded_beside_who_holds_more_than_there_is() -> None:
+def test_no_model_is_loaded_beside_one_that_holds_more_than_there_is() -> None:
     assert one([busy("a", 15, ready_at=NOW)], claim("b", 1)) == Wait(until=NOW + PATIENCE)
     assert one([resident("a", 15)], claim("b", 1)) == Evict(("a",))
 
@@ -387,17 +387,17 @@ def test_for_a_load_that_ran_out_of_memory_the_idle_go_and_the_cheapest_first() 
     assert dispensable(world(there, []), claim("new"), NOW) == ("going", "cheap", "dear")
 
 
-def test_a_defective_model_evicts_nobody_but_may_be_tried_where_there_is_room() -> None:
+def test_a_defective_model_evicts_no_other_but_may_be_tried_if_there_is_room() -> None:
     defective = claim("b", defect="invalid magic")
     assert one([resident("a", 9)], defective) == Refuse(503, "invalid magic")
     assert one([resident("a", 1)], defective) == Load()
 
 
-def test_a_device_that_nobody_knows_is_no_limit() -> None:
+def test_an_unknown_device_is_no_limit() -> None:
     assert one([], claim("b", need={"CUDA7": GIB})) == Load()
 
 
-def test_a_refused_claim_is_in_nobodys_way() -> None:
+def test_a_refused_claim_is_in_no_other_claims_way() -> None:
     claims = [claim("large", 11), claim("b", 9)]
     assert decide(world([], claims), NOW)["b"] == Load()
 

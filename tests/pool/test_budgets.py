@@ -35,7 +35,7 @@ def test_files_that_are_mapped_count_as_free_and_their_models_need_as_taken() ->
     assert taken_by_others(before, {}, 0) == taken_by_others(after, {HOST: 30 * GIB}, 0)
 
 
-def test_a_child_that_holds_less_than_it_needs_makes_nobody_else_hold_less_than_nothing() -> None:
+def test_a_child_that_holds_less_than_its_need_makes_no_amount_negative() -> None:
     assert taken_by_others([gpu(24, 20)], {"CUDA0": 18 * GIB}, 0) == {"CUDA0": 0}
 
 
@@ -75,7 +75,7 @@ def test_what_children_hold_in_unified_memory_is_not_held_by_others_too() -> Non
     assert taken_by_others(devices, {HOST: 40 * GIB}, GIB) == {HOST: 4 * GIB}
 
 
-def test_on_a_mac_which_tells_nobody_what_a_process_holds_children_hold_what_they_need() -> None:
+def test_on_a_mac_which_does_not_tell_what_a_process_holds_children_hold_what_they_need() -> None:
     mac = [Device(HOST, Kind.APPLE, 24 * GIB, 9 * GIB)]
     assert taken_by_others(mac, {HOST: 14 * GIB}, 0) == {HOST: GIB}
     assert host_is_measured([host(64, 20), gpu(24, 20)])

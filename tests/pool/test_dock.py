@@ -82,7 +82,7 @@ async def test_after_a_death_suspects_are_tried_first_and_one_at_a_time(
         assert sorted(room.inside) == ["a", "b"]
 
 
-async def test_who_does_no_harm_for_a_while_goes_on_beside_the_next_one(
+async def test_a_suspect_that_does_no_harm_for_a_while_goes_on_beside_the_next_one(
     autojump_clock: MockClock,
 ) -> None:
     async with court() as (room, keeper):
@@ -94,7 +94,7 @@ async def test_who_does_no_harm_for_a_while_goes_on_beside_the_next_one(
         assert room.inside == ["suspect 1", "suspect 2", "a"]
 
 
-async def test_nobody_is_tried_beside_an_innocent_and_innocents_wait_for_a_while_at_most(
+async def test_no_suspect_is_tried_beside_an_innocent_and_innocents_wait_for_a_while_at_most(
     autojump_clock: MockClock,
 ) -> None:
     async with court() as (room, keeper):
@@ -132,7 +132,7 @@ async def test_many_suspects_have_less_time_each(autojump_clock: MockClock) -> N
         assert len(room.inside) == 17
 
 
-async def test_where_nobody_can_ever_be_alone_suspects_wait_like_all_others(
+async def test_if_no_suspect_can_ever_be_alone_suspects_wait_like_all_others(
     autojump_clock: MockClock,
 ) -> None:
     """For as long as one answer takes, others would be held up half of the time."""
@@ -151,7 +151,7 @@ async def test_where_nobody_can_ever_be_alone_suspects_wait_like_all_others(
         assert trio.current_time() == began + TRIALS
 
 
-async def test_no_clock_goes_on_for_who_has_left(autojump_clock: MockClock) -> None:
+async def test_no_clock_goes_on_for_a_visit_that_is_over(autojump_clock: MockClock) -> None:
     async with court() as (room, keeper):
         keeper.comes(slots=4)
         at_rest = tasks()

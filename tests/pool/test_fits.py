@@ -170,7 +170,7 @@ async def test_a_loaded_model_is_told_of_on_its_rung_and_as_if_its_own_place_wer
     assert (fit.best.outcome, fit.largest) == (Load(), Rung(8000))
 
 
-async def test_where_nothing_can_be_done_the_reason_is_told_and_nobody_would_go() -> None:
+async def test_if_nothing_can_be_done_the_reason_is_told_and_no_model_would_be_unloaded() -> None:
     house = House()
     house.loaded(Model("b", unloadable=False), 4000)
     house.add(Model("a", contexts=(9000, 8000)))

@@ -176,7 +176,7 @@ moments = st.lists(st.lists(deeds, min_size=1, max_size=4), max_size=12)
 
 @example([[("comes", "a", 0)], [("child comes", 1), ("child goes",)]])
 @given(moments)
-async def test_whatever_happens_nobody_is_forgotten_and_no_slot_is_overbooked_or_lost(
+async def test_whatever_happens_no_request_is_forgotten_and_no_slot_is_overbooked_or_lost(
     moments: list[list[tuple[Any, ...]]],
 ) -> None:
     async with scene() as stage:
@@ -207,7 +207,7 @@ async def test_whatever_happens_nobody_is_forgotten_and_no_slot_is_overbooked_or
                 assert gate.shut_out_since is None
 
 
-async def test_those_who_come_first_are_let_in_first() -> None:
+async def test_requests_that_come_first_are_let_in_first() -> None:
     async with scene() as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a", "a")
@@ -243,7 +243,7 @@ async def test_what_needs_no_slot_waits_for_the_child_alone() -> None:
         assert stage.crowd.waiting == [2]
 
 
-async def test_somebody_who_leaves_just_when_it_is_let_in_keeps_nothing() -> None:
+async def test_a_request_that_leaves_just_when_it_is_let_in_keeps_nothing() -> None:
     async with scene() as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a")
@@ -253,7 +253,7 @@ async def test_somebody_who_leaves_just_when_it_is_let_in_keeps_nothing() -> Non
         assert stage.crowd.served == [0, 2]
 
 
-async def test_everybody_who_waits_for_a_load_is_told_why_it_failed() -> None:
+async def test_all_requests_that_wait_for_a_load_are_told_why_it_failed() -> None:
     async with scene() as stage:
         await stage.crowd_of("a", "b")
         stage.keeper.fails("it is broken")
@@ -261,7 +261,7 @@ async def test_everybody_who_waits_for_a_load_is_told_why_it_failed() -> None:
         assert stage.crowd.told == {0: "503 it is broken", 1: "503 it is broken"}
 
 
-async def test_those_who_wait_at_a_child_that_goes_are_let_in_to_the_next() -> None:
+async def test_requests_that_wait_for_a_child_that_ends_are_let_in_to_the_next() -> None:
     async with scene() as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a")
@@ -273,7 +273,7 @@ async def test_those_who_wait_at_a_child_that_goes_are_let_in_to_the_next() -> N
         assert set(stage.crowd.served) == {0, 1, 2}
 
 
-async def test_a_held_gate_lets_nobody_in_until_it_is_open_again() -> None:
+async def test_a_held_gate_lets_no_request_in_until_it_is_open_again() -> None:
     async with scene() as stage:
         stage.keeper.comes()
         stage.gate.hold(True)
@@ -294,7 +294,7 @@ async def test_no_more_may_wait_than_may_wait() -> None:
         assert stage.crowd.told == {3: '429 all slots of "stub" are busy, and 2 requests wait'}
 
 
-async def test_whoever_fills_the_queue_makes_way_for_others() -> None:
+async def test_a_client_that_fills_the_queue_makes_way_for_others() -> None:
     async with scene(max_queue=3) as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("greedy", "greedy", "greedy", "greedy", "modest")
@@ -330,7 +330,7 @@ async def test_a_full_queue_may_be_told_as_exhausted_slots() -> None:
         assert stage.crowd.told == {1: '503 all slots of "stub" are busy, and 0 requests wait'}
 
 
-async def test_where_nobody_may_wait_for_a_slot_somebody_waits_for_the_load() -> None:
+async def test_where_no_request_may_wait_for_a_slot_one_may_still_wait_for_the_load() -> None:
     async with scene(max_queue=0) as stage:
         await stage.crowd_of("a", "b")
         stage.keeper.comes(slots=1)
@@ -339,7 +339,7 @@ async def test_where_nobody_may_wait_for_a_slot_somebody_waits_for_the_load() ->
         assert stage.crowd.told.keys() == {1, 2}
 
 
-async def test_those_who_will_have_a_slot_as_soon_as_it_is_loaded_do_not_count_as_waiting() -> None:
+async def test_requests_that_will_have_a_slot_after_the_load_do_not_count_as_waiting() -> None:
     async with scene(max_queue=1) as stage:
         stage.keeper.plan.settings.parallel = 3
         await stage.crowd_of("a", "b", "c", "d", "e")
@@ -349,7 +349,7 @@ async def test_those_who_will_have_a_slot_as_soon_as_it_is_loaded_do_not_count_a
         assert set(stage.crowd.served) == {0, 1, 2}
 
 
-async def test_a_failed_load_is_remembered_without_those_who_waited_for_it() -> None:
+async def test_a_failed_load_is_remembered_without_the_requests_that_waited_for_it() -> None:
     failure = ModelUnavailable("it is broken")
     failure.retry_after = 3.0
     async with scene() as stage, trio.open_nursery() as nursery:
@@ -381,7 +381,7 @@ class Body:
     """Of a request; it may be large."""
 
 
-async def test_nobody_waits_longer_than_may_be_waited(autojump_clock: MockClock) -> None:
+async def test_no_request_waits_longer_than_the_queue_timeout(autojump_clock: MockClock) -> None:
     async with scene(queue_timeout=60) as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a")
@@ -390,7 +390,7 @@ async def test_nobody_waits_longer_than_may_be_waited(autojump_clock: MockClock)
         assert stage.gate.waiting == 0
 
 
-async def test_whoever_waits_can_see_how_many_come_before() -> None:
+async def test_a_waiting_client_can_see_how_many_come_before() -> None:
     async with scene() as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a")
@@ -405,7 +405,7 @@ async def test_whoever_waits_can_see_how_many_come_before() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_that_nobody_is_left_is_told_once() -> None:
+async def test_the_gate_says_once_that_no_request_is_left() -> None:
     async with scene() as stage:
         stage.keeper.comes(slots=2)
         await stage.crowd_of("a", "a")

@@ -74,7 +74,7 @@ async def test_a_client_that_leaves_while_it_is_served_makes_room(
         assert requests.leased[2:] == [2]
 
 
-async def test_those_who_wait_for_a_child_that_goes_are_served_by_the_next(
+async def test_requests_that_wait_for_a_child_that_ends_are_served_by_the_next(
     faking: Fake, journal: Journal
 ) -> None:
     async with pool_of(faking()) as pool, requests_to(pool) as requests:
@@ -156,7 +156,7 @@ async def test_an_engine_never_gets_more_requests_than_it_has_slots(
             nursery.cancel_scope.cancel()
 
 
-async def test_everybody_who_waited_for_a_slot_is_answered(faking: Fake) -> None:
+async def test_all_requests_that_waited_for_a_slot_are_answered(faking: Fake) -> None:
     async with running(faking("--fake-token-delay", "0.02", parallel=2)) as llamasup:
         replies = []
 
@@ -172,7 +172,7 @@ async def test_everybody_who_waited_for_a_slot_is_answered(faking: Fake) -> None
 # --- who only looks ---
 
 
-async def test_who_looks_loads_nothing_and_learns_how_things_stand(
+async def test_a_look_loads_nothing_and_says_why_there_is_nothing_to_see(
     faking: Fake, journal: Journal
 ) -> None:
     async with pool_of(faking("--fake-load-seconds", "0.5")) as pool:
@@ -187,7 +187,7 @@ async def test_who_looks_loads_nothing_and_learns_how_things_stand(
                 pytest.fail("there is nothing to look at yet")
 
 
-async def test_who_looks_keeps_nothing_awake_and_takes_nothing(faking: Fake) -> None:
+async def test_a_look_keeps_no_child_loaded_and_takes_no_slot(faking: Fake) -> None:
     async with pool_of({**faking(), "pool.idle_unload": "0.3s"}) as pool:
         async with pool.lease("fake", Work.GENERATE), pool.lease("fake", Work.LOOK) as look:
             assert look.address == child_of(pool).address
@@ -202,7 +202,7 @@ async def test_who_looks_keeps_nothing_awake_and_takes_nothing(faking: Fake) -> 
                 await trio.sleep(0.01)
 
 
-async def test_who_looks_is_let_in_where_all_slots_are_taken_and_is_in_nobodys_way(
+async def test_a_look_is_let_in_when_all_slots_are_taken_and_delays_no_request(
     faking: Fake,
 ) -> None:
     config = {**faking(), **faking(name="other"), "pool.max_loaded_models": 1}
@@ -213,7 +213,7 @@ async def test_who_looks_is_let_in_where_all_slots_are_taken_and_is_in_nobodys_w
             assert pool.keepers["fake"].child is None
 
 
-async def test_no_number_of_those_who_look_takes_all_threads_of_an_engine(faking: Fake) -> None:
+async def test_no_number_of_looks_takes_all_threads_of_an_engine(faking: Fake) -> None:
     async with pool_of(faking()) as pool, AsyncExitStack() as looks:
         async with pool.lease("fake", Work.GENERATE):
             pass
@@ -226,7 +226,7 @@ async def test_no_number_of_those_who_look_takes_all_threads_of_an_engine(faking
             pass
 
 
-async def test_a_look_through_the_front_wakes_nobody(faking: Fake, journal: Journal) -> None:
+async def test_a_look_through_the_front_loads_no_model(faking: Fake, journal: Journal) -> None:
     async with running(faking()) as llamasup:
         for path in ("/props", "/slots", "/metrics?model=fake", "/lora-adapters"):
             reply = await llamasup.ask("GET", path)

@@ -80,7 +80,7 @@ async def test_a_model_that_comes_back_before_its_child_is_gone_is_loaded_again(
             assert child_of(pool) is not first
 
 
-async def test_who_waits_for_a_model_that_goes_is_told(faking: Fake) -> None:
+async def test_a_request_for_a_model_that_is_not_offered_any_more_is_told(faking: Fake) -> None:
     async with pool_of({**faking(), **faking(name="other")}) as pool:
         failures = []
 
@@ -112,7 +112,7 @@ def change(pool: Pool, in_effect: InEffect, config: Mapping[str, object]) -> Non
     pool.residency.wake()
 
 
-async def test_other_numbers_hold_for_those_who_come_then(faking: Fake) -> None:
+async def test_other_numbers_hold_for_requests_that_come_then(faking: Fake) -> None:
     config = faking()
     in_effect = InEffect(load(None, {}, config))
     async with pool_of(config, in_effect) as pool, requests_to(pool) as requests:

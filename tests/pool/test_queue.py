@@ -55,7 +55,7 @@ def test_places_take_turns_then_their_keys_then_it_is_first_come(pushed: str, po
         ("b1 a1:3 a2:3 a3:3 b2", "a1 b1 a2 b2 a3"),
     ],
 )
-def test_every_other_turn_goes_to_whoever_says_that_it_is_urgent(pushed: str, popped: str) -> None:
+def test_every_other_turn_goes_to_an_urgent_request(pushed: str, popped: str) -> None:
     assert drained(filled(*pushed.split())) == popped
 
 
@@ -95,7 +95,7 @@ def test_at_one_place_urgency_buys_no_more_than_every_other_turn() -> None:
     assert turns_until_served(queue, Client("proxy", "modest"), flood) <= 2
 
 
-def test_a_place_that_comes_back_has_its_turn_after_those_who_wait() -> None:
+def test_a_place_that_comes_back_has_its_turn_after_those_that_wait() -> None:
     queue = filled("a1", "b1", "c1")
     assert queue.pop() == "a1"
     queue.push("a2", Client("a"))
@@ -128,7 +128,7 @@ def test_no_more_may_wait_than_the_queue_has_places_for() -> None:
         ("", "a1", None),
     ],
 )
-def test_who_has_most_waiting_goes_for_who_comes_unless_that_is_the_same(
+def test_the_client_with_the_most_waiting_requests_loses_one_to_a_new_client(
     waiting: str, comes: str, goes: str | None
 ) -> None:
     queue = filled(*waiting.split())
@@ -142,7 +142,7 @@ def test_who_has_most_waiting_goes_for_who_comes_unless_that_is_the_same(
     assert goes not in drained(queue).split()
 
 
-def test_whoever_leaves_costs_nobody_a_turn_and_cannot_leave_twice() -> None:
+def test_a_ticket_that_leaves_costs_no_other_a_turn_and_cannot_leave_twice() -> None:
     queue = filled("a1", "b1")
     leaving = queue.push("a2", Client("a"))
     queue.push("a3", Client("a"))
@@ -154,7 +154,7 @@ def test_whoever_leaves_costs_nobody_a_turn_and_cannot_leave_twice() -> None:
         queue.remove(leaving)
 
 
-def test_nobody_is_next_in_an_empty_queue() -> None:
+def test_no_request_is_next_in_an_empty_queue() -> None:
     with pytest.raises(IndexError):
         FairQueue[str](1).pop()
 
@@ -163,7 +163,7 @@ clients = st.builds(Client, st.sampled_from("abc"), st.sampled_from("KL"))
 
 
 @given(st.lists(st.tuples(clients, st.integers(-4, 3)), max_size=60), clients, st.data())
-def test_nobody_starves_whatever_others_say(
+def test_no_client_starves_however_urgent_others_are(
     crowd: list[tuple[Client, int]], honest: Client, data: st.DataObject
 ) -> None:
     """Three places with two keys each: every turn but one in 2 * 3 * 2 * 2 may be another's."""

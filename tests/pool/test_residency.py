@@ -171,7 +171,7 @@ async def test_the_next_one_starts_when_the_memory_of_a_gpu_is_really_back(
         nursery.cancel_scope.cancel()
 
 
-async def test_memory_that_never_comes_back_holds_nobody_up_for_long(
+async def test_memory_that_never_comes_back_delays_no_load_for_long(
     autojump_clock: MockClock,
 ) -> None:
     async with house() as there, trio.open_nursery() as nursery:
@@ -185,7 +185,7 @@ async def test_memory_that_never_comes_back_holds_nobody_up_for_long(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_model_larger_than_the_machine_is_refused_and_evicts_nobody() -> None:
+async def test_a_model_larger_than_the_machine_is_refused_and_evicts_no_other() -> None:
     async with house() as there, trio.open_nursery() as nursery:
         idle = await nursery.start(there.lives, "a")
         with pytest.raises(
@@ -198,7 +198,7 @@ async def test_a_model_larger_than_the_machine_is_refused_and_evicts_nobody() ->
         nursery.cancel_scope.cancel()
 
 
-async def test_a_model_whose_file_is_broken_evicts_nobody() -> None:
+async def test_a_model_whose_file_is_broken_evicts_no_other() -> None:
     async with house(max_loaded_models=1) as there, trio.open_nursery() as nursery:
         idle = await nursery.start(there.lives, "a")
         with pytest.raises(ModelUnavailable, match="invalid magic"):
@@ -210,7 +210,7 @@ async def test_a_model_whose_file_is_broken_evicts_nobody() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_busy_model_admits_nobody_after_its_turn_until_it_has_gone_or_nobody_waits(
+async def test_a_busy_model_admits_no_request_after_its_turn_while_another_waits(
     autojump_clock: MockClock,
 ) -> None:
     async with house(max_loaded_models=1, turn="30s") as there, trio.open_nursery() as nursery:
@@ -266,7 +266,7 @@ async def test_what_is_pinned_never_idles_away(autojump_clock: MockClock) -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_a_model_that_nobody_ever_uses_idles_away_too(autojump_clock: MockClock) -> None:
+async def test_a_model_that_is_never_used_is_unloaded_too(autojump_clock: MockClock) -> None:
     async with house() as there, trio.open_nursery() as nursery:
         there.gate("a", idle_unload=60)
         gate = await nursery.start(there.lives, "a")
@@ -277,7 +277,7 @@ async def test_a_model_that_nobody_ever_uses_idles_away_too(autojump_clock: Mock
         nursery.cancel_scope.cancel()
 
 
-async def test_those_who_waited_for_a_model_enter_before_it_can_go_for_another_one() -> None:
+async def test_requests_that_waited_for_a_model_enter_before_it_can_be_unloaded() -> None:
     async with house(max_loaded_models=1) as there, trio.open_nursery() as nursery:
         gate = there.gate("a")
         gate.waiting = 2
@@ -293,7 +293,7 @@ async def test_those_who_waited_for_a_model_enter_before_it_can_go_for_another_o
             nursery.cancel_scope.cancel()
 
 
-async def test_nobody_goes_for_a_load_that_nobody_wants_any_more() -> None:
+async def test_no_model_is_unloaded_for_a_load_that_is_not_wanted_any_more() -> None:
     async with house(max_loaded_models=1) as there, trio.open_nursery() as nursery:
         idle = await nursery.start(there.lives, "a")
         keeper = cast(Keeper, there.gate("b").keeper)
@@ -324,7 +324,7 @@ async def test_a_need_of_several_gpus_is_spread_by_what_will_be_free_so_the_idle
         nursery.cancel_scope.cancel()
 
 
-async def test_what_fits_beside_the_others_is_spread_beside_them_and_nobody_goes() -> None:
+async def test_a_need_that_fits_beside_others_is_spread_and_no_model_is_unloaded() -> None:
     async with house() as there, trio.open_nursery() as nursery:
         there.gauge.free = {HOST: 10, "CUDA0": 10, "CUDA1": 10}
         first = await nursery.start(there.lives, "a", {"CUDA0": 6})
@@ -335,7 +335,7 @@ async def test_what_fits_beside_the_others_is_spread_beside_them_and_nobody_goes
         nursery.cancel_scope.cancel()
 
 
-async def test_who_comes_in_the_same_moment_finds_taken_what_was_spread(
+async def test_a_claim_in_the_same_moment_finds_taken_what_was_spread(
     autojump_clock: MockClock,
 ) -> None:
     async with house() as there, trio.open_nursery() as nursery:
@@ -362,7 +362,9 @@ async def test_what_is_too_much_for_all_gpus_together_is_refused_in_their_name()
             await there.lives("a", {BOTH: 21})
 
 
-async def test_who_makes_way_is_gone_when_the_next_try_begins(autojump_clock: MockClock) -> None:
+async def test_an_unloaded_model_is_gone_when_the_next_try_begins(
+    autojump_clock: MockClock,
+) -> None:
     async with house() as there, trio.open_nursery() as nursery:
         there.gauge.free = {HOST: 10, "CUDA0": 9}
         first = await nursery.start(there.lives, "a", {"CUDA0": 4})
@@ -385,7 +387,7 @@ async def test_who_makes_way_is_gone_when_the_next_try_begins(autojump_clock: Mo
         nursery.cancel_scope.cancel()
 
 
-async def test_who_is_idle_only_until_its_own_clients_are_let_in_makes_no_way() -> None:
+async def test_a_model_that_is_idle_only_until_its_own_requests_enter_is_not_unloaded() -> None:
     async with house() as there, trio.open_nursery() as nursery:
         first = await nursery.start(there.lives, "a")
         first.waiting = 1
@@ -408,7 +410,7 @@ async def test_that_a_model_has_gone_is_told_to_the_others_but_not_that_one_fail
         nursery.cancel_scope.cancel()
 
 
-async def test_who_is_idle_answers_while_another_ones_long_answer_lasts(
+async def test_an_idle_model_answers_while_another_ones_long_answer_lasts(
     autojump_clock: MockClock,
 ) -> None:
     async with house(turn="30s") as there, trio.open_nursery() as nursery:
@@ -431,7 +433,7 @@ async def test_who_is_idle_answers_while_another_ones_long_answer_lasts(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_measurement_alone_refuses_nobody() -> None:
+async def test_a_measurement_alone_refuses_no_model() -> None:
     async with house() as there, trio.open_nursery() as nursery:
         idle = await nursery.start(there.lives, "a", {HOST: 1})
         keeper = cast(Keeper, there.gate("b").keeper)

@@ -106,7 +106,7 @@ async def test_wrong_names_are_looked_for_once_a_second_and_refused_at_once_mean
             assert stage.library.looks == looks
 
 
-async def test_those_who_come_during_a_look_share_it(mock_clock: MockClock) -> None:
+async def test_tasks_that_come_during_a_look_share_it(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
         stage.library.may_look = trio.Event()

@@ -515,7 +515,7 @@ def any_model(chance: random.Random, name: str, budgets: dict[str, int]) -> Mode
     )
 
 
-def test_in_no_scenario_is_memory_promised_twice_or_anybody_forgotten() -> None:
+def test_in_no_scenario_is_memory_promised_twice_or_a_model_forgotten() -> None:
     ends: Counter[str] = Counter()
     evictions = 0
     for seed in range(SCENARIOS):
@@ -532,7 +532,7 @@ def test_in_no_scenario_is_memory_promised_twice_or_anybody_forgotten() -> None:
     assert evictions > SCENARIOS
 
 
-def test_who_is_idle_goes_on_while_another_ones_long_answer_lasts_and_nobody_is_starved() -> None:
+def test_idle_models_go_on_while_another_ones_long_answer_lasts_and_none_is_starved() -> None:
     models = [Model(name, {"host": 5}, slots=2, load_seconds=0.5) for name in "xy"]
     large = Model("b", {"host": 10}, load_seconds=0.5)
     pool = Pool([*models, large], {"host": 10}, patience=2.0, chance=random.Random(0))

@@ -32,7 +32,7 @@ def test_whatever_is_added_and_taken_the_leader_has_the_most(
         assert {*tally.leaders} == {name for name in counts if counts[name] == most > 0}
 
 
-def test_of_several_leaders_who_has_so_many_for_the_longest_time_is_first() -> None:
+def test_of_several_leaders_the_first_to_reach_that_count_comes_first() -> None:
     tally = Tally[str]()
     for name in "abbaa":
         tally.add(name)

@@ -53,7 +53,7 @@ async def test_one_that_is_given_up_is_gone_with_its_children(tmp_path: Path) ->
     await eventually(lambda: not is_alive(pid_in(tmp_path)))
 
 
-async def test_one_that_does_not_die_holds_nobody_up_and_is_not_started_again(
+async def test_a_program_that_does_not_die_delays_no_task_and_is_not_started_again(
     undying: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with trio.fail_after(5):

@@ -43,7 +43,7 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_who_is_tied_ends_when_it_is_let_go_with_all_that_it_has_started() -> None:
+async def test_a_tied_process_ends_with_all_that_it_has_started_when_it_is_let_go() -> None:
     lifeline = Lifeline()
     with process(lifeline, DEAF) as (deaf, started):
         lifeline.tie(deaf.pid)
@@ -53,7 +53,7 @@ async def test_who_is_tied_ends_when_it_is_let_go_with_all_that_it_has_started()
         await eventually(lambda: not is_alive(started))
 
 
-def test_who_is_loosened_sees_its_stdin_end_and_nothing_else() -> None:
+def test_a_process_that_is_untied_only_sees_its_stdin_end() -> None:
     lifeline = Lifeline()
     with process(lifeline, LISTENS) as (listens, _):
         lifeline.tie(listens.pid)

@@ -89,13 +89,13 @@ def test_a_process_that_only_inherited_the_pid_is_not_taken_for_the_child(
 
 
 @pytest.mark.parametrize("mark", ["child-", "child-x-1", "child-12", "child--1-1", "child-²-1"])
-def test_a_mark_that_names_nobody_does_no_harm(base: Path, mark: str) -> None:
+def test_a_mark_without_a_process_does_no_harm(base: Path, mark: str) -> None:
     marked(base, mark)
     with own_run_folder(base) as (_, left):
         assert left == []
 
 
-def test_a_mark_of_somebody_else_ends_nobody(
+def test_another_users_mark_ends_no_process(
     base: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() != 0:

@@ -142,7 +142,7 @@ def test_the_mark_of_one_that_is_gone_is_removed_without_any_descriptor(
 # --- a folder that goes while it is used ---
 
 
-async def test_a_run_folder_that_is_removed_is_made_anew_and_knows_who_lives(
+async def test_a_run_folder_that_is_removed_is_made_anew_with_the_marks_of_living_children(
     base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("llamasup.processes.run_folder._LOOK_AGAIN", 0.01)
