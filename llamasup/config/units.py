@@ -67,7 +67,9 @@ def _bytes(text: str) -> int:
 def rounded_size(size: int) -> str:
     """For people: `"1.2 GiB"`, `"64 MiB"`."""
     mebibytes = size / 1024**2
-    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1000 else f"{mebibytes:.0f} MiB"
+    if mebibytes >= 1000:
+        return f"{mebibytes / 1024:.1f} GiB"
+    return f"{mebibytes:.1f} MiB" if 0 < mebibytes < 1 else f"{mebibytes:.0f} MiB"
 
 
 def write_size(size: Bytes) -> str | int:

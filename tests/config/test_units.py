@@ -131,7 +131,13 @@ def test_what_is_written_reads_back_as_the_same_duration(seconds: float) -> None
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 MiB"), (64 << 20, "64 MiB"), (999 << 20, "999 MiB"), (5 << 28, "1.2 GiB")],
+    [
+        (0, "0 MiB"),
+        (335_616, "0.3 MiB"),
+        (64 << 20, "64 MiB"),
+        (999 << 20, "999 MiB"),
+        (5 << 28, "1.2 GiB"),
+    ],
 )
 def test_a_size_is_rounded_for_people(size: int, text: str) -> None:
     assert rounded_size(size) == text
