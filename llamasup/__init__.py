@@ -123,20 +123,20 @@ tests          in the folders of their rooms; beside them `end_to_end` (real eng
 Which task belongs to which
 ---------------------------
     serve
-    ├─ signals, and the end of the drain * · as process 1, the reaper of zombies (again)
+    ├─ signals, and the end of the drain * · as process 1, the reaper of orphans (again)
     ├─ children's nursery (outer: outlives the front)
     │   ├─ control: Hypercorn on a private Unix socket (again)
     │   ├─ the residency's clock: turns that end, models that idle (again)
-    │   ├─ one look at the engine, and those into the library · the notifier of systemd (again)
+    │   ├─ a look at the engine · looks into model folders · the notifier of systemd (again)
     │   ├─ the watch over the run folder (again)
     │   ├─ the clocks of trials (`pool.dock`), while a suspect waits or is tried
     │   ├─ usher, one task per model that requests wait for, until its child goes
-    │   └─ keeper, one task per model in memory; one more for a preload, or for a model that is gone
+    │   └─ keeper, one task per model in memory; one more for a preload, or a model's withdrawal
     │       └─ the child's nursery: the process · a reader of each output · the kernel's count of
     │          kills · the wait for readiness, then the watchdog (again) · the retirement
     └─ front nursery (inner: drained first)
         ├─ the follower of the configuration, until llamasup is told to stop (again)
-        ├─ the lookout for clients that leave (again) · the end of the idle connections (again) ·
+        ├─ the lookout for clients that leave (again) · the end of idle connections (again) ·
         │  the keepalive of waiting clients (again) · the listeners (again)
         ├─ the task that tells clients that the drain is over
         └─ a conversation, one task per connection
