@@ -179,6 +179,7 @@ class Gate:
     def admit(self) -> None:
         """Let in as many waiting requests as there is room for."""
         if child := self._open_child():
+            self._interest.cancel()  # the usher watches this child from now on
             for line, queue in self._queues.items():
                 while queue and self._has_room(child, line):
                     visit = queue.pop()
@@ -269,10 +270,10 @@ class Gate:
         """While requests wait, get a child loaded, and another one when that one ends."""
         try:
             while self.waiting:
-                if child := await self._ready_child():
+                if child := self._open_child() or await self._ready_child():
                     self.admit()
                     await child.slots.closed.wait()
-                    self._update()
+                self._update()
         except Exception:
             self.turn_away(TaskFell(f'the usher of "{self.keeper.model}" fell; ask again'))
             raise

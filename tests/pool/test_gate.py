@@ -175,6 +175,12 @@ moments = st.lists(st.lists(deeds, min_size=1, max_size=4), max_size=12)
 
 
 @example([[("comes", "a", 0)], [("child comes", 1), ("child goes",)]])
+@example(
+    [
+        [("comes", "a", 0), ("comes", "a", 0)],
+        [("child comes", 1), ("hold", True), ("hold", False), ("child goes",)],
+    ]
+)
 @given(moments)
 async def test_whatever_happens_no_request_is_forgotten_and_no_slot_is_overbooked_or_lost(
     moments: list[list[tuple[Any, ...]]],
