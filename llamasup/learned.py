@@ -278,6 +278,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _until(done: Callable[[], bool], deadline: float) -> None:
+    """Try until then. It runs in a worker thread: flock(2) knows no limit of time."""
     while not done() and time.monotonic() < deadline:
         time.sleep(_LOCK_PAUSE)
 

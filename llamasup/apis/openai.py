@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import msgspec
 
-from llamasup.apis.dialect import Dialect
+from llamasup.apis.dialect import Dialect, Layout
 from llamasup.errors import ClientError, LlamasupError
 
 
@@ -31,3 +33,31 @@ class OpenAI(Dialect):
                 named = {**error, "code": ClientError.code}
                 return msgspec.json.encode({**answer, "error": named})
         return None
+
+
+class WithChoices(OpenAI):
+    """An API whose answers lie in `choices`."""
+
+    whole = Layout(
+        prompt_tokens=(("usage", "prompt_tokens"),),
+        answer_tokens=("usage", "completion_tokens"),
+        end_reason=("choices", 0, "finish_reason"),
+    )
+    streamed = whole
+    """The numbers come only if the request has `stream_options.include_usage`, and then in an event
+    of their own, without choices."""
+
+    last_events = (b"[DONE]",)
+
+    def only_opens(self, document: object) -> bool:
+        """See `Dialect.only_opens`."""
+        match document:
+            case {"error": _}:
+                return False
+            case {"choices": [*choices]}:
+                return all(map(self.says_nothing, choices))
+        return False
+
+    @abstractmethod
+    def says_nothing(self, choice: object) -> bool:
+        """Is there no word of the answer in this one of an event's choices, and not its end?"""

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from llamasup.apis.dialect import Layout
-from llamasup.apis.openai import OpenAI
+from llamasup.apis.openai import WithChoices
 
 
-class Completions(OpenAI):
+class Completions(WithChoices):
     """`/v1/completions`."""
 
     stream_paths = (b"/v1/completions",)
     several = ("n", "prompt")
-    whole = Layout(
-        prompt_tokens=(("usage", "prompt_tokens"),),
-        answer_tokens=("usage", "completion_tokens"),
-        end_reason=("choices", 0, "finish_reason"),
-    )
-    streamed = whole
-    last_events = (b"[DONE]",)
 
-    def only_opens(self, document: object) -> bool:
-        """See `Dialect.only_opens`."""
-        match document:
-            case {"error": _}:
+    def says_nothing(self, choice: object) -> bool:
+        """See `WithChoices.says_nothing`."""
+        match choice:
+            case {"finish_reason": str()}:
                 return False
-            case {"choices": [*choices]}:
-                return all(map(_says_nothing, choices))
+            case {"text": ""}:
+                return True
         return False
-
-
-def _says_nothing(choice: object) -> bool:
-    match choice:
-        case {"finish_reason": str()}:
-            return False
-        case {"text": ""}:
-            return True
-    return False

@@ -28,7 +28,7 @@ _ENGINE = re.compile(rb"^drm-engine-(?!capacity)\S+:\s*(\d+) ns", re.MULTILINE)
 
 
 async def spent(session: int) -> float | None:
-    """Seconds that the processes of this session have computed; None if that is not known.
+    """Seconds that all processes of this setsid(2) group have computed; None if not known.
 
     To look at every process of the machine takes some milliseconds, so a thread does it. Raises
     NotAsked if there can be no thread. If this is cancelled, the thread goes on by itself.

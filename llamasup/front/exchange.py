@@ -220,8 +220,8 @@ class Exchange:
             return  # so the error is not seen either
         now, refusals = trio.current_time(), self._desk.refusals
         if refusals.told(peer, now):
-            code = error.code or type(error).__name__
-            self._tell(RequestRefused(self._id, peer, *self._named, error.status, code, str(error)))
+            why = str(error)
+            self._tell(RequestRefused(self._id, peer, *self._named, error.status, error.code, why))
             for client, number in refusals.untold(peer, now):
                 self._tell(MoreRefusals(client, number))
 

@@ -15,10 +15,6 @@ def asked(
     return Request(method, b"/", list(headers), keep_alive, http_1_0=False, id=b"the-id")
 
 
-def replied(*headers: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
-    return b"\r\n".join([status, *headers, b"", b""])
-
-
 def lines(reply: bytes) -> list[bytes]:
     head, blank, _ = reply.partition(b"\r\n\r\n")
     assert blank
