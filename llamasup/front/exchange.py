@@ -162,7 +162,8 @@ class Exchange:
         digest = Digest(self._request)
         try:
             while True:
-                model = self._model = await roster.choose(goal.model)
+                choice = await roster.choose(goal.model)
+                model = self._model = choice.model
                 if await self._relay(self._lease(model, goal, digest), goal, losses):
                     return
                 self._tell(RequestReplayed(self._id, model, *self._named))

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from heapq import nlargest
 
+from attrs import frozen
+
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError, ModelNotFound
 from llamasup.models.discover import friendly_names
@@ -27,6 +29,17 @@ _ALIKE = 0.45
 _BITS = 509
 
 
+@frozen
+class Choice:
+    """What a name means."""
+
+    model: str
+    """The model that answers."""
+
+    name: str
+    """The name under which this is listed."""
+
+
 class Names:
     """All names by which models can be asked for. Building this takes some 20 ms for 2,000 models.
 
@@ -36,30 +49,34 @@ class Names:
 
     def __init__(self, models: Mapping[str, ModelSettings]) -> None:
         self.models = list(models)
-        self._exact = {name.casefold(): name for name in models}
+        self._choices = {name: Choice(name, name) for name in models}
+        self._exact = {name.casefold(): choice for name, choice in self._choices.items()}
         for name, settings in models.items():
-            self._exact |= {alias.casefold(): name for alias in settings.aliases}
-        self._friendly = _unambiguous(models)
+            own = self._choices[name]
+            self._exact |= {alias.casefold(): own for alias in settings.aliases}
+        self._friendly = {
+            name: self._choices[model] for name, model in _unambiguous(models).items()
+        }
         # This compares two thousand names in half a millisecond; difflib takes eighty.
         self._pairs = {name: _pairs(name) for name in [*self._exact][:_MOST_COMPARED]}
 
-    def choose(self, asked: str | None, default: str = "") -> str:
-        """The model that `asked` means; without a name the `default`, or the only one there is.
+    def choose(self, asked: str | None, default: str = "") -> Choice:
+        """What `asked` means; without a name the `default`, or the only one there is.
 
         Raises ModelNotFound with near matches, or ClientError with the names to choose from.
         """
         if wanted := asked or default:
-            model = self.find(wanted)
-            if model is None:
+            choice = self.find(wanted)
+            if choice is None:
                 shown = wanted[:_LONGEST_SHOWN]
                 raise ModelNotFound(f'there is no model "{shown}"; {self._suggestion(shown)}')
-            return model
+            return choice
         if len(self.models) == 1:
-            return self.models[0]
+            return self._choices[self.models[0]]
         raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
 
-    def find(self, asked: str) -> str | None:
-        """The model with this name; None if there is none, or more than one."""
+    def find(self, asked: str) -> Choice | None:
+        """What has this name; None if there is none, or more than one."""
         if len(asked) > _LONGEST_NAME:
             return None
         folded = asked.casefold()
@@ -91,7 +108,7 @@ class Names:
         return (f"{listed} and {more} more" if more > 0 else listed) or "none at all"
 
     def _spelled(self, folded: str) -> str:
-        name = self._exact[folded]
+        name = self._exact[folded].name
         return name if name.casefold() == folded else folded
 
 

@@ -19,6 +19,7 @@ from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import ModelSettings
 from llamasup.errors import ClientError
 from llamasup.models.library import Library, Look
+from llamasup.models.names import Choice
 from llamasup.pool.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -54,15 +55,15 @@ class Roster:
         self._looked: trio.Event | None = None
         self._not_before = 0.0
 
-    async def choose(self, asked: str | None) -> str:
-        """The model that `asked` means, even if it is new. Raises ModelNotFound or ClientError."""
+    async def choose(self, asked: str | None) -> Choice:
+        """What `asked` means, even if that is new. Raises ModelNotFound or ClientError."""
         try:
             return self._chosen(asked)
         except ClientError:
             await self.refresh()
         return self._chosen(asked)
 
-    def _chosen(self, asked: str | None) -> str:
+    def _chosen(self, asked: str | None) -> Choice:
         default = self._in_effect.config.server.default_model
         return self.look.names.choose(asked, default)
 

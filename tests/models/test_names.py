@@ -36,17 +36,17 @@ TWO = models(Qwen3_8B=["gpt-4o-mini", "Straße"], mistral=[])
     ],
 )
 def test_a_model_answers_to_its_name_and_its_aliases_in_any_case(asked: str, model: str) -> None:
-    assert Names(TWO).choose(asked) == model
+    assert Names(TWO).choose(asked).model == model
 
 
 @pytest.mark.parametrize("asked", [None, ""])
 def test_without_a_name_the_default_is_meant(asked: str | None) -> None:
-    assert Names(TWO).choose(asked, "mistral") == "mistral"
-    assert Names(TWO).choose(asked, "GPT-4o-mini") == "Qwen3-8B"
+    assert Names(TWO).choose(asked, "mistral").model == "mistral"
+    assert Names(TWO).choose(asked, "GPT-4o-mini").model == "Qwen3-8B"
 
 
 def test_without_a_name_the_only_model_is_meant() -> None:
-    assert Names(models(only=["other"])).choose(None) == "only"
+    assert Names(models(only=["other"])).choose(None).model == "only"
 
 
 def test_an_unknown_name_is_not_the_default() -> None:
@@ -103,7 +103,7 @@ def test_a_default_that_is_not_there_is_named_in_the_refusal() -> None:
 
 def test_only_the_models_that_there_are_can_be_chosen() -> None:
     names = Names(models(new=["newer"]))
-    assert [names.choose(asked, "new") for asked in ("NEW", "newer", None)] == ["new"] * 3
+    assert [names.choose(asked, "new").model for asked in ("NEW", "newer", None)] == ["new"] * 3
     with pytest.raises(ModelNotFound, match='there are: "new"'):
         names.choose("mistral")
     with pytest.raises(ModelNotFound, match='there are: "Qwen3-8B", "mistral"'):
@@ -134,7 +134,7 @@ def lying(*paths: str) -> Mapping[str, ModelSettings]:
 )
 def test_a_model_is_found_as_its_file_and_without_its_quantization(asked: str) -> None:
     names = Names(lying("mistral-7b.Q4_K_M.gguf", "mistral-7b-v2.Q4_K_M.gguf"))
-    assert names.choose(asked) == "mistral-7b.Q4_K_M"
+    assert names.choose(asked).model == "mistral-7b.Q4_K_M"
 
 
 def test_a_name_that_could_mean_several_means_none() -> None:
@@ -143,17 +143,17 @@ def test_a_name_that_could_mean_several_means_none() -> None:
         names.choose("mistral-7b")
     assert '"mistral-7b.Q4_K_M"' in str(refusal.value)
     assert '"mistral-7b.Q8_0"' in str(refusal.value)
-    assert names.choose("mistral-7b.Q8_0.gguf") == "mistral-7b.Q8_0"
+    assert names.choose("mistral-7b.Q8_0.gguf").model == "mistral-7b.Q8_0"
 
 
 def test_exact_names_and_aliases_always_win() -> None:
     both = lying("mistral-7b.Q4_K_M.gguf", "mistral-7b.gguf")
-    assert Names(both).choose("mistral-7b") == "mistral-7b"
+    assert Names(both).choose("mistral-7b").model == "mistral-7b"
     named = {
         **lying("mistral-7b.Q4_K_M.gguf"),
         "big": ModelSettings(path=Path("big.gguf"), aliases=("mistral-7b",)),
     }
-    assert Names(named).choose("mistral-7b") == "big"
+    assert Names(named).choose("mistral-7b").model == "big"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_friendly_names_come_from_names_and_files(asked: str, model: str | None)
         with pytest.raises(ModelNotFound):
             Names(there).choose(asked)
     else:
-        assert Names(there).choose(asked) == model
+        assert Names(there).choose(asked).model == model
 
 
 @pytest.mark.parametrize(

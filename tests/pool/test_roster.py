@@ -75,7 +75,7 @@ async def staged(*names: str) -> AsyncIterator[Stage]:
 async def test_a_name_that_is_known_needs_no_look(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
-        assert await stage.roster.choose("X") == "x"
+        assert (await stage.roster.choose("X")).model == "x"
         assert stage.library.looks == 1
 
 
@@ -83,7 +83,7 @@ async def test_a_name_that_is_new_is_looked_for(mock_clock: MockClock) -> None:
     async with staged("x") as stage:
         mock_clock.jump(PAUSE)
         stage.library.put("x", "y")
-        assert await stage.roster.choose("y") == "y"
+        assert (await stage.roster.choose("y")).model == "y"
         assert list(stage.pool.keepers) == ["x", "y"]
         assert stage.roster.look.models.keys() == {"x", "y"}
 
@@ -92,7 +92,7 @@ async def test_without_a_name_the_first_model_to_come_is_meant(mock_clock: MockC
     async with staged() as stage:
         mock_clock.jump(PAUSE)
         stage.library.put("x")
-        assert await stage.roster.choose(None) == "x"
+        assert (await stage.roster.choose(None)).model == "x"
 
 
 async def test_wrong_names_are_looked_for_once_a_second_and_refused_at_once_meanwhile(
@@ -114,7 +114,7 @@ async def test_tasks_that_come_during_a_look_share_it(mock_clock: MockClock) -> 
         chosen = []
 
         async def choose() -> None:
-            chosen.append(await stage.roster.choose("y"))
+            chosen.append((await stage.roster.choose("y")).model)
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
@@ -137,7 +137,7 @@ async def test_a_look_whose_client_leaves_counts_for_the_others(mock_clock: Mock
         stage.library.may_look.set()
         await wait_all_tasks_blocked()
         assert list(stage.pool.keepers) == ["y"]
-        assert await stage.roster.choose("y") == "y"
+        assert (await stage.roster.choose("y")).model == "y"
         assert stage.library.looks == 2
 
 
