@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any, Final
 
 import attrs
 
@@ -108,11 +109,27 @@ class Plan:
             await self._state.learn(await self._launcher.key(self.settings), learned)
 
 
+_SHOWN_ONLY: Final[Mapping[str, Any]] = {
+    "aliases": (),
+    "name": "",
+    "description": "",
+    "owner": "",
+    "metadata": {},
+    "unlisted": False,
+}
+"""What listings show of a model, and its child does not know."""
+
+
 def _launch(settings: ModelSettings, config: Config) -> object:
     """All that decides how a child starts, besides its rung. Equal if nothing of that has
     changed."""
     own = attrs.evolve(
-        settings, aliases=(), unloadable=True, idle_unload="auto", ladder=(), overcommit=False
+        settings,
+        **_SHOWN_ONLY,
+        unloadable=True,
+        idle_unload="auto",
+        ladder=(),
+        overcommit=False,
     )
     engine = config.engine
     return own, engine.command, engine.args, dict(engine.env), engine.cache_ram

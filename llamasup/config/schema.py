@@ -67,6 +67,7 @@ class Server:
 
     listen: tuple[str, ...] = field(default="127.0.0.1:8080", converter=_tuple_of_one_or_many)
     default_model: str = ""
+    unknown_model: Literal["refuse", "default"] = "refuse"
     path_prefixes: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ("local",)
     hosts: tuple[str, ...] = ()
@@ -178,6 +179,11 @@ class ModelSettings:
     path: Path
     mmproj: Path | Literal["none"] = "none"
     aliases: tuple[str, ...] = ()
+    name: str = ""
+    description: str = ""
+    owner: str = "llamasup"
+    metadata: Mapping[str, str] = field(factory=dict)
+    unlisted: bool = False
     context_size: int | Literal["auto"] = field(
         default="auto",
         validator=at_least(1),
@@ -222,6 +228,7 @@ class Discover:
     parallel: int = field(
         default=1, validator=at_least(1), metadata={"write": "a number of slots such as 1"}
     )
+    hide_defective: bool = False
 
 
 @frozen

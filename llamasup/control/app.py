@@ -145,7 +145,7 @@ class ControlApp:
 
     async def model(self, name: str) -> object:
         """One model's entry in the listing. Raises ModelNotFound."""
-        choice = await self.roster.choose(name)
+        choice = await self.roster.named(name)
         [described] = await self._described([self.pool.keepers[choice.model]])
         return described
 
@@ -201,7 +201,7 @@ class ControlApp:
         asked = query.get("model", [""])[0]
         if not asked:
             raise ClientError("name a model: POST /api/restart?model=NAME")
-        model = (await self.roster.choose(asked)).model
+        model = (await self.roster.named(asked)).model
         keeper = self.pool.keepers[model]
         keeper.restart()
         return 200, {"model": model, "state": keeper.state.shown}

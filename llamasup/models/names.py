@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from heapq import nlargest
+from urllib.parse import unquote
 
 from attrs import frozen
 
@@ -20,6 +21,12 @@ _MOST_LISTED = 20
 
 _LONGEST_NAME = 1024
 """Characters. No file has a longer name, and only folding ten million takes ten milliseconds."""
+
+_MOST_PREFIXES = 3
+"""Prefixes that a name may have: `openrouter/meta-llama/…` has two."""
+
+_MOST_PARTS = 8
+"""Parts of a path that a model's name may take up."""
 
 _MOST_COMPARED = 4096
 _MOST_NEAR = 3
@@ -44,11 +51,15 @@ class Names:
     """All names by which models can be asked for. Building this takes some 20 ms for 2,000 models.
 
     Names and aliases come first, in upper or lower case. If there is none, the name of a file also
-    counts, with or without its quantization, if only one model has it.
+    counts, with or without its quantization, if only one model has it; and only then a name with a
+    tag or a provider's prefix, as some clients write it (`openai/qwen3:latest`).
     """
 
     def __init__(self, models: Mapping[str, ModelSettings]) -> None:
         self.models = list(models)
+        self.listed = {name: None for name in models if not models[name].unlisted}
+        """Those that refusals may name, in order."""
+
         self._choices = {name: Choice(name, name) for name in models}
         self._exact = {name.casefold(): choice for name, choice in self._choices.items()}
         for name, settings in models.items():
@@ -58,7 +69,8 @@ class Names:
             name: self._choices[model] for name, model in _unambiguous(models).items()
         }
         # This compares two thousand names in half a millisecond; difflib takes eighty.
-        self._pairs = {name: _pairs(name) for name in [*self._exact][:_MOST_COMPARED]}
+        listed = [name for name, choice in self._exact.items() if choice.name in self.listed]
+        self._pairs = {name: _pairs(name) for name in listed[:_MOST_COMPARED]}
 
     def choose(self, asked: str | None, default: str = "") -> Choice:
         """What `asked` means; without a name the `default`, or the only one there is.
@@ -80,11 +92,30 @@ class Names:
         if len(asked) > _LONGEST_NAME:
             return None
         folded = asked.casefold()
-        return (
-            self._exact.get(folded)
-            or self._friendly.get(folded)
-            or self._friendly.get(folded.removesuffix(".gguf"))
-        )
+        found = self._called(folded)
+        for _ in range(_MOST_PREFIXES):
+            if found or "/" not in folded:
+                break
+            folded = folded.partition("/")[2]
+            found = self._called(folded)
+        return found
+
+    def beginning(self, path: str) -> tuple[Choice, str] | None:
+        """What a path, as a client sent it, begins with, and the part after that name. Names may
+        have slashes; the longest one counts. None if it begins with none.
+        """
+        parts = path.split("/")
+        for number in range(min(len(parts), _MOST_PARTS), 0, -1):
+            name = unquote("/".join(parts[:number]))
+            if len(name) <= _LONGEST_NAME and (choice := self._called(name.casefold())):
+                return choice, path[len("/".join(parts[:number])) :]
+        return None
+
+    def _called(self, folded: str) -> Choice | None:
+        for name in (folded, folded.removesuffix(".gguf"), folded.removesuffix(":latest")):
+            if choice := self._exact.get(name) or self._friendly.get(name):
+                return choice
+        return None
 
     def near(self, asked: str) -> list[str]:
         """Similar names, the most similar first."""
@@ -103,8 +134,8 @@ class Names:
         return f"there are: {self._listing()}"
 
     def _listing(self) -> str:
-        listed = ", ".join(f'"{name}"' for name in self.models[:_MOST_LISTED])
-        more = len(self.models) - _MOST_LISTED
+        listed = ", ".join(f'"{name}"' for name in [*self.listed][:_MOST_LISTED])
+        more = len(self.listed) - _MOST_LISTED
         return (f"{listed} and {more} more" if more > 0 else listed) or "none at all"
 
     def _spelled(self, folded: str) -> str:

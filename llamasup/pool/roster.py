@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
+from urllib.parse import unquote
 
 import trio
 
@@ -17,7 +19,7 @@ from llamasup import tending
 from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import ModelSettings
-from llamasup.errors import ClientError
+from llamasup.errors import ClientError, ModelNotFound
 from llamasup.models.library import Library, Look
 from llamasup.models.names import Choice
 from llamasup.pool.pool import Pool
@@ -56,12 +58,41 @@ class Roster:
         self._not_before = 0.0
 
     async def choose(self, asked: str | None) -> Choice:
+        """What answers a request for `asked`, even if that is new. Raises ModelNotFound or
+        ClientError.
+
+        If there is nothing of that name, this is the default model where `server.unknown_model`
+        says so.
+        """
+        try:
+            return await self.named(asked)
+        except ModelNotFound:
+            if self._in_effect.config.server.unknown_model == "default":
+                with suppress(ClientError):
+                    return self._chosen(None)
+            raise
+
+    async def named(self, asked: str | None) -> Choice:
         """What `asked` means, even if that is new. Raises ModelNotFound or ClientError."""
         try:
             return self._chosen(asked)
         except ClientError:
             await self.refresh()
         return self._chosen(asked)
+
+    async def beginning(self, path: bytes) -> tuple[Choice, bytes]:
+        """What a path begins with, even if that is new, and the rest of the path. Raises
+        ModelNotFound."""
+        text = path.decode("latin-1")
+        found = self.look.names.beginning(text)
+        if found is None:
+            await self.refresh()
+            found = self.look.names.beginning(text)
+        if found is None:
+            first = unquote(text.partition("/")[0])
+            return await self.named(first), b""  # which says what is near
+        choice, rest = found
+        return choice, rest.encode("latin-1")
 
     def _chosen(self, asked: str | None) -> Choice:
         default = self._in_effect.config.server.default_model

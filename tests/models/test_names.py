@@ -191,3 +191,80 @@ def test_among_thousands_an_unknown_name_is_refused_in_a_moment(asked: str) -> N
     )
     # Half a millisecond, and most of that for the many that are compared by their first letters.
     assert steps(lambda: refused(names, f"3{asked}")) < 30 * 2000
+
+
+# --- names as some clients write them ---
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("qwen3:latest", "Qwen3:LATEST", "qwen3.gguf", "openai/qwen3", "openai/qwen3:latest"),
+        *("openrouter/meta-llama/qwen3", "models/qwen3.gguf"),
+    ],
+)
+def test_a_tag_a_suffix_or_a_providers_prefix_is_passed_over(asked: str) -> None:
+    assert Names(models(qwen3=[], other=[])).choose(asked).model == "qwen3"
+
+
+def test_a_name_that_really_has_a_tag_or_a_prefix_comes_first() -> None:
+    there = {
+        name: ModelSettings(path=Path(f"{number}.gguf"))
+        for number, name in enumerate(("a", "a:latest", "o/a", "o/a:latest"))
+    }
+    for name in there:
+        assert Names(there).choose(name).model == name
+    assert Names(there).choose("openai/o/a").model == "o/a"
+
+
+@pytest.mark.parametrize(
+    "asked", ["qwen3/", "/", "qwen3/other", "a/b/c/d/qwen3", "none:latest", "/" * 900]
+)
+def test_what_is_left_has_to_be_a_name(asked: str) -> None:
+    with pytest.raises(ModelNotFound):
+        Names(models(qwen3=[])).choose(asked)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "rest"),
+    [
+        ("a", "a", ""),
+        ("a/", "a", "/"),
+        ("A/props", "a", "/props"),
+        ("a/b", "a/b", ""),
+        ("a/b/c/d", "a/b", "/c/d"),
+        ("a%2Fb/c", "a/b", "/c"),
+        ("a/x%20y/z", "a", "/x%20y/z"),
+        ("a%20c/b", "a c", "/b"),
+        ("a:latest/", "a", "/"),
+    ],
+)
+def test_a_path_begins_with_the_longest_name(path: str, name: str, rest: str) -> None:
+    there = {
+        name: ModelSettings(path=Path(f"{number}.gguf"))
+        for number, name in enumerate(("a", "a/b", "a c"))
+    }
+    found = Names(there).beginning(path)
+    assert found is not None
+    assert (found[0].model, found[1]) == (name, rest)
+
+
+@pytest.mark.parametrize("path", ["", "/", "c/a", "openai/a", "a%2", "/a"])
+def test_a_path_may_begin_with_no_name(path: str) -> None:
+    assert Names(models(a=[])).beginning(path) is None
+
+
+def test_a_model_that_is_not_listed_is_served_but_not_named_in_refusals() -> None:
+    there = {
+        "seen": ModelSettings(path=Path("1.gguf")),
+        "secret": ModelSettings(path=Path("2.gguf"), aliases=("secretary",), unlisted=True),
+    }
+    names = Names(there)
+    assert names.choose("secret").model == "secret"
+    for asked in ("secre", "zzz"):
+        with pytest.raises(ModelNotFound) as refusal:
+            names.choose(asked)
+        assert "secret" not in str(refusal.value)
+    with pytest.raises(ClientError) as unnamed:
+        names.choose(None)
+    assert "secret" not in str(unnamed.value)
