@@ -96,6 +96,7 @@ PURE = (
     "front.rendering",
     "front.routes",
     "front.shares",
+    "front.table",
     "front.wishes",
     "http.framing",
     "http.heads",

@@ -11,6 +11,7 @@ from llamasup.errors import LlamasupError
 class Messages(Dialect):
     """`/v1/messages`."""
 
+    about = "Anthropic's messages"
     stream_paths = (b"/v1/messages",)
     question_paths = (b"/v1/messages/count_tokens",)
     whole = Layout(
@@ -28,6 +29,10 @@ class Messages(Dialect):
         end_reason=("delta", "stop_reason"),
     )
     last_events = ({"type": "message_stop"},)
+
+    def speaks_at(self, path: bytes) -> bool:
+        """See `Dialect.speaks_at`. Clients may leave out the `/v1`."""
+        return path.endswith((b"/messages", b"/messages/count_tokens"))
 
     def error_body(self, error: LlamasupError) -> object:
         """See `Dialect.error_body`."""

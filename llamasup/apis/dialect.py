@@ -33,7 +33,10 @@ class Layout:
 
 
 class Dialect(ABC):
-    """The rules of one API. Paths are written without a prefix."""
+    """The rules of one API. Paths are written without a prefix, as engines know them."""
+
+    about: ClassVar[str] = ""
+    """The API's name, for those who read the published table of routes."""
 
     stream_paths: ClassVar[tuple[bytes, ...]] = ()
     """Here the model writes an answer, as a stream if the request's body says `"stream": true`."""

@@ -26,7 +26,9 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
 
 
 def dialect_at(path: bytes) -> Dialect:
-    """The dialect of a path, whatever prefix it has; of an unknown one, OpenAI's."""
+    """The dialect of a path, whatever prefix it has, and with or without a slash at its end; of an
+    unknown one, OpenAI's."""
+    path = path.removesuffix(b"/")
     return next((dialect for dialect in DIALECTS if dialect.speaks_at(path)), _OTHERS)
 
 

@@ -14,6 +14,7 @@ ONE_SLOT: Final = b"/slots/"
 class LlamaCpp(Dialect):
     """`/completion` and many more, none of them below `/v1`."""
 
+    about = "llama.cpp's own API"
     stream_paths = (b"/completion", b"/completions", b"/infill", b"/predict")
     work_paths = (b"/embedding",)
     question_paths = (

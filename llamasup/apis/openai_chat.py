@@ -8,6 +8,7 @@ from llamasup.apis.openai import WithChoices
 class Chat(WithChoices):
     """`/v1/chat/completions`."""
 
+    about = "OpenAI's chat completions"
     stream_paths = (b"/chat/completions", b"/v1/chat/completions")
     question_paths = (b"/chat/completions/input_tokens", b"/v1/chat/completions/input_tokens")
     several = ("n",)

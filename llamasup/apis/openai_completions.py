@@ -8,6 +8,7 @@ from llamasup.apis.openai import WithChoices
 class Completions(WithChoices):
     """`/v1/completions`."""
 
+    about = "OpenAI's completions"
     stream_paths = (b"/v1/completions",)
     several = ("n", "prompt")
 

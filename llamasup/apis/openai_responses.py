@@ -10,6 +10,7 @@ from llamasup.errors import LlamasupError
 class Responses(OpenAI):
     """`/v1/responses`."""
 
+    about = "OpenAI's responses"
     stream_paths = (b"/responses", b"/v1/responses")
     question_paths = (b"/responses/input_tokens", b"/v1/responses/input_tokens")
     several = ("n",)

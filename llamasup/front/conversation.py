@@ -22,7 +22,7 @@ from llamasup.front.guests import Guests
 from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
 from llamasup.front.own_replies import error_reply
 from llamasup.front.relay import ReplyCut
-from llamasup.front.wishes import Reader, Wishes, reader_for
+from llamasup.front.wishes import Reader, Wishes
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.framing import Chunked, Counted
 from llamasup.http.requests import Request, parse_head, take_head
@@ -210,12 +210,11 @@ class Conversation:
     def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
         """The limits of a body, and how to make a reader that finds the wishes of a large one."""
         settings, now = self._desk.settings, trio.current_time()
-        if not self._desk.router.is_for_model(request):
+        reader = self._desk.router.reader(request)
+        if reader is None:
             why = "what is for no model"
             return Limits(LONGEST_ELSEWHERE, why, settings.body_timeout, now), None
-        content_type = request.header(b"content-type") or b""
-        limits = Limits(settings.max_body, "server.max_body", settings.body_timeout, now)
-        return limits, lambda: reader_for(content_type)
+        return Limits(settings.max_body, "server.max_body", settings.body_timeout, now), reader
 
     async def _end(self, why: LlamasupError) -> None:
         """End the exchange, if one has begun. Raises ReplyCut if nothing more can be said in it."""

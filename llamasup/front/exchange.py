@@ -7,6 +7,7 @@ before the client has seen a word.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -42,9 +43,9 @@ from llamasup.front.desk import Desk
 from llamasup.front.digests import Digest
 from llamasup.front.keepalive import KeptAlive
 from llamasup.front.margins import Margins
-from llamasup.front.own_replies import preflight_reply
+from llamasup.front.own_replies import preflight_reply, redirection
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
-from llamasup.front.routes import ToControl, ToModel
+from llamasup.front.routes import ToControl, ToEngine, ToModel, to_own
 from llamasup.front.wishes import Wishes
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.requests import CLIENT, Request
@@ -131,6 +132,8 @@ class Exchange:
         goal = self._desk.router.route(self._request, self._wishes)
         if isinstance(goal, ToControl):
             await self._ask_control(goal)
+        elif isinstance(goal, ToEngine):
+            await self._ask_engine(goal)
         else:
             await self._ask_model(goal)
 
@@ -149,12 +152,22 @@ class Exchange:
         # Only a POST's body is read, and Hypercorn hangs in its reply if a body is not read.
         body = request.body if request.method == b"POST" else b""
         request = evolve(request, headers=headers, body=body)
-        with trio.move_on_after(_PATIENCE_WITH_CONTROL):
+        with trio.move_on_after(math.inf if goal.lasts else _PATIENCE_WITH_CONTROL):
             await relay(self._connection, request, self._desk.control, goal.target, self._answer)
             return
         if self._answer.seen is not Seen.NOTHING:
             raise ReplyCut("control took too long to answer")
         raise ControlTimeout("llamasup took too long to answer this itself")
+
+    async def _ask_engine(self, goal: ToEngine) -> None:
+        """Let the child answer whose model the path names. Its pages name others relative to their
+        own path, so that has to end with a slash."""
+        choice, path = await self._desk.roster.beginning(goal.path)
+        if path:
+            await self._ask_model(to_own(self._request.method, choice.name, path, goal.query))
+            return
+        where = b"./" + goal.path.rpartition(b"/")[2] + b"/" + goal.query
+        await self._connection.send(redirection(self._request, where, self._answer.extra))
 
     async def _ask_model(self, goal: ToModel) -> None:
         """Let a child answer, or the next one if it fails before the client has seen a word."""

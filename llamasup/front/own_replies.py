@@ -1,4 +1,4 @@
-"""Replies of our own: errors, and answers to browsers' preflight requests. Pure."""
+"""Replies of our own: errors, redirections, and answers to browsers' preflight requests. Pure."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes
     return head if request is not None and request.method == b"HEAD" else head + body
 
 
+def redirection(request: Request, where: bytes, extra: list[bytes]) -> bytes:
+    """A reply that sends the client to another path, with the same method and body."""
+    lines = [status_line(308), b"Location: " + where, b"Content-Length: 0", *extra]
+    return _without_body(request, lines)
+
+
 def preflight_reply(request: Request, allowed: list[bytes]) -> bytes:
     """The answer to a browser that asks whether a page may send a request. It may if there are
     `allowed` lines."""
@@ -45,7 +51,11 @@ def preflight_reply(request: Request, allowed: list[bytes]) -> bytes:
             b"Access-Control-Allow-Headers: " + wanted,
             b"Access-Control-Max-Age: 86400",
         ]
-    lines.append(b"X-Request-ID: %b" % request.id)
+    return _without_body(request, lines)
+
+
+def _without_body(request: Request, lines: list[bytes]) -> bytes:
+    last = [b"X-Request-ID: %b" % request.id]
     if not request.keep_alive:
-        lines.append(b"Connection: close")
-    return b"\r\n".join([*lines, b"\r\n"])
+        last.append(b"Connection: close")
+    return b"\r\n".join([*lines, *last, b"\r\n"])

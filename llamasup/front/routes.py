@@ -1,22 +1,20 @@
 """Decides where a request goes: to a model's child, or to control.
 
-The table has every path of every dialect (`apis`), and those that llamasup answers itself. Paths
-are matched as they were sent, neither decoded nor normalised. A path that is not in the table is
-not found, so no clever spelling reaches a child.
+Paths are matched as they were sent, neither decoded nor normalised; only a slash at their end makes
+no difference. A path that is not in the `table` is not found, so no clever spelling reaches a
+child.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final, Literal
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
-from llamasup.apis.dialects import DIALECTS
-from llamasup.apis.llama_cpp import ONE_SLOT
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
-from llamasup.front.wishes import Wishes, model_in_query, wishes_of
+from llamasup.front.table import READ, UPSTREAM, Page, Route, Whole, rows_at
+from llamasup.front.wishes import Reader, Unread, Wishes, model_in_query, reader_for, wishes_of
 from llamasup.http.requests import Request, origin_form
 from llamasup.pool.work import Work
 
@@ -33,49 +31,26 @@ class ToModel:
 
 
 @frozen
+class ToEngine:
+    """The request goes to the engine of the model that its path begins with, as it is."""
+
+    path: bytes
+    """The path from the model's name on."""
+
+    query: bytes
+    """The query with its question mark, if there is one."""
+
+
+@frozen
 class ToControl:
     """The request goes to the control app."""
 
     target: bytes
+    lasts: bool = False
+    """Does the answer go on until its client leaves?"""
 
 
-Target = ToModel | ToControl
-
-_CONTROL_READS: Final = (
-    *(b"/health", b"/v1/health", b"/models", b"/v1/models", b"/modelFits", b"/v1/modelFits"),
-    *(b"/api/status", b"/config"),
-)
-_CONTROL_WRITES: Final = (b"/api/restart", b"/config")
-
-_READ: Final = (b"GET", b"HEAD")
-_Methods = dict[bytes, Work | Literal["control"]]
-
-
-def _table() -> dict[bytes, _Methods]:
-    table: dict[bytes, _Methods] = {}
-
-    def add(
-        paths: Iterable[bytes], methods: Iterable[bytes], goal: Work | Literal["control"]
-    ) -> None:
-        for path in paths:
-            table.setdefault(path, {}).update(dict.fromkeys(methods, goal))
-
-    for dialect in DIALECTS:
-        add(dialect.stream_paths, [b"POST"], Work.GENERATE)
-        add(dialect.work_paths, [b"POST"], Work.GENERATE)
-        add(dialect.question_paths, [b"POST"], Work.ASK)
-        add(dialect.view_paths, _READ, Work.LOOK)
-    add(_CONTROL_READS, _READ, "control")
-    add(_CONTROL_WRITES, [b"POST"], "control")
-    return table
-
-
-_ROUTES: Final = _table()
-_STREAMING: Final = frozenset(path for dialect in DIALECTS for path in dialect.stream_paths)
-_PATTERNS: Final[list[tuple[re.Pattern[bytes], _Methods]]] = [
-    (re.compile(re.escape(ONE_SLOT) + rb"[0-9]{1,6}"), {b"POST": Work.ASK}),
-    (re.compile(rb"(?:/v1)?/models/.+"), {b"GET": "control", b"HEAD": "control"}),
-]
+Target = ToModel | ToEngine | ToControl
 
 
 _AUTOLOAD = re.compile(rb"(?:^|&)autoload=(?:true|1)(?:&|$)")
@@ -95,24 +70,31 @@ class Router:
         Raises a ClientError for a request that goes nowhere, and for a body that no engine could
         read: such a request must not load a model.
         """
-        target = self._strip(origin_form(request.target))
-        path, _, query = target.partition(b"?")
-        goal = _goal(request.method, path)
-        if goal == "control":
-            return ToControl(target)
+        path, mark, query = self._strip(origin_form(request.target)).partition(b"?")
+        route = _row(request.method, path)
+        if route.goal is Whole.ENGINE:
+            return ToEngine(path.removeprefix(UPSTREAM), mark + query)
+        target = route.prefix + path.removesuffix(b"/") + mark + query
+        if isinstance(route.goal, Page):
+            return ToControl(target, route.lasts)
         wishes = _completed(wishes or _wishes(request), query)
-        if goal is Work.LOOK and _AUTOLOAD.search(query):
-            goal = Work.ASK
-        streams = wishes.stream and path in _STREAMING
-        return ToModel(wishes.model, target, goal, streams)
+        work = Work.ASK if route.goal is Work.LOOK and _AUTOLOAD.search(query) else route.goal
+        return ToModel(wishes.model, target, work, wishes.stream and route.streams)
 
-    def is_for_model(self, request: Request) -> bool:
-        """Would an engine answer this request? Only its head is needed to tell."""
+    def reader(self, request: Request) -> Callable[[], Reader] | None:
+        """How to make a reader of a large body, of which only the head is there yet. None if no
+        engine would answer the request."""
         try:
             path, _, _ = self._strip(origin_form(request.target)).partition(b"?")
-            return _goal(request.method, path) != "control"
+            goal = _row(request.method, path).goal
         except ClientError:
-            return False
+            return None
+        if isinstance(goal, Page):
+            return None
+        if goal is Whole.ENGINE:
+            return Unread
+        content_type = request.header(b"content-type") or b""
+        return lambda: reader_for(content_type)
 
     def _strip(self, target: bytes) -> bytes:
         for prefix in self._prefixes:
@@ -121,25 +103,37 @@ class Router:
         return target
 
 
-def _goal(method: bytes, path: bytes) -> Work | Literal["control"]:
-    methods = _ROUTES.get(path) or _by_pattern(path)
-    goal = methods.get(method)
-    if goal is None:
-        allowed = ", ".join(method.decode() for method in methods)
+def to_own(method: bytes, model: str, path: bytes, query: bytes) -> ToModel:
+    """Where a request goes whose path began with the model's name; `path` is what follows.
+
+    What only looks at a child elsewhere does so here, too. What is not known may be work.
+    """
+    rows = rows_at(path)
+    goal = rows[method].goal if method in rows else None
+    if isinstance(goal, Work):
+        work = goal
+    elif isinstance(goal, Page) and method in READ:
+        work = Work.LOOK
+    else:
+        work = Work.GENERATE if method == b"POST" else Work.ASK
+    if work is Work.LOOK and _AUTOLOAD.search(query.removeprefix(b"?")):
+        work = Work.ASK
+    return ToModel(model, path + query, work)
+
+
+def _row(method: bytes, path: bytes) -> Route:
+    rows = rows_at(path)
+    if not rows:
+        hint = "; try /v1/models or /health" if path == b"/" else ""
+        raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}{hint}")
+    if method not in rows:
+        allowed = ", ".join(method.decode() for method in rows)
         raise MethodNotAllowed(
             f"{method.decode('latin-1')} is not answered at {path.decode('latin-1')};"
             f" use {allowed}",
             allowed,
         )
-    return goal
-
-
-def _by_pattern(path: bytes) -> _Methods:
-    for pattern, methods in _PATTERNS:
-        if pattern.fullmatch(path):
-            return methods
-    hint = "; try /v1/models or /health" if path == b"/" else ""
-    raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}{hint}")
+    return rows[method]
 
 
 def _wishes(request: Request) -> Wishes:

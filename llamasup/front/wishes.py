@@ -84,6 +84,17 @@ def _refuse(why: str) -> NoReturn:
     raise ClientError(f"the body is not valid JSON: {why}")
 
 
+class Unread:
+    """See `Reader`. For a body that concerns only the engine."""
+
+    def feed(self, data: bytes) -> None:
+        """See `Reader.feed`."""
+
+    def end(self) -> Wishes:
+        """See `Reader.end`."""
+        return Wishes()
+
+
 # --- JSON ---
 
 

@@ -77,6 +77,78 @@ async def test_a_path_prefix_is_stripped_before_the_engine_sees_it(faking: Fakin
         assert (await llamasup.ask("GET", "/olla/health")).status == 404
 
 
+# --- the pages of engines ---
+
+
+def renamed(config: Mapping[str, object], name: str) -> dict[str, object]:
+    """The same with another name for the model "fake"; no file could have this name."""
+    return {key.replace(".fake.", f".{name}."): value for key, value in config.items()}
+
+
+async def test_an_engines_own_paths_reach_it_as_they_are(faking: Faking) -> None:
+    config = renamed(faking("--fake-echo", aliases=["short"]), "o/n x") | faking(name="other")
+    async with running({**config, "server.path_prefixes": ["/p"]}) as llamasup:
+        for named in ("o/n%20x", "o%2Fn%20x", "SHORT", "o/n%20x:latest"):
+            for path in ("/", "/_app/new.js?v=1", "/a//b/", "/%2e"):
+                reply = await llamasup.ask("GET", f"/p/upstream/{named}{path}")
+                assert (reply.status, reply.json()["target"]) == (200, path)
+        posted = await llamasup.ask("POST", "/upstream/short/new", b"not JSON")
+        assert (posted.status, posted.json()["target"]) == (200, "/new")
+
+
+async def test_a_model_without_a_slash_leads_to_its_page(faking: Faking, journal: Journal) -> None:
+    async with running(renamed(faking(), "o/n:x") | faking(name="other")) as llamasup:
+        for method in ("GET", "POST"):
+            reply = await llamasup.ask(method, "/upstream/o/n:x?q=1")
+            assert (reply.status, reply.headers["location"]) == (308, "./n:x/?q=1")
+            assert not reply.body
+        assert not journal.entries()
+
+
+async def test_an_engine_of_no_model_is_told_with_near_ones(faking: Faking) -> None:
+    async with running({**faking(), "server.unknown_model": "default"}) as llamasup:
+        reply = await llamasup.ask("GET", "/upstream/fakee/props")
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+        assert 'did you mean "fake"' in reply.error["message"]
+
+
+async def test_a_look_at_an_engines_own_paths_loads_nothing(
+    faking: Faking, journal: Journal
+) -> None:
+    async with running(faking()) as llamasup:
+        for path in ("/props", "/v1/models", "/slots", "/health", "/metrics"):
+            for method in ("GET", "HEAD"):
+                async with llamasup.connect() as client:
+                    await client.send(request(method, f"/upstream/fake{path}"))
+                    assert (await client.reply(to_head=method == "HEAD")).status == 503
+        assert not journal.entries()
+        assert (await llamasup.ask("GET", "/upstream/fake/props?autoload=true")).status == 200
+        assert (await llamasup.ask("GET", "/upstream/fake/props")).status == 200
+
+
+# --- names that mean no model ---
+
+
+async def test_an_unknown_name_goes_to_the_default_model_if_the_operator_wants_that(
+    faking: Faking,
+) -> None:
+    config = {**faking("--fake-echo"), **faking(name="other"), "server.default_model": "fake"}
+    async with running(config) as llamasup:
+        assert (await llamasup.ask("POST", CHAT, chat(1, model="gpt-4o"))).status == 404
+    async with running({**config, "server.unknown_model": "default"}) as llamasup:
+        assert (await llamasup.ask("POST", CHAT, chat(1, model="gpt-4o"))).status == 200
+        assert (await llamasup.model_status("fake"))["loads"] == 1
+        for method, path in (("GET", "/v1/models/gpt-4o"), ("POST", "/api/restart?model=gpt-4o")):
+            assert (await llamasup.ask(method, path)).status == 404
+
+
+async def test_without_a_default_an_unknown_name_is_refused_all_the_same(faking: Faking) -> None:
+    config = {**faking(), **faking(name="other"), "server.unknown_model": "default"}
+    async with running(config) as llamasup:
+        reply = await llamasup.ask("POST", CHAT, chat(1, model="gpt-4o"))
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+
+
 # --- CORS ---
 
 PAGE = {"Origin": "https://page.example"}

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
-from llamasup.front.routes import Router, ToControl, ToModel
+from llamasup.front.routes import Router, ToControl, ToEngine, ToModel, to_own
+from llamasup.front.wishes import Wishes
 from llamasup.http.requests import Request
 from llamasup.pool.work import Work
 
@@ -32,6 +33,13 @@ ROUTES = [
     ("POST", "/v1/reranking", GENERATE),
     ("POST", "/audio/transcriptions", GENERATE),
     ("POST", "/v1/audio/transcriptions", GENERATE),
+    ("POST", "/v1/audio/translations", GENERATE),
+    ("POST", "/v1/audio/speech", GENERATE),
+    ("POST", "/v1/audio/voices/clone", GENERATE),
+    ("GET", "/v1/audio/voices", LOOK),
+    ("POST", "/v1/images/generations", GENERATE),
+    ("POST", "/v1/images/edits", GENERATE),
+    ("POST", "/v1/images/anything", GENERATE),
     ("POST", "/predict", GENERATE),
     ("POST", "/chat/completions/input_tokens", ASK),
     ("POST", "/v1/chat/completions/input_tokens", ASK),
@@ -55,9 +63,13 @@ ROUTES = [
         for method in ("GET", "HEAD")
         for path in (
             *("/health", "/v1/health", "/models", "/v1/models", "/modelFits", "/v1/modelFits"),
-            *("/api/status", "/config"),
+            *("/api/status", "/config", "/livez", "/readyz", "/openapi.json"),
         )
     ),
+    ("POST", "/models/load", CONTROL),
+    ("POST", "/models/unload", CONTROL),
+    ("POST", "/config", CONTROL),
+    ("POST", "/api/restart?model=a", CONTROL),
 ]
 
 
@@ -96,7 +108,7 @@ def test_every_route_of_llama_server_is_answered(
         "/nope",
         "/api/tags",
         "/v1/tokenize",
-        "/v1/chat/completions/",
+        "/v1/chat/completions//",
         "//v1/chat/completions",
         "/V1/chat/completions",
         "/v1/../tokenize",
@@ -104,7 +116,7 @@ def test_every_route_of_llama_server_is_answered(
         "/%74okenize",
         "/slots/x",
         "/slots/-1",
-        "/slots/0/",
+        "/slots/0//",
         "/slots/1234567",
         "/tokenize#fragment",
     ],
@@ -135,6 +147,77 @@ def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, allowed: 
         Router().route(asking(method, path))
     assert refusal.value.status == 405
     assert refusal.value.allowed == allowed
+
+
+@pytest.mark.parametrize(("method", "target", "goal"), ROUTES)
+def test_a_slash_at_the_end_makes_no_difference(method: str, target: str, goal: Work | str) -> None:
+    path, mark, query = target.partition("?")
+    with_slash = asking(method, f"{path}/{mark}{query}")
+    assert Router().route(with_slash) == Router().route(asking(method, target))
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/messages", b"/v1/messages"),
+        ("/messages/count_tokens?beta=true", b"/v1/messages/count_tokens?beta=true"),
+        ("/audio/speech", b"/v1/audio/speech"),
+        ("/images/generations/", b"/v1/images/generations"),
+        ("/audio/new", b"/v1/audio/new"),
+        ("/embeddings", b"/embeddings"),
+        ("/completions", b"/completions"),
+        ("/chat/completions", b"/chat/completions"),
+    ],
+)
+def test_without_v1_a_path_is_sent_as_the_engine_knows_it(target: str, sent: bytes) -> None:
+    goal = Router().route(asking("POST", target))
+    assert isinstance(goal, ToModel)
+    assert goal.target == sent
+
+
+def test_only_the_stream_of_changes_lasts() -> None:
+    assert Router().route(asking("GET", "/models/sse")) == ToControl(b"/models/sse", lasts=True)
+
+
+# --- the pages of engines ---
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+def test_all_that_an_engine_has_is_reached_through_its_model(method: str) -> None:
+    goal = Router(["/x"]).route(asking(method, "/x/upstream/owner/n%20a/props/?q=1"))
+    assert goal == ToEngine(b"owner/n%20a/props/", b"?q=1")
+
+
+def test_what_an_engine_alone_reads_is_not_read_here() -> None:
+    assert Router().route(asking("POST", "/upstream/a/x", b"not JSON")) == ToEngine(b"a/x", b"")
+    make = Router().reader(asking("POST", "/upstream/a/x", b""))
+    assert make is not None
+    reader = make()
+    reader.feed(b"not JSON")
+    assert reader.end() == Wishes()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "work"),
+    [
+        ("GET", b"/", b"", ASK),
+        ("GET", b"/_app/start.js", b"", ASK),
+        ("GET", b"/props", b"", LOOK),
+        ("GET", b"/props", b"?autoload=true", ASK),
+        ("GET", b"/v1/models", b"", LOOK),
+        ("HEAD", b"/health", b"", LOOK),
+        ("GET", b"/slots", b"", LOOK),
+        ("POST", b"/v1/chat/completions", b"", GENERATE),
+        ("POST", b"/tokenize", b"", ASK),
+        ("POST", b"/something/new", b"", GENERATE),
+        ("POST", b"/models/load", b"", GENERATE),
+        ("DELETE", b"/v1/stream", b"?id=7", ASK),
+    ],
+)
+def test_what_an_engines_own_path_means_is_known_from_the_table(
+    method: str, path: bytes, query: bytes, work: Work
+) -> None:
+    assert to_own(method.encode(), "a", path, query) == ToModel("a", path + query, work)
 
 
 def test_the_query_is_passed_on_as_it_came() -> None:
@@ -173,11 +256,6 @@ def test_each_model_has_a_page_whatever_it_is_called(prefix: str, name: str) -> 
     with pytest.raises(MethodNotAllowed) as refusal:
         Router().route(asking("DELETE", target))
     assert refusal.value.allowed == "GET, HEAD"
-
-
-def test_a_model_without_a_name_has_none() -> None:
-    with pytest.raises(RouteNotFound):
-        Router().route(asking("GET", "/v1/models/"))
 
 
 # --- the model's name ---
