@@ -64,7 +64,7 @@ listed here.
     access/     `keys` of operators, `pages` of web browsers: who may ask for what
     http/       HTTP/1.1, without models: `request_heads`, `reply_heads` and `heads` (what both
                 refuse), `framing` of bodies, `connection`, `disconnects`, `listeners`, `wire` (a
-                connection to an upstream)
+                connection to an upstream), `tls` (without sockets)
     upstream    what the relay knows of a child or of control
     models/     `gguf` and `headers` of files, `discover` folders, `names` that clients may use,
                 `library`, `demo` (the model of a first run)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import settings
 
 from tests.harness import FAKE, Journal, counting_model
@@ -65,6 +66,12 @@ def counting(engine: str, count_model: Path) -> dict[str, object]:
         "models.count.parallel": 2,
         "models.count.threads": 1,
     }
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Who issues certificates that only tests trust."""
+    return trustme.CA()
 
 
 @pytest.fixture

@@ -9,15 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 
 import trio
 
-from llamasup.config.addresses import Address, UnixAddress
+from llamasup.config.addresses import Address, TcpAddress, UnixAddress
+from llamasup.http.tls import Session, TlsFailed
 
 _BUFFER = memoryview(bytearray(64 << 10))
 """All reads share this buffer, and what came is copied at once. If each read had its own buffer,
 cut down to the little that came, the heap would be fragmented after some hours."""
 
+_AT_ONCE = len(_BUFFER)
 _CROWDED_RETRY = 0.001
 _CROWDED_PATIENCE = 5.0
 
@@ -34,6 +37,10 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close. Calling this again is harmless."""
         self._sock.close()
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
@@ -60,6 +67,69 @@ class Wire:
                 return read(self._sock)
             except (BlockingIOError, InterruptedError):
                 continue
+
+
+class TlsWire(Wire):
+    """A connection to an upstream over TLS, from before the handshake."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, sock: socket.socket, session: Session) -> None:
+        super().__init__(sock)
+        self._session = session
+
+    async def shake_hands(self) -> None:
+        """Agree with the upstream about everything. Raises OSError, which says why not."""
+        agreed = self._session.agree(b"")
+        while not agreed:
+            await super().send(self._session.due())
+            if not (data := await super().receive()):
+                raise TlsFailed(errno.ECONNRESET, "it broke off the handshake: does it speak TLS?")
+            try:
+                agreed = self._session.agree(data)
+            except TlsFailed:
+                await super().send(self._session.due())  # what is wrong, in TLS's words
+                raise
+        await super().send(self._session.due())
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        """See `Wire.send`."""
+        rest = memoryview(data)
+        while rest:
+            await super().send(self._session.sealed(rest[:_AT_ONCE]))
+            rest = rest[_AT_ONCE:]
+
+    async def receive(self) -> bytes:
+        """See `Wire.receive`. An end that the upstream has not announced is an OSError, too: what
+        came may have been cut off by anybody."""
+        while not self._session.ended:
+            if not (data := await super().receive()):
+                raise TlsFailed(errno.ECONNRESET, "the connection was cut off")
+            content = self._session.opened(data)
+            if answer := self._session.due():
+                await super().send(answer)
+            if content:
+                return bytes(content)
+        return b""
+
+
+async def dial_tls(address: TcpAddress, server_name: str, context: ssl.SSLContext) -> Wire:
+    """A connection to `address`, where a server has to prove that it is `server_name`.
+
+    `tls.trusting` makes the context, which should be kept: it takes 20 ms. Raises OSError. If
+    cancelled, it leaves nothing open. It waits as long as the server takes.
+    """
+    try:
+        wire = TlsWire(await _dial_tcp(address.host, address.port), Session(context, server_name))
+    except OSError:
+        await trio.lowlevel.checkpoint()
+        raise
+    try:
+        await wire.shake_hands()
+    except BaseException:
+        wire.close()
+        raise
+    return wire
 
 
 async def dial(address: Address) -> Wire:

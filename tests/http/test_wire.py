@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 import trio
+import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.addresses import TcpAddress, UnixAddress
-from llamasup.http.wire import Wire, dial
+from llamasup.http.wire import Wire, dial, dial_tls
+from tests.harness import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -172,3 +176,105 @@ async def test_a_refused_dial_lets_other_tasks_run_and_can_be_cancelled(
             with suppress(OSError):
                 await dial(address)
     assert trying.cancelled_caught
+
+
+# Over TLS
+
+
+@pytest.fixture
+def trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@asynccontextmanager
+async def secured(
+    authority: trustme.CA, handler: Callable[[trio.SSLStream[trio.SocketStream]], Awaitable[None]]
+) -> AsyncIterator[TcpAddress]:
+    """A TLS server by another implementation's hands."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_ssl_over_tcp, handler, 0, context, host="127.0.0.1")
+        listeners = await nursery.start(serve)
+        host, port = listeners[0].transport_listener.socket.getsockname()
+        yield TcpAddress(host, port)
+        nursery.cancel_scope.cancel()
+
+
+async def test_much_goes_both_ways_over_tls(authority: trustme.CA, trust: ssl.SSLContext) -> None:
+    message = os.urandom(2_000_000)
+
+    async def echo(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        got = b""
+        while len(got) < len(message):
+            got += await stream.receive_some()
+        await stream.send_all(got)
+        await stream.aclose()
+
+    async with secured(authority, echo) as address:
+        with trio.fail_after(PATIENCE), await dial_tls(address, "127.0.0.1", trust) as wire:
+            await wire.send(message)
+            received = b""
+            while data := await wire.receive():
+                received += data
+    assert received == message
+
+
+async def test_an_end_that_was_not_announced_is_an_os_error(
+    authority: trustme.CA, trust: ssl.SSLContext
+) -> None:
+    async def cut(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await stream.send_all(b"a part")
+        await stream.transport_stream.aclose()
+
+    async with secured(authority, cut) as address:
+        with trio.fail_after(PATIENCE), await dial_tls(address, "127.0.0.1", trust) as wire:
+            assert await wire.receive() == b"a part"
+            with pytest.raises(OSError, match="cut off"):
+                await wire.receive()
+
+
+async def test_a_server_that_cannot_prove_its_name_is_an_os_error_and_leaves_nothing_open(
+    authority: trustme.CA, trust: ssl.SSLContext
+) -> None:
+    async def never(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.do_handshake()
+
+    async with secured(authority, never) as address:
+        before = open_files()
+        with trio.fail_after(PATIENCE), pytest.raises(OSError, match="not trusted: IP") as failed:
+            await dial_tls(address, "127.0.0.2", trust)
+        assert failed.value.strerror
+        with pytest.raises(OSError, match="not trusted: unable to get"):
+            await dial_tls(address, "127.0.0.1", ssl.create_default_context())
+        await eventually(lambda: open_files() <= before)
+
+
+async def test_a_server_without_tls_is_an_os_error(trust: ssl.SSLContext) -> None:
+    for words in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(PATIENCE)
+            address = TcpAddress(*listener.getsockname())
+
+            def answer(listener: socket.socket = listener, words: bytes = words) -> None:
+                theirs, _ = listener.accept()
+                theirs.recv(65536)
+                theirs.sendall(words)
+                theirs.close()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, answer)
+                with trio.fail_after(PATIENCE), pytest.raises(OSError, match="TLS"):
+                    await dial_tls(address, "127.0.0.1", trust)
+
+
+async def test_a_handshake_that_is_given_up_leaves_nothing_open(trust: ssl.SSLContext) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        before = open_files()
+        with trio.move_on_after(0.02) as patience:
+            await dial_tls(TcpAddress(*silent.getsockname()), "127.0.0.1", trust)
+        assert patience.cancelled_caught
+        assert open_files() == before
