@@ -65,7 +65,7 @@ listed here.
     http/       HTTP/1.1, without models: `request_heads`, `reply_heads` and `heads` (what both
                 refuse), `framing` of bodies, `connection`, `disconnects`, `listeners`, `wire` (a
                 connection to an upstream), `tls` (without sockets)
-    upstream    what the relay knows of a child or of control
+    upstream    what the relay knows of a child or of control, and how their answers are signed
     models/     `gguf` and `headers` of files, `discover` folders, `names` that clients may use,
                 `library`, `demo` (the model of a first run)
     memory/     `ladder`; `estimate` (needs by formula); `readings` (what tools and files say, as
@@ -81,10 +81,11 @@ listed here.
                 `gate` and `queue` (waiting requests), `pool` and `lease`, `dock` (trials), `fits`
                 (what `/modelFits` says), `roster`, `opening` (puts the pool together)
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
-                `exchange` has their steps; `routes`; `callers` (client and priority); `bodies` and
-                `shares` (their memory); `guests` (which connection is closed when there are too
-                many); `keepalive`; `relay`; `rendering` (the bytes for the client); `answer` (what
-                of an answer the client has seen); `stream_events`
+                `exchange` has their steps; `routes`; `way` (what an answer's head says of its
+                request); `callers` (client and priority); `bodies` and `shares` (their memory);
+                `guests` (which connection is closed when there are too many); `keepalive`; `relay`;
+                `rendering` (the bytes for the client); `answer` (what of an answer the client has
+                seen); `stream_events`
     control/    `app` answers, on Hypercorn (`server`); `posted` is the configuration over HTTP
     systemd, pid1, terminal
                 duties towards systemd, as a container's first process, and when a terminal closes
@@ -102,6 +103,7 @@ Where to look
 -------------
 a status or the words of an error    `errors`; its form `apis`; who raised it says the log
 a request that is refused unread     `http.request_heads`, `http.heads`, `front.conversation`
+whether to try again, and when       `errors`, `http.retrying`
 a request that waits or is refused   `pool.gate`, `pool.queue`; a suspect: `children.suspects`
 an answer that is cut or misshapen   `front.relay`, `front.rendering`, `apis`
 a model that is not loaded, or is unloaded    `pool.admission`; what it needs: `children.needs`

@@ -17,7 +17,8 @@ class LlamasupError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     retry_after: float | None = None
-    """Seconds after which another try may succeed, where that is known."""
+    """Seconds after which another try may succeed; None if none will, as long as nothing is
+    changed. Where more is known than of all errors of a class, an error has a number of its own."""
 
     def again(self) -> Self:
         """A copy to raise again: the traceback of an error that was raised keeps much in memory."""
@@ -44,6 +45,7 @@ class RequestTimeout(MalformedRequest):
 
     status = 408
     code = "request_timeout"
+    retry_after = 1.0
 
 
 class BodyTooLarge(MalformedRequest):
@@ -137,12 +139,15 @@ class RequestKillsEngine(ClientError):
 class TaskFell(LlamasupError):
     """The task that worked on this failed; the log says why. The request may be sent again."""
 
+    retry_after = 1.0
+
 
 class Shortage(LlamasupError):
     """llamasup lacks a thread, a descriptor or the like to answer this. That is temporary."""
 
     status = 503
     code = "shortage"
+    retry_after = 5.0
 
 
 class ModelUnavailable(LlamasupError):
@@ -178,6 +183,7 @@ class NotAdmitted(ModelUnavailable):
     """Other models hold the memory that the model needs, and will not be unloaded for it."""
 
     code = "not_admitted"
+    retry_after: float | None = 5.0
 
 
 class NoRoom(NotAdmitted):
@@ -185,6 +191,7 @@ class NoRoom(NotAdmitted):
 
     status = 507
     code = "insufficient_memory"
+    retry_after = None
 
 
 class QueueFull(LlamasupError):
@@ -192,6 +199,7 @@ class QueueFull(LlamasupError):
 
     status = 429
     code = "queue_full"
+    retry_after = 5.0
 
 
 class SlotsExhausted(QueueFull):
@@ -206,6 +214,7 @@ class ControlTimeout(LlamasupError):
 
     status = 504
     code = "control_timeout"
+    retry_after = 5.0
 
 
 class QueueTimeout(LlamasupError):
@@ -213,6 +222,7 @@ class QueueTimeout(LlamasupError):
 
     status = 504
     code = "queue_timeout"
+    retry_after = 5.0
 
 
 class ChildLost(LlamasupError):
@@ -220,6 +230,7 @@ class ChildLost(LlamasupError):
 
     status = 502
     code = "engine_lost"
+    retry_after = 1.0
 
 
 class EngineFailed(LlamasupError):
@@ -227,6 +238,7 @@ class EngineFailed(LlamasupError):
 
     status = 502
     code = "engine_failed"
+    retry_after = 1.0
 
 
 class ShuttingDown(LlamasupError):
@@ -234,6 +246,7 @@ class ShuttingDown(LlamasupError):
 
     status = 503
     code = "shutting_down"
+    retry_after = 5.0
 
 
 class OperatorError(LlamasupError):

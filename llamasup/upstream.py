@@ -5,7 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
+from typing import Final
+from urllib.parse import quote
 
+from attrs import frozen
+
+from llamasup import __version__
 from llamasup.http.requests import Request
 from llamasup.http.wire import Wire
 
@@ -23,8 +28,42 @@ class Verdict(Enum):
     """The upstream's memory ran out: a smaller rung may hold."""
 
 
+_PLAIN: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+"""What may stand in a header as it is, beside letters, digits and what is always safe."""
+
+
+@frozen
+class Signature:
+    """Header lines that say who has answered. They are made once for each child: 4 µs."""
+
+    lines: bytes
+    olla: bytes
+    """The same under the names that clients of Olla know."""
+
+    @staticmethod
+    def of(model: str, instance: str, kind: str = "llamacpp") -> Signature:
+        """The signature of an instance that serves this model."""
+        who = in_header(model), in_header(instance)
+        return Signature(
+            b"X-Llamasup-Model: %b\r\nX-Llamasup-Instance: %b\r\n" % who
+            + b"Via: 1.1 llamasup (%b)" % __version__.encode(),
+            b"X-Olla-Model: %b\r\nX-Olla-Endpoint: %b\r\n" % who
+            + b"X-Olla-Backend-Type: %b" % in_header(kind),
+        )
+
+
+def in_header(name: str) -> bytes:
+    """The name as a header can hold it: names of files may be any bytes."""
+    return quote(name, safe=_PLAIN, errors="surrogateescape").encode()
+
+
 class Upstream(ABC):
     """Answers one request, for the relay."""
+
+    @property
+    def signature(self) -> Signature | None:
+        """Who answers, if that is a model's instance."""
+        return None
 
     @abstractmethod
     def __str__(self) -> str:

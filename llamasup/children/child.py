@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import trio
 from attrs import frozen
@@ -44,6 +45,7 @@ from llamasup.processes.process import Process
 from llamasup.processes.run_folder import RunFolder
 from llamasup.shortages import is_shortage
 from llamasup.states import ChildState, moved
+from llamasup.upstream import Signature
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +122,11 @@ class Child:
     def address(self) -> Address:
         """The address at which the child answers."""
         return self.launch.address
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Who answers, for the headers of its answers."""
+        return Signature.of(self.launch.model, str(self))
 
     async def run(self) -> None:
         """The child's whole life: returns when the process is gone; `cause` says why.

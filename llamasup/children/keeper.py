@@ -27,10 +27,18 @@ from llamasup.children.plan import Plan
 from llamasup.children.restarts import Record
 from llamasup.children.suspects import Suspects
 from llamasup.engine.failures import Cause, Kind
-from llamasup.errors import LlamasupError, ModelNotFound, ModelUnavailable, OutOfMemory
+from llamasup.errors import (
+    LlamasupError,
+    ModelNotFound,
+    ModelUnavailable,
+    NotAdmitted,
+    OutOfMemory,
+)
 from llamasup.events import Journal, RanOutOfMemory
 from llamasup.memory.ladder import Rung
 from llamasup.states import AT_REST, ChildState, KeeperState
+
+_LEAST_WAIT = 1.0
 
 
 class Keeper:
@@ -130,7 +138,7 @@ class Keeper:
                 continue
             await load.settled.wait()
             if load.failure is not None:
-                raise load.failure
+                raise self._dated(load.failure)
 
     def note_out_of_memory(self, child: Child, words: str) -> bool:
         """A child answered a request that memory ran out. Does the child end, because the next one
@@ -150,7 +158,10 @@ class Keeper:
     def exhausted(self, words: str) -> OutOfMemory:
         """The error for a request that ran out of memory on the last rung."""
         tried = self._descent.position.story(words)
-        return OutOfMemory(f'model "{self.model}" ran out of memory; tried {tried}')
+        return OutOfMemory(
+            f'model "{self.model}" ran out of memory; tried {tried}. Ask for less at once, or give'
+            " it a smaller last rung (ladder.contexts)"
+        )
 
     def restart(self) -> None:
         """Start a new child for the operator, and forget what went wrong."""
@@ -220,7 +231,7 @@ class Keeper:
             self.room_appeared()
         wait = self.history.wait()
         if wait > self.plan.patience:
-            raise self._not_yet(wait)
+            raise self._not_yet()
         self._load = load = Load(
             self.state,
             self._descent,
@@ -233,10 +244,22 @@ class Keeper:
         self._nursery.start_soon(tending.alone, name, self._keep, load, wait, name=name)
         return load
 
-    def _not_yet(self, wait: float) -> LlamasupError:
+    def _not_yet(self) -> LlamasupError:
         known = self.last_failure or ModelUnavailable(f'model "{self.model}" keeps dying')
-        failure = known.again()
-        failure.retry_after = None if math.isinf(wait) else wait
+        return self._dated(known)
+
+    def _dated(self, failure: LlamasupError) -> LlamasupError:
+        """The failure, and when another load is allowed."""
+        failure, wait = failure.again(), self.history.wait()
+        if isinstance(failure, NotAdmitted):
+            return failure
+        if math.isinf(wait):
+            failure.retry_after = None
+            what_next = "it is given up until its file, its configuration or the engine changes"
+        else:
+            failure.retry_after = max(wait, _LEAST_WAIT)
+            what_next = f"it may be tried again in {failure.retry_after:.0f} s"
+        failure.args = (f"{failure}; {what_next}",)
         return failure
 
     async def _keep(self, load: Load, wait: float) -> None:

@@ -231,4 +231,6 @@ def _free_port(candidates: Iterable[int]) -> int:
         except OSError as error:
             if is_shortage(error):
                 raise ModelUnavailable(f"no port can be looked for: {error.strerror}") from error
-    raise ModelUnavailable("no port is free from engine.port_range_start upwards")
+    raise ModelUnavailable(
+        "no port is free from engine.port_range_start upwards: write a lower one, or 0"
+    )

@@ -130,7 +130,7 @@ class Load:
         except Exception as error:
             # This ends only this load. The next one may fall as well, so it has to wait.
             # The failure is set first: the lines below may fall, too.
-            self.failure = TaskFell(f'the keeper of "{self._model}" fell')
+            self.failure = TaskFell(f'the keeper of "{self._model}" fell; ask again')
             why = tending.tell_of_fall(f"the keeper of {self._model}", error)
             self._fail_at_once(Kind.SHORTAGE, why)
             return True

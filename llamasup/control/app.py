@@ -37,6 +37,7 @@ from llamasup.errors import (
 )
 from llamasup.events import By, ConfigurationChanged, Journal
 from llamasup.http.requests import CLIENT
+from llamasup.http.retrying import advice
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.headers import Headers
 from llamasup.pool.fits import survey
@@ -99,7 +100,8 @@ class ControlApp:
             with _shortages_told():
                 status, document = await self._answer(scope, receive)
         except LlamasupError as error:
-            await _reply(send, error.status, OpenAI().error_body(error), error.retry_after)
+            again = advice(error.retry_after, header(scope["headers"], b"x-request-id"))
+            await _reply(send, error.status, OpenAI().error_body(error), again)
         else:
             await _reply(send, status, document)
 
@@ -333,11 +335,10 @@ def _encoded(document: object) -> bytes:
 
 
 async def _reply(
-    send: Send, status: int, document: object, retry_after: float | None = None
+    send: Send, status: int, document: object, more: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
     body = _encoded(document)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if retry_after is not None:
-        headers.append((b"retry-after", b"%d" % math.ceil(retry_after)))
+    length = b"%d" % len(body)
+    headers = [(b"content-type", b"application/json"), (b"content-length", length), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -40,9 +40,14 @@ class Answer:
     """One answer: its head, its comments, and its error if there is one."""
 
     def __init__(
-        self, request: Request, extra: list[bytes], begins: Callable[[], None] = lambda: None
+        self,
+        request: Request,
+        extra: list[bytes],
+        begins: Callable[[], None] = lambda: None,
+        marks: Callable[[], list[bytes]] = list,
     ) -> None:
-        """`begins` is called when the answer begins, unless it is only an error."""
+        """`begins` is called when the answer begins, unless it is only an error. `marks` returns
+        header lines about the request, and is asked when the head is made."""
         self.seen = Seen.NOTHING
         """What the client has received of the answer."""
 
@@ -57,6 +62,7 @@ class Answer:
 
         self._request = request
         self._begins = begins
+        self._marks = marks
 
     def suits(self, head: ReplyHead) -> bool:
         """Can this reply be the client's answer, after what the client has seen?"""
@@ -68,7 +74,7 @@ class Answer:
         if self.seen is Seen.EVENTS:
             return b""
         self._begins()
-        return rewritten(head, self._request, framing_line, self.extra)
+        return rewritten(head, self._request, framing_line, [*self.extra, *self._marks()])
 
     def comment(self, words: str) -> bytes:
         """A comment, which clients of streams ignore; before the first one the head is sent."""
@@ -82,7 +88,7 @@ class Answer:
     def failure(self, error: LlamasupError) -> bytes:
         """The error as the whole answer, or as the end of a stream. Never after `A_PART`."""
         if self.seen is Seen.NOTHING:
-            return error_reply(error, self._request, self.extra)
+            return error_reply(error, self._request, [*self.extra, *self._marks()])
         dialect = dialect_at(self._request.target.partition(b"?")[0])
         event = self._framed(dialect.error_event(error))
         return event if self._request.http_1_0 else event + LAST_CHUNK

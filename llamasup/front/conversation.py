@@ -34,7 +34,7 @@ _PATIENCE_WITH_CONTROL = 60.0
 _MOST_LOSSES = 8
 """Also of those that are the doing of others."""
 
-_TOO_SLOW = "the request took too long to arrive"
+_TOO_SLOW = "the request took too long to arrive: send it again, all of it at once"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 

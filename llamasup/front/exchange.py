@@ -46,6 +46,7 @@ from llamasup.front.margins import Margins
 from llamasup.front.own_replies import preflight_reply, redirection
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.front.routes import ToControl, ToEngine, ToModel, to_own
+from llamasup.front.way import Way
 from llamasup.front.wishes import Wishes
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.requests import CLIENT, Request
@@ -73,11 +74,8 @@ class Exchange:
         self._connection = connection
         self._desk = desk
         self._is_followed = desk.journal.hears(*_COURSE)
-        self._came = trio.current_time() if self._is_followed else 0.0
-        self._model = ""
-        """The model that the request is for, once that is known."""
-
-        self._answer = Answer(request, [], self._begins)
+        self._way = Way(request, trio.current_time)
+        self._answer = Answer(request, [], self._begins, self._way.lines)
 
     async def run(self) -> None:
         """Answer the request, or say what is wrong with it.
@@ -93,10 +91,10 @@ class Exchange:
             if self._is_followed:
                 is_waiting = self._answer.seen is Seen.NOTHING
                 phase = Phase.WAITING if is_waiting else Phase.ANSWERING
-                self._tell(RequestCancelled(self._id, self._model, phase, self._age))
+                self._tell(RequestCancelled(self._id, self._way.model, phase, self._way.age))
             raise
         if self._is_followed:
-            self._tell(RequestEnded(self._id, self._model, self._age, self._usage))
+            self._tell(RequestEnded(self._id, self._way.model, self._way.age, self._usage))
 
     async def _respond(self) -> None:
         try:
@@ -111,7 +109,7 @@ class Exchange:
             self._tell(AnswerCut(self._id, str(cut), can_be_told))
             if not can_be_told:
                 raise
-            await self._connection.send(self._answer.failure(ChildLost(str(cut))))
+            await self._connection.send(self._answer.failure(ChildLost(f"{cut}; ask again")))
 
     async def break_off(self, why: LlamasupError) -> None:
         """End the answer, after `run` was cancelled; the connection ends with it.
@@ -141,8 +139,7 @@ class Exchange:
         """Raise Forbidden for a page that may not use us; else tell the browser that it may."""
         settings = self._desk.settings
         pages.refuse_foreign_pages(self._request.headers, settings)
-        extra = pages.cors_lines(settings.cors_origins, origin)
-        self._answer = Answer(self._request, extra, self._begins)
+        self._answer.extra = pages.cors_lines(settings.cors_origins, origin)
 
     async def _ask_control(self, goal: ToControl) -> None:
         """Let control answer, within a time that is long enough for all its answers."""
@@ -157,7 +154,7 @@ class Exchange:
             return
         if self._answer.seen is not Seen.NOTHING:
             raise ReplyCut("control took too long to answer")
-        raise ControlTimeout("llamasup took too long to answer this itself")
+        raise ControlTimeout("llamasup took too long to answer this itself; ask again")
 
     async def _ask_engine(self, goal: ToEngine) -> None:
         """Let the child answer whose model the path names. Its pages name others relative to their
@@ -176,9 +173,10 @@ class Exchange:
         try:
             while True:
                 choice = await roster.choose(goal.model)
-                model = self._model = choice.model
+                model = self._way.model = choice.model
                 if await self._relay(self._lease(model, goal, digest), goal, losses):
                     return
+                self._way.replays += 1
                 self._tell(RequestReplayed(self._id, model, *self._named))
         except ModelFileMissing:
             await roster.refresh()  # so that the next request does not find this model
@@ -186,9 +184,11 @@ class Exchange:
 
     async def _relay(self, coming: Lease | KeptAlive, goal: ToModel, losses: _Losses) -> bool:
         """Wait for the lease, and relay. False if the request has to be sent again."""
+        self._way.waits()
         async with coming as lease:
+            self._way.goes_on(lease.signature)
             if self._is_followed:
-                self._tell(RequestEntered(self._id, self._model, self._age))
+                self._tell(RequestEntered(self._id, self._way.model, self._way.age))
                 self._answer.margins = Margins()
             try:
                 await relay(self._connection, self._request, lease, goal.target, self._answer)
@@ -241,7 +241,7 @@ class Exchange:
 
     def _begins(self) -> None:
         if self._is_followed:
-            self._tell(FirstByte(self._id, self._model, self._age))
+            self._tell(FirstByte(self._id, self._way.model, self._way.age))
 
     def _tell(self, event: Event) -> None:
         self._desk.journal.tell(event)
@@ -259,10 +259,6 @@ class Exchange:
         if self._answer.is_stream:
             return usage_of_stream(dialect, margins.content)
         return usage_of_answer(dialect, margins.content) if margins.is_whole else None
-
-    @property
-    def _age(self) -> float:
-        return trio.current_time() - self._came
 
     @property
     def _named(self) -> tuple[str, str]:

@@ -31,7 +31,7 @@ class Limits:
     def check(self, size: int) -> None:
         """Raise BodyTooLarge if a body must not have this size."""
         if size > self._longest:
-            raise BodyTooLarge(f"the body is over {self._longest} bytes ({self._key})")
+            raise BodyTooLarge(f"the body is over {self._longest} bytes ({self._key}): send less")
 
     def extend(self, seconds: float) -> None:
         """Allow the client more time: for so many seconds we did not read, so it could not send."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 
 from llamasup.apis.dialects import dialect_at
 from llamasup.errors import LlamasupError, MethodNotAllowed
 from llamasup.http.reply_heads import status_line
-from llamasup.http.requests import Request
+from llamasup.http.requests import Request, request_id
+from llamasup.http.retrying import advice
 
 
 def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes]) -> bytes:
@@ -22,12 +22,11 @@ def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes
         b"Content-Length: %d" % len(body),
         *extra,
     ]
-    if error.retry_after is not None:
-        lines.append(b"Retry-After: %d" % math.ceil(error.retry_after))
+    id_ = request_id(None) if request is None else request.id
+    lines += [b"%b: %b" % header for header in advice(error.retry_after, id_)]
     if isinstance(error, MethodNotAllowed):
         lines.append(b"Allow: " + error.allowed.encode())
-    if request is not None:
-        lines.append(b"X-Request-ID: %b" % request.id)
+    lines.append(b"X-Request-ID: %b" % id_)
     if request is None or not request.keep_alive:
         lines.append(b"Connection: close")
     head = b"\r\n".join([*lines, b"\r\n"])

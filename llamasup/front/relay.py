@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _SMALL_BODY = 64 << 10
 _LONGEST_VERDICT = 64 << 10
 _MOST_INTERIM_REPLIES = 32
+_ASK_AGAIN = "; ask again"
 
 
 class RanOutOfMemory(ChildLost):
@@ -76,7 +77,7 @@ async def _connected(upstream: Upstream) -> Wire:
     try:
         return await upstream.connect()
     except OSError as error:
-        raise ChildLost(f"{upstream} cannot be reached: {error.strerror}") from error
+        raise ChildLost(f"{upstream} cannot be reached: {error.strerror}{_ASK_AGAIN}") from error
 
 
 async def _send_request(wire: Wire, head: bytes, body: bytes | bytearray | Stored) -> None:
@@ -107,9 +108,9 @@ async def _receive(wire: Wire) -> bytes:
     try:
         data = await wire.receive()
     except OSError as error:
-        raise ChildLost(f"the engine broke off: {error.strerror}") from error
+        raise ChildLost(f"the engine broke off: {error.strerror}{_ASK_AGAIN}") from error
     if not data:
-        raise ChildLost("the engine closed the connection without an answer")
+        raise ChildLost(f"the engine closed the connection without an answer{_ASK_AGAIN}")
     return data
 
 
@@ -122,15 +123,17 @@ async def _receive_head(wire: Wire) -> tuple[ReplyHead, bytes]:
             seen = max(0, len(data) - len(END_OF_HEAD))
             data += await _receive(wire)
         if not 0 <= end <= LONGEST_HEAD:
-            raise EngineFailed("the engine's answer cannot be read: its head has no end")
+            raise EngineFailed(
+                f"the engine's answer cannot be read: its head has no end{_ASK_AGAIN}"
+            )
         split = end + len(END_OF_HEAD)
         head = read_head(bytes(data[:split]))
         del data[:split]
         if head.status >= 200:
             return head, bytes(data)
         if head.status == 101:
-            raise EngineFailed("the engine speaks another protocol now, without being asked to")
-    raise EngineFailed("the engine sends interim replies without end")
+            raise EngineFailed(f"the engine changes the protocol unasked{_ASK_AGAIN}")
+    raise EngineFailed(f"the engine sends interim replies without end{_ASK_AGAIN}")
 
 
 async def _read_verdict(
@@ -148,7 +151,7 @@ async def _read_verdict(
     except FramingError as error:
         raise _badly_framed(error) from error
     except OSError as error:
-        raise ChildLost(f"the engine broke off: {error.strerror}") from error
+        raise ChildLost(f"the engine broke off: {error.strerror}{_ASK_AGAIN}") from error
     content = _content(head, request, data)
     _judge(upstream, len(request.body), head.status, message_of_reply(content))
     dialect = dialect_at(request.target.partition(b"?")[0])
@@ -182,7 +185,7 @@ def _content(head: ReplyHead, request: Request, data: bytes) -> bytes:
 def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
     """The engine's answer as an error of ours, for a client that already has events of a stream."""
     if head.status < 400:
-        return EngineFailed("the engine did not answer with a stream")
+        return EngineFailed(f"the engine did not answer with a stream{_ASK_AGAIN}")
     words = (
         message_of_reply(_content(head, request, data))
         or f"the engine answered with status {head.status}"
@@ -205,7 +208,7 @@ def _content_of(data: bytes, rendering: Rendering) -> bytes:
 
 
 def _badly_framed(error: FramingError) -> EngineFailed:
-    return EngineFailed(f"the engine's answer is badly framed: {error}")
+    return EngineFailed(f"the engine's answer is badly framed: {error}{_ASK_AGAIN}")
 
 
 async def _first_word(

@@ -37,7 +37,7 @@ _AT_ONCE = 64
 """Connections that are accepted in one go. If they were accepted one at a time, each would wait for
 all other tasks in between; if many more were accepted at once, those tasks would wait."""
 
-_COME_AGAIN_AFTER = 5.0
+_STOPPING = "llamasup is stopping; ask again when it is back"
 
 _PER_CLIENT = 2
 """Descriptors that a new client needs: one for itself, and one for the child that will answer."""
@@ -98,7 +98,7 @@ class Front:
         stays as it was.
         """
         if self._desk.closing:
-            raise ShuttingDown("llamasup is stopping")
+            raise ShuttingDown(_STOPPING)
         if addresses != self._desk.settings.listen:
             self._move(addresses)
 
@@ -129,9 +129,7 @@ class Front:
             conversation.end_if_silent()
         await last_call.wait()
         async for conversation in self._all():
-            why = ShuttingDown("llamasup is stopping")
-            why.retry_after = _COME_AGAIN_AFTER
-            conversation.break_off(why)
+            conversation.break_off(ShuttingDown(_STOPPING))
 
     async def _all(self) -> AsyncIterator[Conversation]:
         """All conversations; other tasks get their turns in between."""
@@ -186,9 +184,9 @@ class Front:
             if not self._dismiss(lambda: guests.to_close_for(place, most)):
                 raise TooManyConnections(
                     "too many connections are open from one address: three quarters of"
-                    " server.max_connections are the most that it may have"
+                    " server.max_connections are the most that it may have; close some"
                     if guests.has_its_share(place, most)
-                    else "too many connections are open (server.max_connections)"
+                    else "too many connections are open (server.max_connections): come later"
                 )
 
     def _dismiss(self, choice: Callable[[], Conversation | None]) -> bool:
@@ -215,7 +213,9 @@ class Front:
             await trio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
         else:
             sock.setblocking(False)
-            _turn_away(sock, TooManyConnections(f"too much is open ({shortage.strerror})"))
+            _turn_away(
+                sock, TooManyConnections(f"too much is open ({shortage.strerror}); come later")
+            )
         finally:
             self._spare.keep()
 

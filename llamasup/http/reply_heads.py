@@ -29,7 +29,8 @@ _LENGTH: Final = re.compile(rb"[ \t]*[0-9]{1,18}[ \t]*")
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 _WRITTEN_ANEW = HOP_BY_HOP | {b"content-length", b"x-request-id"}
-_CORS_PREFIX = b"access-control-"
+_OURS = (b"access-control-", b"x-llamasup-")
+"""How the names of headers begin that we write ourselves."""
 
 
 @define(slots=True)
@@ -54,7 +55,7 @@ class ReplyHead:
 
 
 def read_head(head: bytes) -> ReplyHead:
-    """Read a child's complete reply head. CORS headers are removed: llamasup writes its own.
+    """Read a child's complete reply head. Headers that llamasup writes itself are removed.
 
     Raises EngineFailed if it is no head, or can be read in two ways: then neither the head nor what
     follows can be passed on.
@@ -62,7 +63,7 @@ def read_head(head: bytes) -> ReplyHead:
     try:
         return _read_head(head)
     except BadHead as error:
-        raise EngineFailed(f"the engine's answer cannot be read: {error}") from None
+        raise EngineFailed(f"the engine's answer cannot be read: {error}; ask again") from None
 
 
 def _read_head(head: bytes) -> ReplyHead:
@@ -89,7 +90,7 @@ def _read_head(head: bytes) -> ReplyHead:
             kept.append(line)
         elif name == b"connection":
             options += [option.strip().lower() for option in value.split(b",")]
-        elif name not in _WRITTEN_ANEW and not name.startswith(_CORS_PREFIX):
+        elif name not in _WRITTEN_ANEW and not name.startswith(_OURS):
             kept.append(line)
     _refuse_doubtful_framing(coding, length, http_1_0=version == b"0")
     if options and options != [b"close"]:

@@ -128,7 +128,7 @@ def take_head(inbox: bytearray, longest: int) -> bytes | None:
         del inbox[: len(head)]
         return head
     if len(inbox) >= longest:
-        raise HeadTooLarge(f"the request line and headers are over {longest} bytes")
+        raise HeadTooLarge(f"request line and headers are over {longest} bytes: send fewer headers")
     try:
         refuse_bare_newlines(inbox)
     except BadHead as error:

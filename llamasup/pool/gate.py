@@ -28,7 +28,6 @@ from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
 
-_COME_AGAIN_AFTER = 5.0
 _LOOK_AGAIN_AFTER = 1.0
 
 _QUESTIONS_AT_ONCE = 8
@@ -116,7 +115,10 @@ class Gate:
             raise visit.failure
         if visit.child is None:
             model, waited = self.keeper.model, patience
-            raise QueueTimeout(f'"{model}" had no time for this request within {waited:g} s')
+            raise QueueTimeout(
+                f'"{model}" had no time for this request within {waited:g} s;'
+                " ask again when fewer do, or give the model more slots (parallel)"
+            )
         return visit.child
 
     def leave(self, visit: Visit) -> None:
@@ -151,7 +153,7 @@ class Gate:
                 " to have it loaded, add autoload=true to the query"
             )
         if self._looks >= _LOOKS_AT_ONCE:
-            full = QueueFull(f'{self._looks} others look at "{model}" at this moment')
+            full = QueueFull(f'{self._looks} others look at "{model}" at this moment; look again')
             full.retry_after = _LOOK_AGAIN_AFTER
             raise full
         self._looks += 1
@@ -245,9 +247,10 @@ class Gate:
     def _full(self, waiting: int) -> QueueFull:
         exhausted = self._in_effect.config.pool.queue_full_status == SlotsExhausted.status
         kind = SlotsExhausted if exhausted else QueueFull
-        full = kind(f'all slots of "{self.keeper.model}" are busy, and {waiting} requests wait')
-        full.retry_after = _COME_AGAIN_AFTER
-        return full
+        return kind(
+            f'all slots of "{self.keeper.model}" are busy, and {waiting} requests wait; ask again'
+            " later"
+        )
 
     async def _wait(self, visit: Visit) -> None:
         assert visit.answered is not None

@@ -18,7 +18,7 @@ from llamasup.http.requests import Request
 from llamasup.http.wire import Wire, dial
 from llamasup.pool.gate import Gate, Visit
 from llamasup.states import ChildState
-from llamasup.upstream import Upstream, Verdict
+from llamasup.upstream import Signature, Upstream, Verdict
 
 _VERDICT_PATIENCE = 2.0
 _NOTE_PATIENCE = 3.0
@@ -48,6 +48,11 @@ class Lease(Upstream):
 
     def __str__(self) -> str:
         return "the engine"
+
+    @property
+    def signature(self) -> Signature:
+        """See `Upstream.signature`."""
+        return self._child.signature
 
     @property
     def address(self) -> Address:

@@ -214,4 +214,5 @@ async def test_a_child_that_ends_by_itself_has_died_though_it_found_nothing_wron
             await kill(keeper, signal.SIGTERM)
             assert keeper.history.record.deaths == deaths
         assert keeper.history.record.wait(trio.current_time()) > 0
-        assert str(await refusal(keeper)) == 'model "fake" died: finished by itself'
+        words = 'model "fake" died: finished by itself; it may be tried again in 1 s'
+        assert str(await refusal(keeper)) == words

@@ -74,7 +74,8 @@ async def test_what_has_nothing_to_do_with_the_model_is_no_reason_to_give_it_up(
 
     monkeypatch.setattr(plan, "child", child)
     async with keeping(plan) as keeper:
-        assert str(await refusal(keeper)) == 'model "fake" cannot be started: no port is free'
+        words = 'model "fake" cannot be started: no port is free; it may be tried again in 1 s'
+        assert str(await refusal(keeper)) == words
         assert (await keeper.ready()).state is ChildState.READY
 
 
@@ -160,7 +161,7 @@ async def test_a_model_that_fits_on_no_rung_is_refused_with_all_that_was_tried(
         words = "failed to allocate buffer for kv cache"
         assert str(failure) == (
             f'model "fake" does not fit into memory; tried context 32768: {words};'
-            f" context 16384: {words}; context 8192: {words}"
+            f" context 16384: {words}; context 8192: {words}; it may be tried again in 60 s"
         )
         # Others may leave some memory. But no storm of attempts meanwhile.
         again = await refusal(keeper)

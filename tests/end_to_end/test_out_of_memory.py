@@ -79,7 +79,7 @@ async def test_if_no_rung_holds_the_client_learns_what_was_tried_and_no_storm_fo
         for _ in range(20):
             again = await llamasup.ask("POST", "/v1/chat/completions", chat(5))
             assert again.status == 503
-            assert 0 < int(again.headers["retry-after"]) <= 60
+            assert 0 < int(again.headers["retry-after"]) <= 70
         assert contexts_tried(journal) == LADDER["ladder.contexts"]
 
 

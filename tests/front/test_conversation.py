@@ -259,7 +259,9 @@ async def test_a_client_over_a_limit_can_read_why_though_it_is_still_sending(
         await client.send(data)
         reply = await client.reply()
         assert reply.status == status
-        assert reply.error["message"].endswith(("max_body)", "20000 bytes"))
+        assert reply.error["message"].endswith(
+            ("max_body): send less", "20000 bytes: send fewer headers")
+        )
         assert reply.headers["connection"] == "close"
         assert await ends(client)
 

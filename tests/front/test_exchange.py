@@ -149,6 +149,77 @@ async def test_without_a_default_an_unknown_name_is_refused_all_the_same(faking:
         assert (reply.status, reply.error["code"]) == (404, "model_not_found")
 
 
+# --- what is told of its way ---
+
+
+async def test_an_answer_tells_who_gave_it_after_how_long(faking: Faking) -> None:
+    script = ["--fake-load-seconds", "0.3"]
+    async with running(faking(*script)) as llamasup:
+        for stream in (False, True):
+            reply = await llamasup.ask("POST", CHAT, chat(2, stream=stream), {"X-Request-ID": "a"})
+            assert reply.headers["x-llamasup-model"] == "fake"
+            pid = (await llamasup.model_status("fake"))["child"]["pid"]
+            assert reply.headers["x-llamasup-instance"] == f"fake[{pid}]"
+            assert reply.headers["x-llamasup-request-id"] == reply.headers["x-request-id"] == "a"
+            assert reply.headers["x-llamasup-replays"] == "0"
+            assert reply.headers["via"].startswith("1.1 llamasup")
+            waited = int(reply.headers["x-llamasup-queue-ms"])
+            assert int(reply.headers["x-llamasup-time-ms"]) >= waited
+            assert (waited >= 300) is (not stream)  # the first one waited for the load
+            assert not [name for name in reply.headers if "olla-" in name]
+
+
+async def test_under_a_prefix_of_ollas_an_answer_has_ollas_headers_too(faking: Faking) -> None:
+    prefixed = {**faking(), "server.path_prefixes": ["/olla/llamacpp"]}
+    async with running(prefixed) as llamasup:
+        headers = (await llamasup.ask("POST", f"/olla/llamacpp{CHAT}", chat(2))).headers
+        assert headers["x-olla-model"] == headers["x-llamasup-model"]
+        assert headers["x-olla-endpoint"] == headers["x-llamasup-instance"]
+        assert headers["x-olla-request-id"] == headers["x-request-id"]
+        assert headers["x-olla-backend-type"] == "llamacpp"
+        assert int(headers["x-olla-response-time"]) >= 0
+
+
+async def test_an_answer_of_the_second_engine_tells_that_it_was_a_replay(
+    faking: Faking, journal: Journal
+) -> None:
+    script = ["--fake-die-at-byte", "-1", "--fake-scripted-lives", "1"]
+    async with running(faking(*script)) as llamasup:
+        reply = await llamasup.ask("POST", CHAT, chat(2))
+        assert reply.status == 200
+        assert reply.headers["x-llamasup-replays"] == "1"
+        second = journal.entries("started")[1]["pid"]
+        assert reply.headers["x-llamasup-instance"] == f"fake[{second}]"
+
+
+async def test_an_engines_error_passes_untouched_with_its_own_retry_after(faking: Faking) -> None:
+    body = b'{"error":{"code":429,"message":"too much","type":"x"}}'
+    raw = b"HTTP/1.1 429 X\r\nRetry-After: 17\r\nX-LLAMASUP-Model: lie\r\n"
+    raw += b"Content-Length: %d\r\n\r\n" % len(body) + body
+    async with running(faking("--fake-raw")) as llamasup:
+        reply = await llamasup.ask("POST", CHAT, {"raw": raw.decode()})
+        assert (reply.status, reply.body) == (429, body)
+        assert reply.headers["retry-after"] == "17"
+        assert reply.headers["x-llamasup-model"] == "fake"
+        assert "x-should-retry" not in reply.headers
+
+
+async def test_an_error_tells_what_is_known_and_whether_to_try_again(faking: Faking) -> None:
+    async with running(faking("--fake-die-at-byte", "-1", "--fake-death", "close")) as llamasup:
+        unknown = await llamasup.ask("POST", CHAT, chat(1, model="nobody"))
+        assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
+        assert unknown.headers["x-should-retry"] == "false"
+        assert "retry-after" not in unknown.headers
+        assert "x-llamasup-model" not in unknown.headers
+        lost = await llamasup.ask("POST", CHAT, chat(1))
+        assert (lost.status, lost.error["code"]) == (502, "engine_lost")
+        assert lost.headers["x-llamasup-model"] == "fake"
+        assert lost.headers["x-llamasup-replays"] == "1"
+        assert int(lost.headers["retry-after"]) == 2
+        assert 1000 <= int(lost.headers["retry-after-ms"]) <= 1500
+        assert "x-should-retry" not in lost.headers
+
+
 # --- CORS ---
 
 PAGE = {"Origin": "https://page.example"}

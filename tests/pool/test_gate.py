@@ -297,14 +297,16 @@ async def test_no_more_may_wait_than_may_wait() -> None:
     async with scene(max_queue=2) as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a", "a", "a")
-        assert stage.crowd.told == {3: '429 all slots of "stub" are busy, and 2 requests wait'}
+        assert stage.crowd.told == {
+            3: '429 all slots of "stub" are busy, and 2 requests wait; ask again later'
+        }
 
 
 async def test_a_client_that_fills_the_queue_makes_way_for_others() -> None:
     async with scene(max_queue=3) as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("greedy", "greedy", "greedy", "greedy", "modest")
-        words = '429 all slots of "stub" are busy, and 3 requests wait'
+        words = '429 all slots of "stub" are busy, and 3 requests wait; ask again later'
         assert stage.crowd.told == {3: words}
         assert stage.gate.waiting == 3
         assert await stage.served() == [0, 1, 4, 2]
@@ -333,7 +335,9 @@ async def test_a_full_queue_may_be_told_as_exhausted_slots() -> None:
     async with scene(max_queue=0, queue_full_status=503) as stage:
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a")
-        assert stage.crowd.told == {1: '503 all slots of "stub" are busy, and 0 requests wait'}
+        assert stage.crowd.told == {
+            1: '503 all slots of "stub" are busy, and 0 requests wait; ask again later'
+        }
 
 
 async def test_where_no_request_may_wait_for_a_slot_one_may_still_wait_for_the_load() -> None:
@@ -392,7 +396,8 @@ async def test_no_request_waits_longer_than_the_queue_timeout(autojump_clock: Mo
         stage.keeper.comes(slots=1)
         await stage.crowd_of("a", "a")
         await trio.sleep(61)
-        assert stage.crowd.told == {1: '504 "stub" had no time for this request within 60 s'}
+        told = stage.crowd.told[1]
+        assert told.startswith('504 "stub" had no time for this request within 60 s; ask again')
         assert stage.gate.waiting == 0
 
 
