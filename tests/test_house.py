@@ -115,6 +115,7 @@ PURE = (
     "models.discover",
     "models.glances",
     "models.names",
+    "models.params",
     "models.purpose",
     "pool.admission",
     "pool.budgets",

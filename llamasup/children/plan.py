@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -109,27 +109,20 @@ class Plan:
             await self._state.learn(await self._launcher.key(self.settings), learned)
 
 
-_SHOWN_ONLY: Final[Mapping[str, Any]] = {
-    "aliases": (),
-    "name": "",
-    "description": "",
-    "owner": "",
-    "metadata": {},
-    "unlisted": False,
+_NOT_OF_CHILDREN: Final = {
+    *("aliases", "name", "description", "owner", "metadata", "unlisted"),
+    *("set_params", "default_params", "strip_params", "variants"),
+    *("unloadable", "idle_unload", "ladder", "overcommit"),
 }
-"""What listings show of a model, and its child does not know."""
+"""The settings of a model that its child does not know: what listings show, what becomes of
+requests, and how long it stays."""
 
 
 def _launch(settings: ModelSettings, config: Config) -> object:
     """All that decides how a child starts, besides its rung. Equal if nothing of that has
     changed."""
-    own = attrs.evolve(
-        settings,
-        **_SHOWN_ONLY,
-        unloadable=True,
-        idle_unload="auto",
-        ladder=(),
-        overcommit=False,
+    own = attrs.asdict(
+        settings, recurse=False, filter=lambda key, _: key.name not in _NOT_OF_CHILDREN
     )
     engine = config.engine
     return own, engine.command, engine.args, dict(engine.env), engine.cache_ram

@@ -9,9 +9,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
+from typing import Any
 
 from llamasup.config.addresses import parse_address
 from llamasup.config.problems import Key, Refusal, Unfit
+from llamasup.config.schema import LONGEST_PARAM, variant_name
 from llamasup.config.tree import Tree
 from llamasup.config.wording import bare_or_quoted, shown, suggestion
 
@@ -24,6 +26,7 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _unknown_models(tree)
     yield from _bad_ladders(tree)
     yield from _void_arguments(tree)
+    yield from _bad_params(tree)
 
 
 def _bad_ladders(tree: Tree) -> Iterator[Refusal]:
@@ -91,9 +94,53 @@ def _void_arguments(tree: Tree) -> Iterator[Refusal]:
 _OURS = {"--cors-origins": "server.cors_origins", "--cors-methods": "server.cors_origins"}
 
 
+def _bad_params(tree: Tree) -> Iterator[Refusal]:
+    """Each table has one word about a param at most; a variant's table replaces the model's."""
+    for name in tree.table("models"):
+        variants = tree.table("models", name, "variants")
+        for where in (("models", name), *(("models", name, "variants", v) for v in variants)):
+            fixed = tree.table(*where, "set_params")
+            given = tree.table(*where, "default_params")
+            stripped = tree.texts(*where, "strip_params")
+            yield from _refused_params(where, fixed, given, stripped)
+
+
+def _refused_params(
+    where: tuple[str, ...],
+    fixed: dict[str, Any],
+    given: dict[str, Any],
+    stripped: Sequence[tuple[Key, str]],
+) -> Iterator[Refusal]:
+    tables = (("set_params", fixed), ("default_params", given))
+    written: list[tuple[Key, str]] = [((*where, key, n), n) for key, t in tables for n in t]
+    for key, name in (*written, *stripped):
+        if name in ("", "stream"):
+            what = "clients read streams otherwise than other answers" if name else "it has no name"
+            yield key, Unfit(f"{shown(name)} cannot be filtered: {what}", "remove it")
+        elif len(name) > LONGEST_PARAM:
+            what = f"this name has more than {LONGEST_PARAM} characters"
+            yield key, Unfit(what, "write the name of a member of the request's JSON")
+    for key, name in stripped:
+        if name in fixed or name in given:
+            what = f"{shown(name)} is stripped, and given a value"
+            yield key, Unfit(what, "to replace what clients say, write it in set_params alone")
+    for way in _in_both(fixed, given):
+        what = "it is in set_params, too"
+        yield (*where, "default_params", *way), Unfit(what, "remove it from one of them")
+
+
+def _in_both(one: dict[str, Any], other: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The way to every value that both have. Tables in both are not one value."""
+    for name in one.keys() & other.keys():
+        if isinstance(one[name], dict) and isinstance(other[name], dict):
+            yield from ((name, *way) for way in _in_both(one[name], other[name]))
+        else:
+            yield (name,)
+
+
 def _bad_names(tree: Tree) -> Iterator[Refusal]:
     names: list[tuple[Key, str]] = [(("models", name), name) for name in tree.table("models")]
-    names.extend((key, alias) for _, key, alias in _aliases(tree))
+    names.extend((key, alias) for _, key, alias in (*_variants(tree), *_aliases(tree)))
     for key, name in names:
         if not name or name != name.strip() or not name.isprintable() or set(name) & set("\"'\\"):
             fix = "write printable characters without quotes, backslashes or spaces around them"
@@ -111,10 +158,11 @@ def _shared_names(tree: Tree) -> Iterator[Refusal]:
         owner = owners.setdefault(name.casefold(), name)
         if owner != name:
             yield ("models", name), Unfit(f'"{owner}" has the same name', "rename one of them")
-    for name, key, alias in _aliases(tree):
+    own = ((name, key, name) for _, key, name in _variants(tree))
+    for name, key, alias in (*own, *_aliases(tree)):
         owner = owners.setdefault(alias.casefold(), name)
         if owner != name:
-            yield key, Unfit(f'"{alias}" already means the model "{owner}"', "choose another")
+            yield key, Unfit(f'"{alias}" already means "{owner}"', "choose another")
 
 
 def _unknown_models(tree: Tree) -> Iterator[Refusal]:
@@ -126,7 +174,7 @@ def _unknown_models(tree: Tree) -> Iterator[Refusal]:
     if tree.get("discover", "folders"):
         return
     models = list(tree.table("models"))
-    aliases = {alias: name for name, _, alias in _aliases(tree)}
+    aliases = {alias: name for name, _, alias in (*_variants(tree), *_aliases(tree))}
     askable = {name.casefold() for name in (*models, *aliases)}
     for key, name in tree.texts("server", "default_model"):
         if name and name.casefold() not in askable:
@@ -136,7 +184,9 @@ def _unknown_models(tree: Tree) -> Iterator[Refusal]:
         tree.texts(*where) for where in (("pool", "preload"), *groups)
     ):
         if name in aliases and name not in models:
-            yield key, Unfit(f"{shown(name)} is an alias", f'write "{aliases[name]}"')
+            meant = aliases[name]
+            what = f"{shown(name)} is not a model's own name"
+            yield key, Unfit(what, f'write "{aliases.get(meant, meant)}"')
         elif name not in models:
             yield key, _no_such_model(name, models)
 
@@ -147,7 +197,17 @@ def _no_such_model(name: str, known: list[str]) -> Unfit:
 
 
 def _aliases(tree: Tree) -> Iterator[tuple[str, Key, str]]:
-    """Every alias: its model, the key where it is written, and the alias itself."""
+    """Every alias: whose it is, the key where it is written, and the alias itself."""
     for name in tree.table("models"):
         for key, alias in tree.texts("models", name, "aliases"):
             yield name, key, alias
+        for variant in tree.table("models", name, "variants"):
+            for key, alias in tree.texts("models", name, "variants", variant, "aliases"):
+                yield variant_name(name, variant), key, alias
+
+
+def _variants(tree: Tree) -> Iterator[tuple[str, Key, str]]:
+    """Every variant: its model, the key of its table, and its name."""
+    for name in tree.table("models"):
+        for variant in tree.table("models", name, "variants"):
+            yield name, ("models", name, "variants", variant), variant_name(name, variant)

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import attrs
 
 from llamasup.config.problems import Problem
-from llamasup.config.schema import Config, ModelSettings
+from llamasup.config.schema import Config, ModelSettings, Params
 from llamasup.config.tree import Origin, Tree
 from llamasup.config.wording import suggestion
 
@@ -77,7 +77,7 @@ def _variables() -> _Variables:
         for section, table in get_type_hints(Config).items()
         if attrs.has(table)
         for key, kind in get_type_hints(table).items()
-        if get_origin(kind) is not Mapping
+        if not _is_table(kind)
     }
 
 
@@ -89,8 +89,12 @@ def _variables_of_models(names: Collection[str]) -> _Variables:
         for name in names
         if capitals[_in_capitals(name)] == 1
         for key, kind in get_type_hints(ModelSettings).items()
-        if key != "ladder"
+        if key != "ladder" and not _is_table(kind)
     }
+
+
+def _is_table(kind: Any) -> bool:
+    return kind is Params or get_origin(kind) is Mapping
 
 
 def _in_capitals(name: str) -> str:

@@ -21,6 +21,12 @@ Seconds = NewType("Seconds", float)
 Bytes = NewType("Bytes", int)
 """An amount of memory, written `"64MiB"`, `"1.5GB"`, or as a number of bytes."""
 
+Params = NewType("Params", Mapping[str, Any])
+"""Members of a request's JSON body."""
+
+LONGEST_PARAM = 64
+"""Characters of a param's name. In large bodies, keys that are longer are passed over."""
+
 Check = Callable[[object, "Attribute[Any]", Any], None]
 
 
@@ -173,8 +179,23 @@ class RungSettings:
 
 
 @frozen
+class VariantSettings:
+    """`[models.NAME.variants.VARIANT]`: the same child as NAME:VARIANT, with other params."""
+
+    aliases: tuple[str, ...] = ()
+    set_params: Params = field(factory=lambda: Params({}))
+    default_params: Params = field(factory=lambda: Params({}))
+    strip_params: tuple[str, ...] = ()
+
+
+def variant_name(model: str, variant: str) -> str:
+    """The name by which clients ask for a variant."""
+    return f"{model}:{variant}"
+
+
+@frozen
 class ModelSettings:
-    """`[models.NAME]`: one model and how its children are launched."""
+    """`[models.NAME]`: one model, how its children are launched, and what requests may ask."""
 
     path: Path
     mmproj: Path | Literal["none"] = "none"
@@ -213,6 +234,10 @@ class ModelSettings:
     unloadable: bool = True
     idle_unload: Seconds | Literal["auto"] = "auto"
     extra_args: tuple[str, ...] = ()
+    set_params: Params = field(factory=lambda: Params({}))
+    default_params: Params = field(factory=lambda: Params({}))
+    strip_params: tuple[str, ...] = ()
+    variants: Mapping[str, VariantSettings] = field(factory=dict)
 
 
 @frozen

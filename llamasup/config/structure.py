@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -14,7 +15,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from llamasup.config.problems import Key, Refusal, Unfit
-from llamasup.config.schema import Bytes, Seconds
+from llamasup.config.schema import Bytes, Params, Seconds
 from llamasup.config.units import read_duration, read_size, write_duration, write_size
 from llamasup.config.wording import dotted, listed, shown, suggestion
 
@@ -132,6 +133,33 @@ def _path(value: object) -> Path:
         raise Unfit(f"{shown(value)} names no known user", "write the full path") from None
 
 
+def _params(value: object) -> Params:
+    """Members of a JSON object. Tables may hold more than JSON can: dates, and numbers without
+    end."""
+    for inner in _inner(_expect_table(value)):
+        if isinstance(inner, float) and not math.isfinite(inner):
+            raise Unfit(f"{inner} cannot be written in JSON", "write a finite number")
+        if not isinstance(inner, str | int | float):
+            raise Unfit(f"{shown(inner)} cannot be written in JSON", "write it in quotes")
+        if isinstance(inner, str):
+            _text(inner)
+    return Params(_expect_table(value))
+
+
+def _inner(value: object) -> Iterator[object]:
+    """All single values within lists and tables, and the names in tables."""
+    match value:
+        case dict():
+            for name, inner in value.items():
+                yield name
+                yield from _inner(inner)
+        case list() | tuple():
+            for inner in value:
+                yield from _inner(inner)
+        case _:
+            yield value
+
+
 def _one_of(value: object, literal: Any) -> object:
     choices = get_args(literal)
     if (type(value), value) not in [(type(choice), choice) for choice in choices]:
@@ -164,6 +192,7 @@ strict.register_structure_hook(bool, _only(_truth))
 strict.register_structure_hook(Path, _only(_path))
 strict.register_structure_hook(Seconds, _only(read_duration))
 strict.register_structure_hook(Bytes, _only(read_size))
+strict.register_structure_hook(Params, _only(_params))
 strict.register_structure_hook(int | Literal["auto"], _auto_or(_whole_number))
 strict.register_structure_hook(Path | Literal["auto"], _auto_or(_path))
 strict.register_structure_hook(Path | Literal["none"], _none_or(_path))
@@ -177,3 +206,4 @@ strict.register_unstructure_hook(
 )
 strict.register_unstructure_hook(Seconds, write_duration)
 strict.register_unstructure_hook(Bytes, write_size)
+strict.register_unstructure_hook(Params, dict)

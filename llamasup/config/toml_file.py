@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import toml  # type: ignore[import-untyped]
+from attrs import frozen
 
 from llamasup.config.problems import ConfigError, Problem
-from llamasup.config.wording import quoted
+from llamasup.config.wording import bare_or_quoted, quoted
 from llamasup.files import open_regular
 
 
@@ -75,7 +76,40 @@ def written(tables: Mapping[str, Any]) -> str:
     """The tables as TOML."""
     encoder = toml.TomlEncoder()
     encoder.dump_funcs[str] = quoted  # the library's own function fails at a backslash before an x
-    return str(toml.dumps(tables, encoder=encoder))
+    encoder.dump_funcs[_Inline] = lambda value: value.written(encoder)
+    return str(toml.dumps(_with_inline_lists(tables), encoder=encoder))
+
+
+@frozen
+class _Inline:
+    """A list that has tables in it. The library can write only lists of nothing but tables."""
+
+    value: Any
+
+    def written(self, encoder: toml.TomlEncoder) -> str:
+        match self.value:
+            case dict() as table:
+                parts = [
+                    f"{bare_or_quoted(k)} = {_Inline(v).written(encoder)}" for k, v in table.items()
+                ]
+                return "{" + ", ".join(parts) + "}"
+            case list() | tuple() as values:
+                return "[" + ", ".join(_Inline(value).written(encoder) for value in values) + "]"
+        return str(encoder.dump_value(self.value))
+
+
+def _with_inline_lists(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _with_inline_lists(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return _Inline(value) if _holds_tables(value) else value
+    return value
+
+
+def _holds_tables(value: Any) -> bool:
+    within = value if isinstance(value, list | tuple) else ()
+    return isinstance(value, dict) or any(map(_holds_tables, within))
 
 
 def _unreadable(file: Path, error: OSError) -> tuple[str, str]:

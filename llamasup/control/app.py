@@ -40,6 +40,7 @@ from llamasup.http.requests import CLIENT
 from llamasup.http.retrying import advice
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.headers import Headers
+from llamasup.models.names import Choice
 from llamasup.pool.fits import survey
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
@@ -141,14 +142,14 @@ class ControlApp:
     async def models(self) -> object:
         """The models that exist now, as OpenAI lists them."""
         await self.roster.refresh()
-        keepers = self.pool.keepers
-        there = [keepers[model] for model in self.roster.look.models]
-        return {"object": "list", "data": await self._described(there)}
+        return {
+            "object": "list",
+            "data": await self._described([*self.roster.look.names.listed.values()]),
+        }
 
     async def model(self, name: str) -> object:
         """One model's entry in the listing. Raises ModelNotFound."""
-        choice = await self.roster.named(name)
-        [described] = await self._described([self.pool.keepers[choice.model]])
+        [described] = await self._described([await self.roster.named(name)])
         return described
 
     async def model_fits(self) -> object:
@@ -171,20 +172,22 @@ class ControlApp:
         entries = await _one_by_one(_let_go(surveyed.fits), model_fits.entry)
         return model_fits.opening(surveyed) | {"models": entries}
 
-    async def _described(self, keepers: Sequence[Keeper]) -> list[object]:
-        files = [keeper.plan.settings.path for keeper in keepers]
+    async def _described(self, choices: Sequence[Choice]) -> list[object]:
+        keepers = self.pool.keepers
+        there = [(choice, keepers[choice.model]) for choice in choices]
+        files = [keeper.plan.settings.path for _, keeper in there]
         trained = await self.headers.trained_contexts(files)
-        return await _one_by_one(keepers, lambda keeper: self._entry(keeper, trained))
+        return await _one_by_one(there, lambda one: self._entry(*one, trained))
 
-    def _entry(self, keeper: Keeper, contexts: Mapping[Path, int]) -> object:
+    def _entry(self, choice: Choice, keeper: Keeper, contexts: Mapping[Path, int]) -> object:
         trained = contexts.get(keeper.plan.settings.path)
         loaded_on = keeper.rung if keeper.child else None
         return {
-            "id": keeper.model,
+            "id": choice.name,
             "object": "model",
             "created": int(self.started),
             "owned_by": "llamasup",
-            "aliases": list(keeper.plan.settings.aliases),
+            "aliases": list(choice.aliases),
             "status": {"value": keeper.state.shown},
             "source": "configured" if keeper.model in self.running.config.models else "discovered",
             "context": loaded_on and loaded_on.context,

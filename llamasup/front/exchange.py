@@ -1,8 +1,8 @@
 """One request and its answer: all that happens to it, step by step.
 
 The steps stand in `_steps`, in order: may this web page ask → where does the request go → (for a
-model) which model is meant → wait for a lease → relay; and the last two again if the engine is lost
-before the client has seen a word.
+model) which model is meant → what becomes of the params → wait for a lease → relay; and the last
+two again if the engine is lost before the client has seen a word.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from llamasup.front import callers
 from llamasup.front.answer import Answer, Seen
 from llamasup.front.desk import Desk
 from llamasup.front.digests import Digest
+from llamasup.front.filters import put_under
 from llamasup.front.keepalive import KeptAlive
 from llamasup.front.margins import Margins
 from llamasup.front.own_replies import preflight_reply, redirection
@@ -171,13 +172,16 @@ class Exchange:
         roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
         digest = Digest(self._request)
         try:
+            choice = await roster.choose(goal.model)
+            if choice.filter is not None:
+                await put_under(choice.filter, self._request, self._wishes, goal.work)
             while True:
-                choice = await roster.choose(goal.model)
                 model = self._way.model = choice.model
                 if await self._relay(self._lease(model, goal, digest), goal, losses):
                     return
                 self._way.replays += 1
                 self._tell(RequestReplayed(self._id, model, *self._named))
+                choice = await roster.choose(goal.model)
         except ModelFileMissing:
             await roster.refresh()  # so that the next request does not find this model
             raise

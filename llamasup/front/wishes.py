@@ -9,16 +9,33 @@ structure of a large body, and leaves other mistakes to the engine.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Final, NoReturn, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, NoReturn, Protocol
 from urllib.parse import unquote_plus
 
 import msgspec
 
+from llamasup.config.schema import LONGEST_PARAM
 from llamasup.errors import ClientError
 
 LONGEST_NAME: Final = 1024
 """Bytes of a model's name, in UTF-8."""
+
+
+class Member(NamedTuple):
+    """Where a member of a large JSON object lies, in bytes from the body's start."""
+
+    name: str
+    """Its name; "" if that is too long for a param."""
+
+    start: int
+    """After the brace or comma before it."""
+
+    value: int
+    """After its colon."""
+
+    end: int
+    """The comma or brace after it."""
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -26,6 +43,8 @@ class Wishes(msgspec.Struct, frozen=True):
 
     model: str | None = None
     stream: bool = False
+    members: Sequence[Member] | None = None
+    """The members of a large JSON object; None for other bodies."""
 
 
 class Reader(Protocol):
@@ -40,12 +59,12 @@ class Reader(Protocol):
 
 def reader_for(content_type: bytes) -> Reader:
     """The reader for a body of this type. Raises ClientError if none can read it."""
-    return FormReader(content_type) if _is_form(content_type) else JsonReader()
+    return FormReader(content_type) if is_form(content_type) else JsonReader()
 
 
 def wishes_of(body: bytes | bytearray, content_type: bytes) -> Wishes:
     """What a small body asks for. Raises ClientError if no engine could read it."""
-    if not _is_form(content_type):
+    if not is_form(content_type):
         return _wishes_of_json(body)
     reader = FormReader(content_type)
     reader.feed(bytes(body))
@@ -66,7 +85,8 @@ _SURELY_SHORT = LONGEST_NAME // 4
 _MODEL_IN_QUERY = re.compile(rb"(?:^|&)model=([^&]+)")
 
 
-def _is_form(content_type: bytes) -> bool:
+def is_form(content_type: bytes) -> bool:
+    """Is a body of this type a form, and not JSON?"""
     return content_type.lower().startswith(b"multipart/form-data")
 
 
@@ -112,6 +132,9 @@ _decode_string: Callable[[bytes], str] = msgspec.json.Decoder(str).decode
 _OPENING = re.compile(rb"(\xef\xbb\xbf)?+[ \t\r\n]*+(.?)", re.DOTALL)
 """A byte order mark, which engines accept; and the first byte that is not blank."""
 
+_LONGEST_RAW_PARAM: Final = 12 * LONGEST_PARAM + 2
+"""Bytes of a param's name in JSON: two escapes of six bytes make one character."""
+
 _LONGEST_RAW_NAME: Final = 6 * LONGEST_NAME + 2
 """Bytes of a name in JSON: with its quotes, and with six bytes for one (`\\u0061`)."""
 
@@ -134,8 +157,8 @@ def _wishes_of_json(body: bytes | bytearray) -> Wishes:
     _refuse("it is neither an object nor a list")
 
 
-def _wishes(model: bytes, stream: bytes) -> Wishes:
-    return Wishes(_name(model), stream == b"true")
+def _wishes(model: bytes, stream: bytes, members: Sequence[Member] | None = None) -> Wishes:
+    return Wishes(_name(model), stream == b"true", members)
 
 
 def _name(raw: bytes) -> str | None:
@@ -189,7 +212,9 @@ class JsonReader:
         self._key: bytes | None = None  # the key whose value is coming
         self._text = bytearray()  # the beginning of this key or value, as written
         self._model = self._stream = b"null"
-        self._members = 0
+        self._members: list[Member] = []
+        self._read = 0  # bytes of the body that were read before these
+        self._start = self._value = 0  # where this member begins, and its value
         self._steps = _FREE_STEPS  # how many more steps may be taken
 
     def feed(self, data: bytes) -> None:
@@ -205,6 +230,7 @@ class JsonReader:
                 at = self._read_member(data, at)
             else:
                 at = self._read_outside(data, at)
+        self._read += len(data)
         if self._steps < 0:
             raise ClientError("the body's JSON has too many small parts for its size")
 
@@ -212,7 +238,7 @@ class JsonReader:
         """See `Reader.end`."""
         if not self._over:
             _refuse("it is cut off")
-        return _wishes(self._model, self._stream)
+        return _wishes(self._model, self._stream, self._members if self._ours else None)
 
     def _read_outside(self, data: bytes, at: int) -> int:
         at = _end(_BLANK, data, at)
@@ -223,6 +249,7 @@ class JsonReader:
                 _refuse("it is neither an object nor a list")
             self._ours = 1 if data[at] == _OPEN[1] else 0
             self._depth = 1
+            self._start = self._read + at + 1
         return at + 1
 
     def _read_member(self, data: bytes, at: int) -> int:
@@ -233,10 +260,11 @@ class JsonReader:
         mark = data[stop]
         if mark == _COLON and self._key is None:
             self._key = self._take_text()
+            self._value = self._read + stop + 1
         elif mark == _COMMA and self._key is not None:
-            self._end_member()
+            self._end_member(self._read + stop)
         elif mark == _CLOSE[1]:
-            self._end_member()
+            self._end_member(self._read + stop)
             self._depth, self._over = 0, True
         elif mark == _QUOTE and not self._text:
             self._note(b'"')
@@ -298,9 +326,8 @@ class JsonReader:
         self._text.clear()
         return text
 
-    def _end_member(self) -> None:
-        self._members += 1
-        if self._members > _MOST_MEMBERS:
+    def _end_member(self, end: int) -> None:
+        if len(self._members) == _MOST_MEMBERS:
             raise ClientError(f"the body's JSON has more than {_MOST_MEMBERS} keys at its top")
         key, self._key = self._key, None
         value = self._take_text()
@@ -310,8 +337,9 @@ class JsonReader:
             return
         if not key.startswith(b'"') or not value:
             _refuse("a key or its value is missing")
-        # None of our keys is longer than this, even if all its letters are escaped.
-        name = _string(key) if len(key) <= 40 else ""
+        name = _string(key) if len(key) <= _LONGEST_RAW_PARAM else ""
+        self._members.append(Member(name, self._start, self._value, end))
+        self._start = end + 1
         if name == "model":
             self._model = value
         elif name == "stream":

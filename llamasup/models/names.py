@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import nlargest
 from urllib.parse import unquote
 
 from attrs import frozen
 
-from llamasup.config.schema import ModelSettings
+from llamasup.config.schema import ModelSettings, variant_name
 from llamasup.errors import ClientError, ModelNotFound
 from llamasup.models.discover import friendly_names
+from llamasup.models.params import Filter, filter_of
 
 _LONGEST_SHOWN = 100
 """Characters of an unknown name that a refusal repeats: it may have megabytes."""
@@ -44,7 +45,12 @@ class Choice:
     """The model that answers."""
 
     name: str
-    """The name under which this is listed."""
+    """The name under which this is listed: the model's, or that of a variant of it."""
+
+    aliases: tuple[str, ...] = ()
+
+    filter: Filter | None = None
+    """What becomes of the params of its requests."""
 
 
 class Names:
@@ -56,18 +62,20 @@ class Names:
     """
 
     def __init__(self, models: Mapping[str, ModelSettings]) -> None:
-        self.models = list(models)
-        self.listed = {name: None for name in models if not models[name].unlisted}
-        """Those that refusals may name, in order."""
-
-        self._choices = {name: Choice(name, name) for name in models}
-        self._exact = {name.casefold(): choice for name, choice in self._choices.items()}
-        for name, settings in models.items():
-            own = self._choices[name]
-            self._exact |= {alias.casefold(): own for alias in settings.aliases}
-        self._friendly = {
-            name: self._choices[model] for name, model in _unambiguous(models).items()
+        choices = list(_choices(models))
+        self.listed = {
+            choice.name: choice for choice in choices if not models[choice.model].unlisted
         }
+        """What is listed, and may be named in a refusal: each model, and after it its variants."""
+
+        self._models = {choice.name: choice for choice in choices if choice.name in models}
+        # A model's own name comes before a variant's: folders may hold any name.
+        self._exact = {
+            name.casefold(): choice
+            for choice in (*choices, *self._models.values())
+            for name in (choice.name, *choice.aliases)
+        }
+        self._friendly = {name: self._models[model] for name, model in _unambiguous(models).items()}
         # This compares two thousand names in half a millisecond; difflib takes eighty.
         listed = [name for name, choice in self._exact.items() if choice.name in self.listed]
         self._pairs = {name: _pairs(name) for name in listed[:_MOST_COMPARED]}
@@ -83,8 +91,8 @@ class Names:
                 shown = wanted[:_LONGEST_SHOWN]
                 raise ModelNotFound(f'there is no model "{shown}"; {self._suggestion(shown)}')
             return choice
-        if len(self.models) == 1:
-            return self._choices[self.models[0]]
+        if len(self._models) == 1:
+            return next(iter(self._models.values()))
         raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
 
     def find(self, asked: str) -> Choice | None:
@@ -141,6 +149,14 @@ class Names:
     def _spelled(self, folded: str) -> str:
         name = self._exact[folded].name
         return name if name.casefold() == folded else folded
+
+
+def _choices(models: Mapping[str, ModelSettings]) -> Iterator[Choice]:
+    for model, settings in models.items():
+        yield Choice(model, model, settings.aliases, filter_of(settings))
+        for variant, said in settings.variants.items():
+            name = variant_name(model, variant)
+            yield Choice(model, name, said.aliases, filter_of(settings, said))
 
 
 def _unambiguous(models: Mapping[str, ModelSettings]) -> dict[str, str]:

@@ -58,10 +58,10 @@ WRONG = {
         'models.x: "X" has the same name; rename one of them'
     ),
     '[models.a]\npath = "a"\naliases = ["B"]\n[models.b]\npath = "a"': (
-        'models.a.aliases[0]: "B" already means the model "b"; choose another'
+        'models.a.aliases[0]: "B" already means "b"; choose another'
     ),
     '[models.a]\npath = "a"\naliases = ["z"]\n[models.b]\npath = "a"\naliases = ["Z"]': (
-        'models.b.aliases[0]: "Z" already means the model "a"; choose another'
+        'models.b.aliases[0]: "Z" already means "a"; choose another'
     ),
     '[server]\ndefault_model = "x"': (
         'server.default_model: there is no model "x"; add [models.x]'
@@ -73,10 +73,32 @@ WRONG = {
         'server.default_model: there is no model "gtp"; did you mean "GPT"?'
     ),
     '[pool]\npreload = ["gpt"]\n[models.qwen3]\npath = "a"\naliases = ["gpt"]': (
-        'pool.preload[0]: "gpt" is an alias; write "qwen3"'
+        'pool.preload[0]: "gpt" is not a model\'s own name; write "qwen3"'
     ),
     '[groups.large]\nmembers = ["b", "zzz"]\n[models.b]\npath = "a"': (
         'groups.large.members[1]: there is no model "zzz"; known are "b"'
+    ),
+    '[pool]\npreload = ["q:a"]\n[models.q]\npath = "a"\n[models.q.variants.a]': (
+        'pool.preload[0]: "q:a" is not a model\'s own name; write "q"'
+    ),
+    '[models.q]\npath = "a"\naliases = ["Q:A"]\n[models.q.variants.a]': (
+        'models.q.aliases[0]: "Q:A" already means "q:a"; choose another'
+    ),
+    '[models.q]\npath = "a"\n[models.q.variants.a]\naliases = ["b"]\n[models.b]\npath = "a"': (
+        'models.q.variants.a.aliases[0]: "b" already means "b"; choose another'
+    ),
+    '[models.q]\npath = "a"\nset_params = { stream = true }': (
+        'models.q.set_params.stream: "stream" cannot be filtered: clients read streams otherwise'
+        " than other answers; remove it"
+    ),
+    '[models.q]\npath = "a"\nset_params = { seed = 1 }\nstrip_params = ["seed"]': (
+        'models.q.strip_params[0]: "seed" is stripped, and given a value; to replace what clients'
+        " say, write it in set_params alone"
+    ),
+    '[models.q]\npath = "a"\n[models.q.variants.a]\nset_params = { x = { y = 1, z = 2 } }\n'
+    "default_params = { x = { y = 1, w = 2 } }": (
+        "models.q.variants.a.default_params.x.y: it is in set_params, too; remove it from one of"
+        " them"
     ),
     '[pool]\npreload = ["b", "zzz"]\n[models.b]\npath = "a"\n[models.a]\npath = "a"': (
         'pool.preload[1]: there is no model "zzz"; known are "a" and "b"'

@@ -306,3 +306,29 @@ def test_the_example_shows_every_key_of_every_table() -> None:
 def test_the_example_s_model_has_the_default_values(folder: Path) -> None:
     (model,) = loaded(MODELS).models.values()
     assert model == ModelSettings(model.path)
+
+
+def test_params_of_any_shape_are_dumped_as_they_were_written(folder: Path) -> None:
+    text = """
+        [models.x]
+        path = "/a"
+        set_params = { a = [1, "x", { b = [[1, false]], "c d" = 1e300 }], k = { "m.n" = {} } }
+        [models.x.variants."a b"]
+        default_params = { q = -0.5, stop = ["\\n", "ä"] }
+    """
+    config = loaded(text)
+    assert config.models["x"].set_params["a"] == [1, "x", {"b": [[1, False]], "c d": 1e300}]
+    assert loaded(dump(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("{ t = [1, nan] }", "nan cannot be written in JSON; write a finite number"),
+        ("{ t = 2020-01-01 }", "2020-01-01 cannot be written in JSON; write it in quotes"),
+        ("3", "3 is not a table; write key = value lines under its [name]"),
+    ],
+)
+def test_what_json_cannot_hold_is_no_param(folder: Path, value: str, complaint: str) -> None:
+    text = f'[models.x]\npath = "a"\nset_params = {value}'
+    assert complaints(text) == [f"llamasup.toml: models.x.set_params: {complaint}"]

@@ -38,7 +38,8 @@ def fed(reader: Reader, body: bytes, cuts: list[int]) -> Wishes:
     edges = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
     for start, stop in pairwise(edges):
         reader.feed(body[start:stop])
-    return reader.end()
+    found = reader.end()
+    return Wishes(found.model, found.stream)
 
 
 def steps(body: bytes) -> list[int]:
