@@ -155,6 +155,9 @@ class Reason(Enum):
     IDLE = "idle"
     """It has not been used for a while."""
 
+    CLIENT = "client"
+    """Its last client does not need it any more."""
+
 
 @frozen
 class Evicted(OfModel):

@@ -20,6 +20,7 @@ _REASONS: Final = {
     Reason.PLACE: "{} needs its place",
     Reason.NUMBER: "there are more than max_loaded_models",
     Reason.IDLE: "it has not been used for a while",
+    Reason.CLIENT: "its last client does not need it any more",
 }
 _CHANGES: Final = {
     By.FILE: "the configuration was loaded again and is in effect",

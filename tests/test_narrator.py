@@ -55,6 +55,11 @@ def test_every_kind_has_a_line(kind: type, caplog: pytest.LogCaptureFixture) -> 
         (Evicted("m", Reason.PLACE, "n"), "INFO", "m is unloaded: n needs its place"),
         (Evicted("m", Reason.IDLE), "INFO", "m is unloaded: it has not been used for a while"),
         (
+            Evicted("m", Reason.CLIENT),
+            "INFO",
+            "m is unloaded: its last client does not need it any more",
+        ),
+        (
             RequestRefused("id", "::1", "POST", "/v1/x", 404, "not_found", "there is nothing"),
             "INFO",
             "POST /v1/x: 404 there is nothing",

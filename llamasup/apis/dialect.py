@@ -50,6 +50,9 @@ class Dialect(ABC):
     view_paths: ClassVar[tuple[bytes, ...]] = ()
     """Here something is looked at (GET)."""
 
+    own_paths: ClassVar[tuple[bytes, ...]] = ()
+    """Here llamasup itself answers, and no engine."""
+
     several: ClassVar[tuple[str, ...]] = ()
     """Members of a request's body that ask for several answers at once: a number of answers, or a
     list with a prompt for each."""
@@ -65,10 +68,13 @@ class Dialect(ABC):
     """The event that ends a stream, or each of its answers: the event's data, or some members of
     its JSON."""
 
+    stream_type: ClassVar[bytes] = b"text/event-stream"
+    """The Content-Type of a stream."""
+
     def __init__(self) -> None:
         self._paths = (
             *(*self.stream_paths, *self.work_paths),
-            *(*self.question_paths, *self.view_paths),
+            *(*self.question_paths, *self.view_paths, *self.own_paths),
         )
 
     def speaks_at(self, path: bytes) -> bool:
@@ -82,6 +88,10 @@ class Dialect(ABC):
     def error_event(self, error: LlamasupError) -> bytes:
         """The error as an event of a stream: the last event."""
         return server_sent_event(self.error_body(error))
+
+    def comment(self, words: bytes) -> bytes:
+        """What a client that waits for a stream may be sent before it, and ignores."""
+        return b": %b\n\n" % words
 
     def corrected(self, status: int, body: bytes) -> bytes | None:
         """The engine's error `body` in the form that clients of this API need; None if it has

@@ -11,6 +11,11 @@ from typing import Final
 from llamasup.apis.anthropic_messages import Messages
 from llamasup.apis.dialect import Dialect
 from llamasup.apis.llama_cpp import LlamaCpp
+from llamasup.apis.ollama import Ollama
+from llamasup.apis.ollama_chat import OllamaChat
+from llamasup.apis.ollama_embed import OllamaEmbed
+from llamasup.apis.ollama_generate import OllamaGenerate
+from llamasup.apis.ollama_models import OllamaModels
 from llamasup.apis.openai_chat import Chat
 from llamasup.apis.openai_completions import Completions
 from llamasup.apis.openai_others import OpenAIOthers
@@ -18,10 +23,20 @@ from llamasup.apis.openai_responses import Responses
 
 _OTHERS: Final = OpenAIOthers()
 
-DIALECTS: Final[tuple[Dialect, ...]] = (
+ENGINES: Final[tuple[Dialect, ...]] = (
     *(Chat(), Completions(), Responses(), Messages()),
     LlamaCpp(),  # after those whose paths end like its `/completions`
     _OTHERS,
+)
+"""The dialects that engines speak."""
+
+TRANSLATED: Final[tuple[Ollama, ...]] = (OllamaChat(), OllamaGenerate(), OllamaEmbed())
+"""The dialects whose requests are put to engines in another one."""
+
+DIALECTS: Final[tuple[Dialect, ...]] = (
+    *ENGINES[:-2],
+    *(*TRANSLATED, OllamaModels()),  # before those whose paths end like `/api/embeddings`
+    *ENGINES[-2:],
 )
 
 
@@ -34,7 +49,7 @@ def dialect_at(path: bytes) -> Dialect:
 
 def passes_the_time(document: object) -> bool:
     """Is an event with this JSON only for waiting clients, in any dialect?"""
-    for dialect in DIALECTS:  # noqa: SIM110 (any() takes twice as long)
+    for dialect in ENGINES:  # noqa: SIM110 (any() takes twice as long)
         if dialect.passes_the_time(document):
             return True
     return False
@@ -42,7 +57,7 @@ def passes_the_time(document: object) -> bool:
 
 def only_opens(document: object) -> bool:
     """Does an event with this JSON only open an answer, in any dialect?"""
-    for dialect in DIALECTS:  # noqa: SIM110
+    for dialect in ENGINES:  # noqa: SIM110
         if dialect.only_opens(document):
             return True
     return False

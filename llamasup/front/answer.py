@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
 
+from llamasup.apis.dialect import Dialect
 from llamasup.apis.dialects import dialect_at
+from llamasup.apis.translation import Reply
 from llamasup.errors import LlamasupError
 from llamasup.front.margins import Margins
 from llamasup.front.own_replies import error_reply
 from llamasup.http.framing import LAST_CHUNK, chunk
 from llamasup.http.reply_heads import ReplyHead, rewritten
 from llamasup.http.requests import Request
-
-_EVENT_STREAM: Final = ReplyHead(
-    200, [b"Content-Type: text/event-stream"], None, chunked=True, is_event_stream=True
-)
 
 
 class Seen(Enum):
@@ -55,7 +52,10 @@ class Answer:
         """The parts of its content that are kept, if any."""
 
         self.is_stream = False
-        """Is it a stream of server-sent events?"""
+        """Does it come as a stream of server-sent events?"""
+
+        self.reply: Reply | None = None
+        """Who tells it in the client's API, if no engine speaks that."""
 
         self.extra = extra
         """Our own header lines."""
@@ -80,8 +80,8 @@ class Answer:
         """A comment, which clients of streams ignore; before the first one the head is sent."""
         # Models are named after files, and the names of files need not be valid text.
         line = " ".join(words.split()).encode(errors="replace")
-        comment = self._framed(b": %b\n\n" % line)
-        head = self.head(_EVENT_STREAM, self._framing_line)
+        comment = self._framed(self._dialect.comment(line))
+        head = self.head(_stream_of(self._dialect), self._framing_line)
         self.seen = Seen.EVENTS
         return head + comment
 
@@ -89,14 +89,24 @@ class Answer:
         """The error as the whole answer, or as the end of a stream. Never after `A_PART`."""
         if self.seen is Seen.NOTHING:
             return error_reply(error, self._request, [*self.extra, *self._marks()])
-        dialect = dialect_at(self._request.target.partition(b"?")[0])
-        event = self._framed(dialect.error_event(error))
+        event = self._framed(self._dialect.error_event(error))
         return event if self._request.http_1_0 else event + LAST_CHUNK
+
+    def document(self, body: bytes) -> bytes:
+        """A whole answer of ours: this JSON."""
+        head = ReplyHead(200, [b"Content-Type: application/json"], len(body), chunked=False)
+        first = self.head(head, b"Content-Length: %d" % len(body))
+        self.seen = Seen.A_PART
+        return first + body
 
     def final_failure(self, error: LlamasupError) -> bytes:
         """The same, for a connection that ends with it."""
         self._request.keep_alive = False
         return self.failure(error)
+
+    @property
+    def _dialect(self) -> Dialect:
+        return dialect_at(self._request.target.partition(b"?")[0])
 
     @property
     def _framing_line(self) -> bytes | None:
@@ -105,3 +115,9 @@ class Answer:
     def _framed(self, event: bytes) -> bytes:
         """The event as a chunk. HTTP/1.0 knows no chunks: its stream ends with the connection."""
         return event if self._request.http_1_0 else chunk(event)
+
+
+def _stream_of(dialect: Dialect) -> ReplyHead:
+    """The head of a stream in this dialect, before an engine has sent one."""
+    lines = [b"Content-Type: " + dialect.stream_type]
+    return ReplyHead(200, lines, None, chunked=True, is_event_stream=True)

@@ -15,6 +15,8 @@ from attrs import evolve
 
 from llamasup.access import pages
 from llamasup.apis.dialects import dialect_at
+from llamasup.apis.ollama import Ollama
+from llamasup.apis.translation import Residence
 from llamasup.apis.usage import usage_of_answer, usage_of_stream
 from llamasup.errors import (
     ChildLost,
@@ -42,6 +44,7 @@ from llamasup.front.answer import Answer, Seen
 from llamasup.front.desk import Desk
 from llamasup.front.digests import Digest
 from llamasup.front.filters import put_under
+from llamasup.front.interpreter import Interpreter, interpreted
 from llamasup.front.keepalive import KeptAlive
 from llamasup.front.margins import Margins
 from llamasup.front.own_replies import preflight_reply, redirection
@@ -53,6 +56,7 @@ from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.requests import CLIENT, Request
 from llamasup.logs import cut
 from llamasup.pool.lease import Lease
+from llamasup.pool.work import Work
 
 _LONGEST_PATH = 200
 _PATIENCE_WITH_CONTROL = 60.0
@@ -77,6 +81,11 @@ class Exchange:
         self._is_followed = desk.journal.hears(*_COURSE)
         self._way = Way(request, trio.current_time)
         self._answer = Answer(request, [], self._begins, self._way.lines)
+        self._asked = request
+        """The request as an engine gets it."""
+
+        self._interpreter: Interpreter | None = None
+        """Who put it into the engine's words, if that was necessary."""
 
     async def run(self) -> None:
         """Answer the request, or say what is wrong with it.
@@ -133,8 +142,10 @@ class Exchange:
             await self._ask_control(goal)
         elif isinstance(goal, ToEngine):
             await self._ask_engine(goal)
-        else:
+        elif goal.translator is None:
             await self._ask_model(goal)
+        else:
+            await self._ask_through(goal.translator, goal)
 
     def _let_page_in(self, origin: bytes) -> None:
         """Raise Forbidden for a page that may not use us; else tell the browser that it may."""
@@ -167,6 +178,34 @@ class Exchange:
         where = b"./" + goal.path.rpartition(b"/")[2] + b"/" + goal.query
         await self._connection.send(redirection(self._request, where, self._answer.extra))
 
+    async def _ask_through(self, translator: Ollama, goal: ToModel) -> None:
+        """Let a child answer, in an API that no engine speaks."""
+        desk, request = self._desk, self._request
+        memory, place = desk.bodies.memory, callers.place(self._connection.peer)
+        path = goal.target.partition(b"?")[0]
+        async with interpreted(request, translator, path, memory, place) as interpreter:
+            meant = interpreter.meant
+            if isinstance(meant, Residence):
+                await self._settle(meant, goal, interpreter)
+                return
+            self._interpreter, self._asked = interpreter, interpreter.asked(meant)
+            self._wishes = None
+            await self._ask_model(evolve(goal, target=meant.target, streams=meant.streams))
+        if meant.unloads:
+            desk.pool.let_go(self._way.model)
+
+    async def _settle(self, residence: Residence, goal: ToModel, interpreter: Interpreter) -> None:
+        """Have the model loaded, or unloaded, as its client wants it, and say so."""
+        choice = await self._desk.roster.choose(goal.model)
+        model = self._way.model = choice.model
+        if residence.loads:
+            async with self._lease(model, evolve(goal, work=Work.ASK), Digest(self._request)):
+                pass
+        else:
+            self._desk.pool.let_go(model)
+        document = residence.document(interpreter.moment(goal.model or choice.name))
+        await self._connection.send(self._answer.document(document))
+
     async def _ask_model(self, goal: ToModel) -> None:
         """Let a child answer, or the next one if it fails before the client has seen a word."""
         roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
@@ -174,7 +213,7 @@ class Exchange:
         try:
             choice = await roster.choose(goal.model)
             if choice.filter is not None:
-                await put_under(choice.filter, self._request, self._wishes, goal.work)
+                await put_under(choice.filter, self._asked, self._wishes, goal.work)
             while True:
                 model = self._way.model = choice.model
                 if await self._relay(self._lease(model, goal, digest), goal, losses):
@@ -194,8 +233,10 @@ class Exchange:
             if self._is_followed:
                 self._tell(RequestEntered(self._id, self._way.model, self._way.age))
                 self._answer.margins = Margins()
+            if self._interpreter is not None:
+                self._answer.reply = self._interpreter.reply(goal.model or self._way.model)
             try:
-                await relay(self._connection, self._request, lease, goal.target, self._answer)
+                await relay(self._connection, self._asked, lease, goal.target, self._answer)
                 return True
             except RanOutOfMemory as error:
                 # The child is told even if this request is not sent again: the next request should
@@ -259,7 +300,8 @@ class Exchange:
         margins = self._answer.margins
         if margins is None:
             return None
-        dialect = dialect_at(self._request.target.partition(b"?")[0])
+        target = self._interpreter.target if self._interpreter else self._request.target
+        dialect = dialect_at(target.partition(b"?")[0])
         if self._answer.is_stream:
             return usage_of_stream(dialect, margins.content)
         return usage_of_answer(dialect, margins.content) if margins.is_whole else None

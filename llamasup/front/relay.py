@@ -13,12 +13,14 @@ import logging
 
 from attrs import evolve
 
+from llamasup import threads
 from llamasup.apis.dialects import dialect_at
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
 from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
 from llamasup.front.answer import Answer
 from llamasup.front.rendering import Rendering, StreamRendering
 from llamasup.front.stream_events import Overture
+from llamasup.front.translated_answer import TranslatedStream, TranslatedWhole
 from llamasup.http.connection import Connection
 from llamasup.http.framing import Chunked, FramingError, UntilClose
 from llamasup.http.heads import END_OF_HEAD
@@ -33,6 +35,7 @@ _SMALL_BODY = 64 << 10
 _LONGEST_VERDICT = 64 << 10
 _MOST_INTERIM_REPLIES = 32
 _ASK_AGAIN = "; ask again"
+_LONGEST_TRANSLATED = 64 << 20
 
 
 class RanOutOfMemory(ChildLost):
@@ -66,6 +69,9 @@ async def relay(
         if not answer.suits(head):
             raise _refusal(head, request, data)
         rendering = _rendering(head, request, answer, upstream)
+        if isinstance(rendering, TranslatedWhole):
+            await _tell_whole(connection, upstream, wire, rendering, data)
+            return
         if isinstance(rendering, StreamRendering):
             first = await _first_word(connection, upstream, wire, rendering, data)
         else:
@@ -194,7 +200,14 @@ def _refusal(head: ReplyHead, request: Request, data: bytes) -> LlamasupError:
 
 
 def _rendering(head: ReplyHead, request: Request, answer: Answer, upstream: Upstream) -> Rendering:
-    if head.is_event_stream and head.status < 400 and not head.framing(request).done:
+    is_stream = head.is_event_stream and not head.framing(request).done
+    if head.status >= 400:
+        return Rendering(head, request, answer)
+    if answer.reply is not None:
+        if is_stream:
+            return TranslatedStream(head, request, answer, upstream, answer.reply)
+        return TranslatedWhole(head, request, answer, answer.reply)
+    if is_stream:
         return StreamRendering(head, request, answer, upstream)
     return Rendering(head, request, answer)
 
@@ -244,13 +257,46 @@ async def _pass_on(
     rendering: Rendering,
     first: bytes,
 ) -> None:
+    begun = rendering.begun(first)
     try:
-        await connection.send(rendering.begun(first))
+        await connection.send(begun)
         await _pass_body(connection, upstream, wire, rendering)
     finally:
         rendering.note_seen()
         if rendering.surplus:
             log.warning("an engine sent %d bytes after its reply's end", rendering.surplus)
+
+
+async def _tell_whole(
+    connection: Connection,
+    upstream: Upstream,
+    wire: Wire,
+    rendering: TranslatedWhole,
+    data: bytes,
+) -> None:
+    """Wait for the whole answer, and send it in the client's API."""
+    body = bytearray(_content_of(data, rendering))
+    while not rendering.body.done:
+        if len(body) > _LONGEST_TRANSLATED:
+            raise EngineFailed("the engine's answer is too long to be translated")
+        try:
+            data = await wire.receive()
+        except OSError as error:
+            raise ChildLost(f"the engine broke off its answer: {error.strerror}") from error
+        if data:
+            body += _content_of(data, rendering)
+        elif isinstance(rendering.body, UntilClose) and await upstream.survived():
+            break
+        else:
+            raise ChildLost("the engine closed the connection within its answer")
+    if len(body) <= _SMALL_BODY:
+        told = rendering.told(bytes(body))
+    else:
+        told = await threads.run(rendering.told, bytes(body))
+    try:
+        await connection.send(rendering.answered(told))
+    finally:
+        rendering.note_seen()
 
 
 async def _pass_body(

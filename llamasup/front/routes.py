@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
+from llamasup.apis.ollama import Ollama
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
 from llamasup.front.table import READ, UPSTREAM, Page, Route, Whole, rows_at
 from llamasup.front.wishes import Reader, Unread, Wishes, model_in_query, reader_for, wishes_of
@@ -28,6 +29,10 @@ class ToModel:
     work: Work
     streams: bool = False
     """Does the client ask for server-sent events?"""
+
+    translator: Ollama | None = None
+    """Who puts the request into an engine's words, if no engine speaks its dialect. It then says,
+    too, whether the client asks for a stream."""
 
 
 @frozen
@@ -79,7 +84,8 @@ class Router:
             return ToControl(target, route.lasts)
         wishes = _completed(wishes or _wishes(request), query)
         work = Work.ASK if route.goal is Work.LOOK and _AUTOLOAD.search(query) else route.goal
-        return ToModel(wishes.model, target, work, wishes.stream and route.streams)
+        streams = wishes.stream and route.streams
+        return ToModel(wishes.model, target, work, streams, route.translator)
 
     def reader(self, request: Request) -> Callable[[], Reader] | None:
         """How to make a reader of a large body, of which only the head is there yet. None if no

@@ -13,8 +13,9 @@ from typing import Final
 
 from attrs import frozen
 
-from llamasup.apis.dialects import DIALECTS
+from llamasup.apis.dialects import ENGINES, TRANSLATED
 from llamasup.apis.llama_cpp import ONE_SLOT
+from llamasup.apis.ollama import Ollama
 from llamasup.pool.work import Work
 
 
@@ -75,6 +76,10 @@ class Route:
     lasts: bool = False
     """Does the answer go on until its client leaves?"""
 
+    translator: Ollama | None = None
+    """Who puts the request into an engine's words, if no engine speaks its dialect. It also says
+    whether the answer is a stream."""
+
 
 _VARYING: Final = {b"{slot}": rb"[0-9]{1,6}", b"{model}": rb".+", b"{path}": rb".+"}
 
@@ -88,6 +93,9 @@ def _table() -> Iterator[Route]:
             what = f"Anything else about {media.decode()}, for servers that know it"
             yield Route(named, WRITE, Work.GENERATE, what, prefix=prefix)
             yield Route(named, READ, Work.LOOK, what, prefix=prefix)
+    for translator in TRANSLATED:
+        for path in (*translator.stream_paths, *translator.work_paths):
+            yield Route(path, WRITE, Work.GENERATE, translator.about, translator=translator)
     yield from _of_control()
     about = "The web pages of a model's engine, and all else that it answers, as it is"
     yield Route(UPSTREAM + b"{model}", ANY, Whole.ENGINE, about)
@@ -96,10 +104,10 @@ def _table() -> Iterator[Route]:
 def _of_dialects() -> Iterator[Route]:
     known = {
         path
-        for dialect in DIALECTS
+        for dialect in ENGINES
         for path in (*dialect.stream_paths, *dialect.work_paths, *dialect.question_paths)
     }
-    for dialect in DIALECTS:
+    for dialect in ENGINES:
         rows = (
             (dialect.stream_paths, WRITE, Work.GENERATE),
             (dialect.work_paths, WRITE, Work.GENERATE),

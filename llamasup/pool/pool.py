@@ -98,6 +98,11 @@ class Pool:
         except LlamasupError:
             log.warning("%s could not be preloaded; its next request tries again", keeper.model)
 
+    def let_go(self, model: str) -> None:
+        """Its client needs the model no more: unload it, unless others use it, or the operator
+        keeps it in memory."""
+        self.residency.let_go(model)
+
     def summary(self) -> str:
         """One line about what is loaded and in flight, for systemd."""
         children = [gate.keeper.child for gate in self._gates.values() if gate.keeper.child]

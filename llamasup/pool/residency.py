@@ -291,6 +291,16 @@ class Residency:
         if idle_unload := gate.keeper.plan.idle_unload:
             self._wake_at(trio.current_time() + idle_unload)
 
+    def let_go(self, model: str) -> None:
+        """Unload this model if it idles, and may be unloaded."""
+        place = self.places.get(model)
+        if place is None or place.gate.waiting:
+            return
+        resident = place.resident
+        if resident.state is State.READY and not resident.in_flight and not resident.pinned:
+            self._journal.tell(Evicted(model, Reason.CLIENT))
+            place.gate.keeper.unload()
+
     def reconsider(self) -> None:
         """Something has changed: ask admission, and carry out what it says."""
         claims = self._claims()

@@ -13,6 +13,10 @@ from llamasup.apis.anthropic_messages import Messages
 from llamasup.apis.dialect import Dialect
 from llamasup.apis.dialects import DIALECTS, dialect_at, only_opens, passes_the_time
 from llamasup.apis.llama_cpp import LlamaCpp
+from llamasup.apis.ollama_chat import OllamaChat
+from llamasup.apis.ollama_embed import OllamaEmbed
+from llamasup.apis.ollama_generate import OllamaGenerate
+from llamasup.apis.ollama_models import OllamaModels
 from llamasup.apis.openai_chat import Chat
 from llamasup.apis.openai_completions import Completions
 from llamasup.apis.openai_others import OpenAIOthers
@@ -51,6 +55,11 @@ each_streaming = pytest.mark.parametrize("dialect", STREAMING, ids=lambda d: typ
         (b"/tokenize", LlamaCpp),
         (b"/slots/0", LlamaCpp),
         (b"/metrics", LlamaCpp),
+        (b"/api/chat", OllamaChat),
+        (b"/api/generate", OllamaGenerate),
+        (b"/api/embed", OllamaEmbed),
+        (b"/prefix/api/embeddings", OllamaEmbed),
+        (b"/api/tags", OllamaModels),
     ],
 )
 def test_every_path_has_its_dialect(path: bytes, dialect: type[Dialect]) -> None:

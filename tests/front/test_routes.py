@@ -106,7 +106,7 @@ def test_every_route_of_llama_server_is_answered(
     [
         "/",
         "/nope",
-        "/api/tags",
+        "/api/nope",
         "/v1/tokenize",
         "/v1/chat/completions//",
         "//v1/chat/completions",

@@ -266,6 +266,24 @@ async def test_what_is_pinned_never_idles_away(autojump_clock: MockClock) -> Non
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(
+    ("users", "waiting", "unloadable", "goes"),
+    [(0, 0, True, True), (1, 0, True, False), (0, 1, True, False), (0, 0, False, False)],
+)
+async def test_what_its_client_lets_go_of_is_unloaded_unless_others_use_it_or_it_is_pinned(
+    users: int, waiting: int, unloadable: bool, goes: bool
+) -> None:
+    async with house() as there, trio.open_nursery() as nursery:
+        there.gate("a", unloadable=unloadable)
+        gate = await nursery.start(there.lives, "a")
+        gate.child.users, gate.waiting = users, waiting
+        there.residency.let_go("a")
+        assert gate.unloaded.is_set() is goes
+        there.residency.let_go("a")
+        there.residency.let_go("not loaded")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_model_that_is_never_used_is_unloaded_too(autojump_clock: MockClock) -> None:
     async with house() as there, trio.open_nursery() as nursery:
         there.gate("a", idle_unload=60)
