@@ -82,7 +82,7 @@ listed here.
                 (what `/modelFits` says), `roster`, `opening` (puts the pool together)
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
                 `exchange` has their steps; `routes`; `way` (what an answer's head says of its
-                request); `callers` (client and priority); `bodies` and `shares` (their memory);
+                request); `callers` (client and priority); `bodies`, `rooms` and `shares` (memory);
                 `guests` (which connection is closed when there are too many); `keepalive`; `relay`;
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
                 seen); `stream_events`
@@ -268,9 +268,10 @@ Decisions, and why: requests
 - **The model's name is looked for in a large body while it arrives,** in small steps: decoding it
   at once would hold the loop. A small body is decoded at once, but only the members that matter
   become objects.
-- **No client may hold more of the memory for bodies than is left for others** (`front.shares`): so
-  there is always some left for another client. Large bodies lie in nameless files: a queue of them
-  would push models out of memory, and a replay needs them whole.
+- **No client may hold more of the memory for requests than others leave** (`front.shares`), so some
+  is always left for another client. What answers hold never waits for it (`front.rooms`): the child
+  would wait, too. Rather, less of a stream is held back. Large bodies lie in nameless files: a
+  queue of them would push models out of memory, and a replay needs them whole.
 - **A web page of strangers is refused before anything is done.** A browser sends a page's request
   and only hides the answer; so `Origin` decides. For operators' pages `Host` decides, too, because
   of DNS rebinding.

@@ -126,7 +126,7 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         headers = Headers()
         pool, roster = await open_pool(in_effect, launcher, headers, journal, children)
         control = ControlServer(opened.run_folder.control_socket)
-        bodies = Bodies(config.server.body_memory, cache_folder(config) / "bodies")
+        bodies = Bodies(config.server.max_buffered, cache_folder(config) / "bodies")
         desk = Desk(in_effect, roster, pool, control, bodies, journal)
         front = Front(desk, opened.listeners)
         running = Running(in_effect, opened.prepare, pool, roster, front)

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import attrs
 
 from llamasup.config.problems import Problem
-from llamasup.config.schema import Config, ModelSettings, Params
+from llamasup.config.schema import Config, ModelSettings, Params, new_names
 from llamasup.config.tree import Origin, Tree
 from llamasup.config.wording import suggestion
 
@@ -48,6 +48,8 @@ def lay_environment(
 
 def _what_was_meant(name: str, variables: _Variables, sections: Sequence[str]) -> str:
     """What to write instead; "" for a variable that is not meant for llamasup."""
+    if name in (renamed := _renamed()):
+        return f"it is called {renamed[name]} now"
     for section in filter(name.startswith, sections):
         known = [variable for variable in variables if variable.startswith(section)]
         return suggestion(name, known, prefix=section) if known else _HOW_TO_NAME_A_MODEL
@@ -78,6 +80,16 @@ def _variables() -> _Variables:
         if attrs.has(table)
         for key, kind in get_type_hints(table).items()
         if not _is_table(kind)
+    }
+
+
+def _renamed() -> dict[str, str]:
+    """The variables that had another name before, by that name."""
+    return {
+        f"LLAMASUP_{section}_{was}".upper(): f"LLAMASUP_{section}_{now}".upper()
+        for section, table in get_type_hints(Config).items()
+        if attrs.has(table)
+        for was, now in new_names(table).items()
     }
 
 

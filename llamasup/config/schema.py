@@ -2,7 +2,7 @@
 
 Every key here has an effect; a new key is added together with the code that reads it. `structure`
 turns text into these values. A key's metadata says under `write` what an operator may write there;
-error messages about a file end with that.
+error messages about a file end with that. Under `was` stands the name that it had before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NewType
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field, fields, frozen
 
 from llamasup.config.problems import Unfit
 
@@ -82,7 +82,9 @@ class Server:
     )
     max_head: Bytes = field(default=Bytes(64 << 10), validator=at_least(1))
     max_body: Bytes = field(default=Bytes(64 << 20), validator=at_least(1))
-    body_memory: Bytes = field(default=Bytes(256 << 20), validator=at_least(4 << 20))
+    max_buffered: Bytes = field(
+        default=Bytes(256 << 20), validator=at_least(4 << 20), metadata={"was": "body_memory"}
+    )
     head_timeout: Seconds = field(default=Seconds(15), validator=above_zero)
     body_timeout: Seconds = field(default=Seconds(30), validator=above_zero)
     idle_timeout: Seconds = field(default=Seconds(75), validator=above_zero)
@@ -287,3 +289,12 @@ class Config:
     discover: Discover = field(factory=Discover)
     folders: Folders = field(factory=Folders)
     log: Log = field(factory=Log)
+
+
+def new_names(table: type[Any]) -> dict[str, str]:
+    """The keys of this table that once had another name, by that name."""
+    return {
+        attribute.metadata["was"]: attribute.name
+        for attribute in fields(table)
+        if "was" in attribute.metadata
+    }

@@ -15,7 +15,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from llamasup.config.problems import Key, Refusal, Unfit
-from llamasup.config.schema import Bytes, Params, Seconds
+from llamasup.config.schema import Bytes, Params, Seconds, new_names
 from llamasup.config.units import read_duration, read_size, write_duration, write_size
 from llamasup.config.wording import dotted, listed, shown, suggestion
 
@@ -36,8 +36,11 @@ def refusals(error: BaseException, key: Key = ()) -> Iterator[Refusal]:
                 yield from refusals(inner, (*key, place.index))
         case cattrs.ForbiddenExtraKeysError():
             known = [attribute.name for attribute in attrs.fields(error.cl)]
+            renamed = new_names(error.cl)
             for name in sorted(error.extra_fields):
-                yield (*key, name), Unfit("this is not a known key", suggestion(name, known))
+                fix = f"it is called {renamed[name]} now" if name in renamed else ""
+                fix = fix or suggestion(name, known)
+                yield (*key, name), Unfit("this is not a known key", fix)
         case KeyError():
             yield key, Unfit("this is missing", f"add it to [{dotted(key[:-1])}]")
         case Unfit():

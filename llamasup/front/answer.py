@@ -16,6 +16,7 @@ from llamasup.apis.translation import Reply
 from llamasup.errors import LlamasupError
 from llamasup.front.margins import Margins
 from llamasup.front.own_replies import error_reply
+from llamasup.front.rooms import Hold
 from llamasup.http.framing import LAST_CHUNK, chunk
 from llamasup.http.reply_heads import ReplyHead, rewritten
 from llamasup.http.requests import Request
@@ -47,6 +48,9 @@ class Answer:
         header lines about the request, and is asked when the head is made."""
         self.seen = Seen.NOTHING
         """What the client has received of the answer."""
+
+        self.hold: Hold | None = None
+        """Counts what is held back of it, and what its client has not taken."""
 
         self.margins: Margins | None = None
         """The parts of its content that are kept, if any."""

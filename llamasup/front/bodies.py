@@ -1,8 +1,8 @@
 """Where the bodies of requests are kept until their answers are done, within common bounds.
 
 Small bodies stay in memory. Large ones are written in pieces to a file without a name, from which
-they can be sent more than once. If room is short, the client that holds most of it has to wait
-first (`shares`), and is refused after some seconds; its own time limits do not run meanwhile.
+they can be sent more than once. If room is short, clients wait (`rooms`); their own time limits do
+not run meanwhile.
 
 Files are written and read in a few worker threads: a disk that hangs delays large bodies, and
 nothing else.
@@ -16,7 +16,6 @@ import math
 import os
 import tempfile
 import threading
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
@@ -26,7 +25,7 @@ import trio
 from llamasup import threads
 from llamasup.config.schema import Bytes
 from llamasup.errors import LlamasupError
-from llamasup.front.shares import Shares
+from llamasup.front.rooms import Hold, Room
 from llamasup.front.wishes import Reader, Wishes
 from llamasup.http.requests import Request
 
@@ -43,20 +42,11 @@ _LEAST_PIECE: Final = 64 << 10
 _PIECE_READ: Final = 256 << 10
 _MOST_ON_DISK: Final = 4 << 30
 _LEFT_ON_DISK: Final = 512 << 20
-_PATIENCE: Final = 10.0
 _DISK_PATIENCE: Final = 30.0
 _PAUSE_AFTER_FAILURE: Final = 60.0
 _AT_A_TIME: Final = 8
 
 T = TypeVar("T")
-
-
-class TooManyBodies(LlamasupError):
-    """There is no room for this body beside the others."""
-
-    status = 503
-    code = "too_many_bodies"
-    retry_after = 5.0
 
 
 class StorageFailed(LlamasupError):
@@ -67,101 +57,19 @@ class StorageFailed(LlamasupError):
     retry_after = 5.0
 
 
-class Room:
-    """Memory or disk for bodies. When it is short, clients wait, and take turns."""
-
-    def __init__(self, limit: int, refusal: str) -> None:
-        self._shares = Shares(limit)
-        self._refusal = refusal
-        self._waiting: OrderedDict[str, deque[_Wish]] = OrderedDict()
-
-    @property
-    def taken(self) -> int:
-        """How much all clients together have taken."""
-        return self._shares.taken
-
-    def resize(self, limit: int) -> None:
-        """Change the limit. What was taken stays taken."""
-        self._shares.limit = limit
-        self._admit()
-
-    def take_now(self, holder: str, amount: int) -> bool:
-        """Take this amount if this client may have it now. Returns whether it was taken."""
-        if holder in self._waiting or not self._shares.allow(holder, amount):
-            return False
-        self._shares.take(holder, amount)
-        return True
-
-    async def take(self, holder: str, amount: int) -> None:
-        """Wait until this client may have this amount, and take it. Raises TooManyBodies if that
-        takes too long.
-
-        If this is cancelled, nothing is taken.
-        """
-        if self.take_now(holder, amount):
-            return
-        wish = _Wish(amount)
-        self._waiting.setdefault(holder, deque()).append(wish)
-        try:
-            with trio.move_on_after(_PATIENCE):
-                await wish.granted.wait()
-                return
-        except BaseException:
-            if wish.granted.is_set():
-                self.give_back(holder, amount)
-            raise
-        finally:
-            self._forget(holder, wish)
-            self._admit()  # the wishes behind it may be smaller
-        if not wish.granted.is_set():
-            raise TooManyBodies(self._refusal)
-
-    def give_back(self, holder: str, amount: int) -> None:
-        """Give this amount back."""
-        if amount:
-            self._shares.give_back(holder, amount)
-            self._admit()
-
-    def _admit(self) -> None:
-        """Grant as many wishes as there is room for; the clients take turns."""
-        while self._waiting and [holder for holder in list(self._waiting) if self._grant(holder)]:
-            pass
-
-    def _grant(self, holder: str) -> bool:
-        wish = self._waiting[holder][0]
-        if not self._shares.allow(holder, wish.amount):
-            return False
-        self._shares.take(holder, wish.amount)
-        wish.granted.set()
-        self._forget(holder, wish)
-        return True
-
-    def _forget(self, holder: str, wish: _Wish) -> None:
-        queue = self._waiting.get(holder)
-        if queue is not None and wish in queue:
-            queue.remove(wish)
-            if queue:
-                self._waiting.move_to_end(holder)
-            else:
-                del self._waiting[holder]
-
-
-class _Wish:
-    def __init__(self, amount: int) -> None:
-        self.amount = amount
-        self.granted = trio.Event()
-
-
 class Bodies:
-    """The memory and the disk that all bodies share."""
+    """The memory and the disk that all requests share."""
 
     def __init__(self, memory: Bytes, folder: Path) -> None:
         self.memory = Room(
             memory,
-            "the bodies of requests take too much memory, most of all yours (server.body_memory)",
+            "requests hold too much memory, most of all yours (server.max_buffered): send fewer at"
+            " once, or smaller ones, or try again later",
         )
         self.disk = Room(
-            _MOST_ON_DISK, "the bodies of requests take too much of the disk, most of all yours"
+            _MOST_ON_DISK,
+            "the bodies of requests take too much of the disk, most of all yours: send fewer at"
+            " once, or try again later",
         )
         self._folder = folder
         self._hands = trio.CapacityLimiter(_AT_A_TIME)
@@ -188,11 +96,11 @@ class Bodies:
 class IncomingBody:
     """One request's body, from its first byte until its answer is done."""
 
-    def __init__(self, bodies: Bodies, holder: str, reader: Callable[[], Reader] | None) -> None:
+    def __init__(self, bodies: Bodies, hold: Hold, reader: Callable[[], Reader] | None) -> None:
         """A body with a `reader` may be moved to the disk; one without stays in memory."""
         self.size = 0
         self._bodies = bodies
-        self._holder = holder
+        self._hold = hold
         self._make_reader = reader
         self._reader: Reader | None = None
         self._in_memory = bytearray()
@@ -202,14 +110,13 @@ class IncomingBody:
     async def add(self, data: bytes | bytearray) -> None:
         """Another part of it has come, of at most STEP bytes.
 
-        Waits for room, and for the disk. Raises TooManyBodies and StorageFailed, and ClientError
+        Waits for room, and for the disk. Raises OutOfRoom and StorageFailed, and ClientError
         if no engine could read the body. If this is cancelled, the body can only be released.
         """
-        memory = self._bodies.memory
-        if not memory.take_now(self._holder, len(data)):
+        if not self._hold.take_now(len(data)):
             if len(self._in_memory) >= _LEAST_PIECE:
                 await self._move_to_disk()
-            await memory.take(self._holder, len(data))
+            await self._hold.take(len(data))
         self._in_memory += data
         self.size += len(data)
         if self._reader is not None:
@@ -232,10 +139,10 @@ class IncomingBody:
 
     def release(self) -> None:
         """It is not needed any more."""
-        self._bodies.memory.give_back(self._holder, len(self._in_memory))
+        self._hold.give_back(len(self._in_memory))
         self._in_memory = bytearray()
         if self._file is not None:
-            self._bodies.disk.give_back(self._holder, self._file.owed)
+            self._bodies.disk.give_back(self._hold.holder, self._file.owed)
             self._file.close()
             self._file = None
 
@@ -257,29 +164,11 @@ class IncomingBody:
                 self._stays = True
                 return
         amount = len(self._in_memory)
-        await self._bodies.disk.take(self._holder, amount)
+        await self._bodies.disk.take(self._hold.holder, amount)
         self._file.owed += amount
         await self._file.append(self._in_memory)
         self._in_memory = bytearray()
-        self._bodies.memory.give_back(self._holder, amount)
-
-
-class SmallBody:
-    """A small body that came whole. It stays in memory until its answer is done."""
-
-    @classmethod
-    def of(cls, bodies: Bodies, holder: str, size: int) -> SmallBody | None:
-        """Take memory for a body of this size; None if there is none now."""
-        return cls(bodies, holder, size) if bodies.memory.take_now(holder, size) else None
-
-    def __init__(self, bodies: Bodies, holder: str, size: int) -> None:
-        self._bodies = bodies
-        self._holder = holder
-        self._size = size
-
-    def release(self) -> None:
-        """It is not needed any more."""
-        self._bodies.memory.give_back(self._holder, self._size)
+        self._hold.give_back(amount)
 
 
 class StoredBody:

@@ -6,6 +6,8 @@ This file reads, under limits of time and size. What then happens to a request i
 from __future__ import annotations
 
 import logging
+import math
+import sys
 from collections.abc import Callable, Iterable
 
 import trio
@@ -15,16 +17,17 @@ from llamasup.errors import (
     RequestTimeout,
 )
 from llamasup.front import callers
-from llamasup.front.bodies import STEP, IncomingBody, SmallBody
+from llamasup.front.bodies import STEP, IncomingBody
 from llamasup.front.desk import Desk
 from llamasup.front.exchange import Exchange
 from llamasup.front.guests import Guests
 from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
 from llamasup.front.own_replies import error_reply
 from llamasup.front.relay import ReplyCut
+from llamasup.front.rooms import Hold
 from llamasup.front.wishes import Reader, Wishes
 from llamasup.http.connection import ClientLeft, Connection
-from llamasup.http.framing import Chunked, Counted
+from llamasup.http.framing import Body, Chunked, Counted
 from llamasup.http.requests import Request, parse_head, take_head
 
 log = logging.getLogger(__name__)
@@ -55,7 +58,8 @@ class Conversation:
 
         self._connection = connection
         self._desk = desk
-        self._body: IncomingBody | SmallBody | None = None
+        self._hold = Hold(desk.bodies.memory, callers.place(connection.peer))
+        self._body: IncomingBody | None = None
         self._wishes: Wishes | None = None
         """What a large body asks for, found while it came."""
 
@@ -109,6 +113,7 @@ class Conversation:
             if self._body is not None:
                 self._body.release()
                 self._body = self._wishes = None
+            self._hold.release()
 
     async def _read_and_answer(self) -> bool:
         try:
@@ -118,7 +123,7 @@ class Conversation:
             return False
         if self._desk.closing:
             request.keep_alive = False
-        self._exchange = Exchange(request, self._wishes, self._connection, self._desk)
+        self._exchange = Exchange(request, self._wishes, self._connection, self._desk, self._hold)
         await self._exchange.run()
         self._exchange = None
         if self._connection.inbox:
@@ -139,10 +144,27 @@ class Conversation:
 
     async def _read(self) -> Request:
         """Read the next request. Raises a LlamasupError for a bad one."""
-        request = parse_head(await self._read_head())
-        if not request.framing.done and not self._take_small_body(request):
+        head = await self._read_head()
+        request, inbox = parse_head(head), self._connection.inbox
+        is_whole = self._is_whole(request)
+        await self._hold.take(len(head) + len(inbox) if is_whole else len(head))
+        if not is_whole:
             await self._read_body(request)
+        elif size := _length(request.framing):
+            request.body = inbox[:size]
+            del inbox[:size]
         return request
+
+    async def _hold_more(self, amount: int, patience: trio.CancelScope) -> None:
+        """Wait for the memory that this takes. The client is not to blame for that time."""
+        left, patience.deadline = patience.deadline - trio.current_time(), math.inf
+        await self._hold.take(amount)
+        patience.deadline = trio.current_time() + left
+
+    def _is_whole(self, request: Request) -> bool:
+        """Has its whole body come already, and is it small? Most are, or have none."""
+        longest = min(STEP, self._desk.settings.max_body, len(self._connection.inbox))
+        return _length(request.framing) <= longest
 
     async def _read_head(self) -> bytes:
         """The next head. It may take long to begin, but not to become complete.
@@ -156,27 +178,14 @@ class Conversation:
             await self._connection.arrival()
         self._act()
         if head is None:
-            with trio.move_on_after(desk.settings.head_timeout):
+            with trio.move_on_after(desk.settings.head_timeout) as patience:
                 while (head := take_head(inbox, desk.settings.max_head)) is None:
+                    await self._hold_more(len(inbox) - self._hold.amount, patience)
                     await self._connection.arrival()
+            self._hold.release()
         if head is None:
             raise RequestTimeout(_TOO_SLOW)
         return head
-
-    def _take_small_body(self, request: Request) -> bool:
-        """Take a small body that has come already, as most have. False if this is no such body."""
-        framing, inbox = request.framing, self._connection.inbox
-        if not isinstance(framing, Counted):
-            return False
-        size = framing.left
-        if size > len(inbox) or size > min(STEP, self._desk.settings.max_body):
-            return False
-        self._body = SmallBody.of(self._desk.bodies, callers.place(self._connection.peer), size)
-        if self._body is None:
-            return False
-        request.body = inbox[:size]
-        del inbox[:size]
-        return True
 
     async def _read_body(self, request: Request) -> None:
         connection = self._connection
@@ -186,8 +195,7 @@ class Conversation:
             limits.check(framing.left)
         if request.expects_continue and not connection.inbox:
             await connection.send(_CONTINUE)
-        place = callers.place(connection.peer)
-        body = self._body = IncomingBody(self._desk.bodies, place, reader)
+        body = self._body = IncomingBody(self._desk.bodies, self._hold, reader)
         while True:
             content = take_content(framing, connection.inbox, STEP)
             if isinstance(framing, Chunked):
@@ -229,6 +237,11 @@ class Conversation:
         """Answer what was no valid request, and end: nothing tells where the next one begins."""
         await self._connection.send(error_reply(error, None, list(extra)))
         await self._connection.finish()
+
+
+def _length(framing: Body) -> int:
+    """The bytes of a body that have still to come; more than any if that is not known."""
+    return framing.left if isinstance(framing, Counted) else sys.maxsize
 
 
 async def converse(connection: Connection, conversation: Conversation) -> None:

@@ -56,7 +56,7 @@ class Desk:
         """Replace what was made from the old settings. The caller has to run a new keepalive."""
         settings, keepalive = self.settings, self.keepalive
         self.router = Router(settings.path_prefixes)
-        self.bodies.memory.resize(settings.body_memory)
+        self.bodies.memory.resize(settings.max_buffered)
         if settings.keepalive_after != (keepalive.interval if keepalive else 0):
             if keepalive is not None:
                 keepalive.dismiss()

@@ -49,6 +49,7 @@ from llamasup.front.keepalive import KeptAlive
 from llamasup.front.margins import Margins
 from llamasup.front.own_replies import preflight_reply, redirection
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
+from llamasup.front.rooms import Hold
 from llamasup.front.routes import ToControl, ToEngine, ToModel, to_own
 from llamasup.front.way import Way
 from llamasup.front.wishes import Wishes
@@ -71,9 +72,14 @@ class Exchange:
     """One request, from when it was read until the last byte of its answer."""
 
     def __init__(
-        self, request: Request, wishes: Wishes | None, connection: Connection, desk: Desk
+        self,
+        request: Request,
+        wishes: Wishes | None,
+        connection: Connection,
+        desk: Desk,
+        hold: Hold,
     ) -> None:
-        """For a large body, `wishes` are known already."""
+        """For a large body, `wishes` are known already. What the answer holds joins the `hold`."""
         self._request = request
         self._wishes = wishes
         self._connection = connection
@@ -81,6 +87,7 @@ class Exchange:
         self._is_followed = desk.journal.hears(*_COURSE)
         self._way = Way(request, trio.current_time)
         self._answer = Answer(request, [], self._begins, self._way.lines)
+        self._answer.hold = hold
         self._asked = request
         """The request as an engine gets it."""
 

@@ -14,7 +14,7 @@ from attrs import evolve
 from llamasup import threads
 from llamasup.apis.ollama import Ollama
 from llamasup.apis.translation import Moment, Reply, Residence, Translation
-from llamasup.front.bodies import Room
+from llamasup.front.rooms import Room
 from llamasup.http.requests import Request, Stored
 
 SMALL: Final = 64 << 10
@@ -55,7 +55,7 @@ async def interpreted(
 ) -> AsyncIterator[Interpreter]:
     """The request's interpreter. As long as it is used, its words count among the bodies.
 
-    Raises ClientError if the request cannot be understood, TooManyBodies if there is no room for
+    Raises ClientError if the request cannot be understood, OutOfRoom if there is no room for
     it, and StorageFailed. If this is cancelled while it translates, a thread may go on for a
     moment.
     """

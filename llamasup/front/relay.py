@@ -10,6 +10,7 @@ another engine can still answer.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 from attrs import evolve
 
@@ -73,10 +74,10 @@ async def relay(
             await _tell_whole(connection, upstream, wire, rendering, data)
             return
         if isinstance(rendering, StreamRendering):
-            first = await _first_word(connection, upstream, wire, rendering, data)
+            first = await _first_word(connection, upstream, answer, wire, rendering, data)
         else:
             first = _content_of(data, rendering)
-        await _pass_on(connection, upstream, wire, rendering, first)
+        await _pass_on(connection, upstream, answer, wire, rendering, first)
 
 
 async def _connected(upstream: Upstream) -> Wire:
@@ -227,6 +228,7 @@ def _badly_framed(error: FramingError) -> EngineFailed:
 async def _first_word(
     connection: Connection,
     upstream: Upstream,
+    answer: Answer,
     wire: Wire,
     stream: StreamRendering,
     data: bytes,
@@ -245,22 +247,25 @@ async def _first_word(
                 _judge(upstream, stream.request_size, 500, message)
             return passing + overture.kept
         if passing and (rest := connection.send_now(stream.before_answer(passing))):
-            with upstream.blocked_by_client():
-                await connection.send_slowly(rest)
+            await _send_slowly(connection, upstream, answer, rest)
+        if not stream.may_keep(overture.kept):
+            return overture.kept
         data = await _receive(wire)
 
 
 async def _pass_on(
     connection: Connection,
     upstream: Upstream,
+    answer: Answer,
     wire: Wire,
     rendering: Rendering,
     first: bytes,
 ) -> None:
     begun = rendering.begun(first)
     try:
-        await connection.send(begun)
-        await _pass_body(connection, upstream, wire, rendering)
+        if rest := connection.send_now(begun):
+            await _send_slowly(connection, upstream, answer, rest)
+        await _pass_body(connection, upstream, answer, wire, rendering)
     finally:
         rendering.note_seen()
         if rendering.surplus:
@@ -300,7 +305,7 @@ async def _tell_whole(
 
 
 async def _pass_body(
-    connection: Connection, upstream: Upstream, wire: Wire, rendering: Rendering
+    connection: Connection, upstream: Upstream, answer: Answer, wire: Wire, rendering: Rendering
 ) -> None:
     body = rendering.body
     try:
@@ -310,8 +315,7 @@ async def _pass_body(
                 break
             part = rendering.passed(data)
             if part and (rest := connection.send_now(part)):
-                with upstream.blocked_by_client():
-                    await connection.send_slowly(rest)
+                await _send_slowly(connection, upstream, answer, rest)
     except (FramingError, OSError) as error:
         raise ReplyCut(f"the engine broke off its answer: {error}") from error
     if body.done:
@@ -319,3 +323,12 @@ async def _pass_body(
     if not (isinstance(body, UntilClose) and await upstream.survived()):
         raise ReplyCut("the engine closed the connection within its answer")
     await connection.send(rendering.ending())
+
+
+async def _send_slowly(
+    connection: Connection, upstream: Upstream, answer: Answer, rest: memoryview
+) -> None:
+    """Send what the client has not taken at once."""
+    counting = answer.hold.counting(len(rest)) if answer.hold else nullcontext()
+    with upstream.blocked_by_client(), counting:
+        await connection.send_slowly(rest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from llamasup.engine.error_messages import messages_in_events
 from llamasup.front.answer import Answer, Seen
+from llamasup.front.rooms import Part
 from llamasup.front.stream_events import Edges
 from llamasup.http.framing import LAST_CHUNK, Chunked, Counted, chunk
 from llamasup.http.reply_heads import ReplyHead
@@ -97,6 +98,8 @@ class StreamRendering(Rendering):
         answer.is_stream = True
         self._upstream = upstream
         self._edges = Edges()
+        self._held_back = Part(answer.hold)
+        self._opening = Part(answer.hold)
         if request.http_1_0:
             self._framing_line = None
         else:
@@ -115,7 +118,13 @@ class StreamRendering(Rendering):
         if b"data:" in content or self._edges.within:
             self._upstream.progressed()
         events = self._edges.feed(content)
+        if not self._held_back.resize(self._edges.held):
+            events += self._edges.let_go()
         return events + self._edges.rest() if self.body.done else events
+
+    def may_keep(self, opening: bytes) -> bool:
+        """Is there room for the events that have opened the answer, until its first word comes?"""
+        return self._opening.resize(len(opening))
 
     def before_answer(self, events: bytes) -> bytes:
         """The bytes to send for events that only pass the time, before the answer has begun."""

@@ -49,9 +49,22 @@ class Edges:
         elif self.within or len(part) > LONGEST_HELD:
             self.within = True
             end = max(0, len(part) - _LONGEST_EDGE)  # the last bytes may begin an edge
-        passed = bytes(memoryview(part)[:end])
-        del part[:end]
+        return self._passed(end)
+
+    def _passed(self, end: int) -> bytes:
+        passed = bytes(memoryview(self._part)[:end])
+        del self._part[:end]
         return passed
+
+    @property
+    def held(self) -> int:
+        """How many bytes are held back for the end of their event."""
+        return 0 if self.within else len(self._part)
+
+    def let_go(self) -> bytes:
+        """Pass on what is held back, although the end of its event has not come."""
+        self.within = True
+        return self._passed(max(0, len(self._part) - _LONGEST_EDGE))
 
     def rest(self) -> bytes:
         """What was still held back when the stream ended."""

@@ -92,6 +92,14 @@ def test_a_wrong_variable_is_told_by_its_name(
     ]
 
 
+def test_a_variable_that_had_another_name_is_told_by_its_new_one(folder: Path) -> None:
+    (line,) = complaints("", environ={"LLAMASUP_SERVER_BODY_MEMORY": "1GiB"})
+    assert line == (
+        "environment variable LLAMASUP_SERVER_BODY_MEMORY: this sets no known key;"
+        " it is called LLAMASUP_SERVER_MAX_BUFFERED now"
+    )
+
+
 def test_a_table_cannot_be_set_from_the_environment(folder: Path) -> None:
     (line,) = complaints("", environ={"LLAMASUP_ENGINE_ENV": "A=1"})
     assert line.startswith("environment variable LLAMASUP_ENGINE_ENV: this sets no known key; ")

@@ -13,6 +13,10 @@ SIZES = 'write one such as "64MiB", "1.5GB" or "512k", or a whole number of byte
 TOKENS = 'write a number of tokens such as 8192, or "auto"'
 
 WRONG = {
+    # names of before
+    '[server]\nbody_memory = "1GiB"': (
+        "server.body_memory: this is not a known key; it is called max_buffered now"
+    ),
     # types
     "server = 3": "server: 3 is not a table; write key = value lines under its [name]",
     "models = []": "models: a list is not a table; write key = value lines under its [name]",

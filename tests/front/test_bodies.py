@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.config.schema import Bytes
 from llamasup.errors import ClientError
 from llamasup.front import bodies as module
-from llamasup.front.bodies import STEP, Bodies, IncomingBody, Room, StorageFailed, TooManyBodies
+from llamasup.front import rooms
+from llamasup.front.bodies import STEP, Bodies, IncomingBody, StorageFailed
+from llamasup.front.rooms import Hold, OutOfRoom
 from llamasup.front.wishes import JsonReader
 from llamasup.http.requests import Request, Stored
 from tests.harness import eventually, loop_holdups, no_threads
@@ -51,7 +52,7 @@ async def whole(body: Stored | bytes | bytearray) -> bytes:
 
 
 def incoming(bodies: Bodies, holder: str = "a") -> IncomingBody:
-    return IncomingBody(bodies, holder, JsonReader)
+    return IncomingBody(bodies, Hold(bodies.memory, holder), JsonReader)
 
 
 # --- where they lie ---
@@ -91,7 +92,7 @@ async def test_a_large_body_is_in_a_file_without_a_name_and_was_looked_through(
 
 
 async def test_what_is_for_no_model_stays_in_memory(bodies: Bodies) -> None:
-    body, asked = IncomingBody(bodies, "a", None), request()
+    body, asked = IncomingBody(bodies, Hold(bodies.memory, "a"), None), request()
     await sent(body, b"no JSON" * 400_000)
     assert await body.end(asked) is None
     assert asked.body == b"no JSON" * 400_000
@@ -193,93 +194,6 @@ async def test_a_client_that_leaves_while_the_disk_hangs_leaves_nothing(
     os.close(writing)
 
 
-# --- room ---
-
-
-async def hold(room: Room, holder: str, amount: int) -> None:
-    await room.take(holder, amount)
-
-
-async def test_a_client_that_wants_too_much_waits_until_there_is_room(
-    autojump_clock: MockClock,
-) -> None:
-    room = Room(100, "too much")
-    await room.take("a", 50)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hold, room, "a", 20)
-        await wait_all_tasks_blocked()
-        assert room.taken == 50
-        await room.take("b", 25)  # somebody else need not wait
-        room.give_back("a", 40)
-    assert room.taken == 55
-
-
-async def test_a_client_that_waits_in_vain_is_told_so(autojump_clock: MockClock) -> None:
-    room = Room(100, "too much of it")
-    await room.take("a", 50)
-    began = trio.current_time()
-    with pytest.raises(TooManyBodies, match="too much of it") as refusal:
-        await room.take("a", 1)
-    assert trio.current_time() - began == 10
-    assert refusal.value.status == 503
-    assert refusal.value.retry_after
-    room.give_back("a", 50)
-    assert room.taken == 0
-
-
-async def test_of_one_client_the_first_is_the_first(autojump_clock: MockClock) -> None:
-    room = Room(100, "too much")
-    await room.take("a", 50)
-    order: list[int] = []
-
-    async def wait(number: int) -> None:
-        await room.take("a", 10)
-        order.append(number)
-
-    async with trio.open_nursery() as nursery:
-        for number in range(3):
-            nursery.start_soon(wait, number)
-            await wait_all_tasks_blocked()
-        assert not room.take_now("a", 1)
-        for _ in range(3):
-            room.give_back("a", 10)
-            await wait_all_tasks_blocked()
-    assert order == [0, 1, 2]
-
-
-async def test_a_client_that_leaves_while_it_waits_has_taken_nothing() -> None:
-    room = Room(100, "too much")
-    await room.take("a", 50)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hold, room, "a", 20)
-        await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    room.give_back("a", 50)
-    assert room.taken == 0
-
-
-async def test_a_client_that_leaves_lets_in_the_one_behind_it() -> None:
-    room = Room(100, "too much")
-    await room.take("b", 40)
-    async with trio.open_nursery() as patient, trio.open_nursery() as impatient:
-        impatient.start_soon(hold, room, "a", 70)
-        await wait_all_tasks_blocked()
-        patient.start_soon(hold, room, "a", 30)
-        await wait_all_tasks_blocked()
-        impatient.cancel_scope.cancel()
-    assert room.taken == 70
-
-
-async def test_more_room_lets_in_waiting_clients() -> None:
-    room = Room(100, "too much")
-    await room.take("a", 50)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hold, room, "a", 50)
-        await wait_all_tasks_blocked()
-        room.resize(200)
-    assert room.taken == 100
-
-
 # --- all together ---
 
 
@@ -287,7 +201,7 @@ async def test_unfinished_uploads_hold_no_more_than_their_share(
     bodies: Bodies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty-four of them held 1.1 GB."""
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rooms, "_PATIENCE", 0.2)
     uploads = [incoming(bodies, "greedy") for _ in range(24)]
     refused = 0
     most = 0
@@ -298,7 +212,7 @@ async def test_unfinished_uploads_hold_no_more_than_their_share(
             for _ in range(6):
                 await sent(body, b" " * M if body.size else b'{"x":"' + b" " * M)
                 most = max(most, bodies.memory.taken)
-        except TooManyBodies:
+        except OutOfRoom:
             refused += 1
 
     monkeypatch.setattr(module, "_LEAST_PIECE", 1 << 60)  # a disk would do for all of them
@@ -328,11 +242,11 @@ async def test_two_things_go_wrong_at_once(
     bodies: Bodies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No disk, and others have all the memory: the body waits, is refused, and leaves nothing."""
-    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(rooms, "_PATIENCE", 0.1)
     (tmp_path / "bodies").write_text("in the way")
     first, second = incoming(bodies), incoming(bodies)
     await sent(first, document(7 * M))
-    with pytest.raises(TooManyBodies):
+    with pytest.raises(OutOfRoom):
         await sent(second, document(7 * M))
     second.release()
     await sent(first, b" " * 100_000)

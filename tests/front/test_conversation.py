@@ -33,6 +33,7 @@ from tests.harness import (
 )
 
 Faking = Callable[..., Mapping[str, object]]
+NO_BODIES = Bodies(Bytes(4 << 20), Path())
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -93,16 +94,16 @@ async def test_a_request_that_comes_in_single_bytes_is_read(faking: Faking) -> N
 async def test_to_wait_for_room_takes_none_of_a_clients_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamasup.front.bodies._PATIENCE", 0.5)
-    bodies = Bodies(Bytes(200), tmp_path)
-    bodies.memory.take_now("somebody else", 100)
+    monkeypatch.setattr("llamasup.front.rooms._PATIENCE", 0.5)
+    bodies = Bodies(Bytes(10_000), tmp_path)
+    bodies.memory.take_now("somebody else", 5000)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, trio.socket.from_stdlib_socket(theirs) as client:
         settings = Server(head_timeout=Seconds(0.1))
         desk = Desk(InEffect(Config(server=settings)), None, None, None, bodies, events.Journal())  # type: ignore[arg-type]
         connection = Connection(ours, settings.send_timeout)
-        whole = request("POST", "/tokenize", b"x" * 150)
+        whole = request("POST", "/tokenize", b"x" * 9000)
         await client.send(whole[:10])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Conversation(connection, desk).run)
@@ -110,6 +111,27 @@ async def test_to_wait_for_room_takes_none_of_a_clients_time(
             await client.send(whole[10:])
             assert (await client.recv(1000)).startswith(b"HTTP/1.1 503 ")
             client.close()
+
+
+async def test_to_wait_for_room_takes_none_of_the_time_for_a_head(tmp_path: Path) -> None:
+    bodies = Bodies(Bytes(100_000), tmp_path)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, trio.socket.from_stdlib_socket(theirs) as client:
+        settings = Server(head_timeout=Seconds(0.3))
+        desk = Desk(InEffect(Config(server=settings)), None, None, None, bodies, events.Journal())  # type: ignore[arg-type]
+        connection = Connection(ours, settings.send_timeout)
+        long = request("GET", "/nothing", headers={"X": "x" * 30_000})
+        assert bodies.memory.take_now("unix", 50_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Conversation(connection, desk).run)
+            await client.send(long[:20_000])
+            await trio.sleep(0.6)
+            bodies.memory.give_back("unix", 50_000)
+            await client.send(long[20_000:])
+            assert (await client.recv(1000)).startswith(b"HTTP/1.1 404 ")
+            nursery.cancel_scope.cancel()
+    assert bodies.memory.taken == 0
 
 
 async def test_pipelined_requests_leave_all_other_clients_their_turns() -> None:
@@ -124,7 +146,7 @@ async def test_pipelined_requests_leave_all_other_clients_their_turns() -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        desk = Desk(InEffect(Config()), None, None, None, None, events.Journal())  # type: ignore[arg-type]
+        desk = Desk(InEffect(Config()), None, None, None, NO_BODIES, events.Journal())  # type: ignore[arg-type]
         desk.router = Watching()  # type: ignore[assignment]
         connection = Connection(ours, Server().send_timeout)
         connection.inbox += request("GET", "/") * 100
@@ -397,7 +419,7 @@ async def test_a_shorter_patience_with_idle_connections_counts_at_once(
     mock_clock: MockClock,
 ) -> None:
     in_effect = InEffect(Config(server=Server(idle_timeout=Seconds(86400))))
-    desk = Desk(in_effect, None, None, None, None, events.Journal())  # type: ignore[arg-type]
+    desk = Desk(in_effect, None, None, None, NO_BODIES, events.Journal())  # type: ignore[arg-type]
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
@@ -430,7 +452,7 @@ async def test_what_comes_in_the_very_moment_in_which_patience_ends_is_answered(
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        desk = Desk(InEffect(Config()), None, None, None, None, events.Journal())  # type: ignore[arg-type]
+        desk = Desk(InEffect(Config()), None, None, None, NO_BODIES, events.Journal())  # type: ignore[arg-type]
         desk.router = Answering()  # type: ignore[assignment]
         connection = Connection(ours, Server().send_timeout)
         guests = Guests[Conversation]()

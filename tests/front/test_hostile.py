@@ -302,7 +302,7 @@ async def test_an_endless_upload_gets_no_more_than_its_share_and_is_refused(
     faking: Faking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty-four unfinished uploads held 1.1 GB."""
-    monkeypatch.setattr("llamasup.front.bodies._PATIENCE", 1.0)
+    monkeypatch.setattr("llamasup.front.rooms._PATIENCE", 1.0)
     monkeypatch.setattr("llamasup.front.bodies._LEAST_PIECE", 1 << 60)  # none goes to the disk
     upload = request("POST", "/tokenize", headers={"Content-Length": str(M)})
     refused: list[Reply] = []
@@ -315,7 +315,7 @@ async def test_an_endless_upload_gets_no_more_than_its_share_and_is_refused(
             refused.append(reply)
 
     async with (
-        running({**faking(), "server.body_memory": 8 * M}) as llamasup,
+        running({**faking(), "server.max_buffered": 8 * M}) as llamasup,
         AsyncExitStack() as stack,
         trio.open_nursery() as nursery,
     ):
@@ -327,7 +327,7 @@ async def test_an_endless_upload_gets_no_more_than_its_share_and_is_refused(
             await modest.send(request("POST", "/tokenize", {"content": "x" * 100_000}))
             assert (await modest.reply()).status == 200
         nursery.cancel_scope.cancel()
-    assert {reply.error["code"] for reply in refused} == {"too_many_bodies"}
+    assert {reply.error["code"] for reply in refused} == {"too_much_buffered"}
     assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
 
 

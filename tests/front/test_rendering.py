@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llamasup.engine.failures import verdict_on_reply
 from llamasup.front.answer import Answer, Seen
 from llamasup.front.rendering import Rendering, StreamRendering
+from llamasup.front.rooms import Hold, Room
 from llamasup.front.stream_events import LONGEST_HELD
 from llamasup.http.framing import LAST_CHUNK, Chunked, FramingError, chunk
 from llamasup.http.reply_heads import ReplyHead
@@ -65,6 +66,30 @@ def stream(
     """A stream in chunks, of which nothing has come."""
     to = asked(http_1_0=http_1_0)
     return StreamRendering(head("chunks", b""), to, answer or Answer(to, []), source)
+
+
+def test_without_room_a_part_of_an_event_is_passed_on_and_nothing_is_held() -> None:
+    room = Room(1000, "too much")
+    answer = Answer(asked(), [])
+    answer.hold = Hold(room, "a")
+    begun = stream(Engine(), answer=answer)
+    part = b"data: " + b"x" * 300
+    assert begun.content(chunk(part)) == b""
+    assert room.taken == len(part)
+    with Hold(room, "others").counting(600):
+        more = begun.content(chunk(b"y" * 300))
+    assert more == (part + b"y" * 300)[:-3]
+    assert begun.is_within_event
+    assert room.taken == 0
+    assert begun.content(chunk(b"z\n\n")) == b"yyyz\n\n"
+    assert not begun.is_within_event
+    assert begun.content(chunk(b"data: 1")) == b""
+    assert room.taken == len(b"data: 1")
+    assert begun.may_keep(b"data: opening")
+    assert room.taken == len(b"data: 1data: opening")
+    with Hold(room, "others").counting(900):
+        assert not begun.may_keep(b"x" * 100)
+    assert room.taken == len(b"data: 1")
 
 
 def rendered(rendering: Rendering, parts: list[bytes]) -> bytes:
