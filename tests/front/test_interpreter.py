@@ -13,8 +13,8 @@ from llamasup.apis.ollama_chat import OllamaChat
 from llamasup.apis.ollama_generate import OllamaGenerate
 from llamasup.apis.translation import Residence, Translation
 from llamasup.errors import ClientError
-from llamasup.front.bodies import Room
 from llamasup.front.interpreter import SMALL, interpreted
+from llamasup.front.rooms import Room
 from llamasup.http.requests import Request, Stored
 
 PATH = b"/api/generate"
