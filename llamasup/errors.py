@@ -129,6 +129,12 @@ class ModelNotFound(ClientError):
     code = "model_not_found"
 
 
+class ModelUnfit(ClientError):
+    """The model is not made for what the request asks of it."""
+
+    code = "model_unfit"
+
+
 class RequestKillsEngine(ClientError):
     """This request ended the engine, and did so again when it was tried alone."""
 

@@ -100,6 +100,7 @@ PURE = (
     "front.answer",
     "front.own_replies",
     "front.refusals",
+    "front.purposes",
     "front.rendering",
     "front.routes",
     "front.shares",

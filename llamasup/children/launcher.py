@@ -142,6 +142,7 @@ class Launcher:
             *self.engine.settings.args,
             *settings.extra_args,
             self.engine.devices_by_environment(engine.program),
+            *(() if settings.purpose == "auto" else (settings.purpose,)),
         ]
         return json.dumps(depends_on)
 

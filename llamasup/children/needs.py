@@ -26,6 +26,7 @@ from llamasup.children.dry_run import Unheard
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import ModelSettings
 from llamasup.engine import memory_args
+from llamasup.engine.argv import says_its_purpose
 from llamasup.learned import Footprint, SourceName, State
 from llamasup.memory.estimate import Need, estimate
 from llamasup.memory.gauge import Gauge
@@ -35,7 +36,7 @@ from llamasup.memory.readings import HOST, Device
 from llamasup.memory.room import Amounts, limit, union
 from llamasup.models.gguf import BadModelFile, Header
 from llamasup.models.headers import Headers
-from llamasup.models.purpose import Purpose, purpose_of
+from llamasup.models.purpose import Purpose, purpose_as
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,16 @@ class Needs:
         return header.trained_context if header else None
 
     async def purpose(self, settings: ModelSettings) -> Purpose:
-        """What the model is for, as its file says."""
-        return purpose_of((await self._headers.of(settings.path)).header)
+        """What the model is for, as the operator or its file says."""
+        return purpose_as(settings.purpose, (await self._headers.of(settings.path)).header)
+
+    async def sure_purpose(self, settings: ModelSettings) -> Purpose | None:
+        """The same; None if only the engine can tell, because its file cannot be read, or because
+        the operator's own arguments say it."""
+        header = (await self._headers.of(settings.path)).header
+        if header is None or says_its_purpose(self._args(settings)):
+            return None
+        return purpose_as(settings.purpose, header)
 
     async def file_size(self, settings: ModelSettings) -> int:
         """Bytes of the model's file, all parts together; 0 if it cannot be read."""

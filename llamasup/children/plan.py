@@ -16,6 +16,7 @@ from llamasup.errors import ModelUnavailable
 from llamasup.learned import State
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
+from llamasup.models.purpose import Purpose
 
 
 class Plan:
@@ -52,6 +53,7 @@ class Plan:
         self._launcher = launcher
         self._state = state
         self._needs = needs
+        self._purpose: tuple[Purpose | None] | None = None
 
     def launches_like(self, other: Plan) -> bool:
         """Do both plans launch the same children? If not, a child of the other plan is out of
@@ -89,9 +91,17 @@ class Plan:
         with suppress(ModelUnavailable):
             await self._needs.measured(self.settings, rung, resident)
 
+    async def purpose(self) -> Purpose | None:
+        """What the model is for; None if only the engine can tell. Its file is read once for each
+        child."""
+        if self._purpose is None:
+            self._purpose = (await self._needs.sure_purpose(self.settings),)
+        return self._purpose[0]
+
     async def child(self, rung: Rung) -> Child:
         """The next child, not yet started. Raises ModelUnavailable."""
         purpose = await self._needs.purpose(self.settings)
+        self._purpose = None  # the file may be another one by now
         return await self._launcher.child(self.model, self.settings, rung, purpose)
 
     async def circumstances(self) -> object:

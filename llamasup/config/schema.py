@@ -200,6 +200,7 @@ class ModelSettings:
     """`[models.NAME]`: one model, how its children are launched, and what requests may ask."""
 
     path: Path
+    purpose: Literal["auto", "generate", "embed", "rerank"] = "auto"
     mmproj: Path | Literal["none"] = "none"
     aliases: tuple[str, ...] = ()
     name: str = ""

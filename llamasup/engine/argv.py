@@ -24,8 +24,9 @@ ALL_LAYERS = "999"
 
 _PURPOSES: Final = {
     Purpose.GENERATE: (),
-    Purpose.EMBED: ("--embeddings",),
-    Purpose.RERANK: ("--reranking",),
+    Purpose.EMBED: (("--embeddings",),),
+    Purpose.RERANK: (("--reranking",),),
+    Purpose.EMBED_ANYHOW: (("--embeddings",), ("--pooling", "mean")),
 }
 _SAYS_ITS_PURPOSE: Final = frozenset(
     {"--embedding", "--embeddings", "--rerank", "--reranking", "--pooling"}
@@ -63,12 +64,17 @@ def argv(
     add("--batch-size", settings.batch_size)
     # Without this, each child's cache could take 8 GiB of host memory.
     add("--cache-ram", cache_ram >> 20)
-    if _SAYS_ITS_PURPOSE.isdisjoint([*engine_args, *settings.extra_args]):
+    if not says_its_purpose([*engine_args, *settings.extra_args]):
         for flag in _PURPOSES[purpose]:
-            add(flag)
+            add(*flag)
     add("--metrics")
     add("--slots")
     return [*words, *engine_args, *settings.extra_args]
+
+
+def says_its_purpose(args: Sequence[str]) -> bool:
+    """Do the operator's own arguments say what the model is for? Then they alone count."""
+    return not _SAYS_ITS_PURPOSE.isdisjoint(args)
 
 
 def _where(address: Address) -> list[str]:

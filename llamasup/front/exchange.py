@@ -39,7 +39,7 @@ from llamasup.events import (
     RequestReplayed,
     Usage,
 )
-from llamasup.front import callers
+from llamasup.front import callers, purposes
 from llamasup.front.answer import Answer, Seen
 from llamasup.front.desk import Desk
 from llamasup.front.digests import Digest
@@ -219,6 +219,8 @@ class Exchange:
         digest = Digest(self._request)
         try:
             choice = await roster.choose(goal.model)
+            if (wanted := purposes.wanted_at(goal.target)) is not None:
+                purposes.compare(choice.model, await self._desk.pool.purpose(choice.model), wanted)
             if choice.filter is not None:
                 await put_under(choice.filter, self._asked, self._wishes, goal.work)
             while True:

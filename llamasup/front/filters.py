@@ -49,8 +49,8 @@ async def put_under(rules: Filter, request: Request, wishes: Wishes | None, work
         request.body = _small(rules, body)
     elif rules.overrules and work is Work.GENERATE:
         raise ClientError(
-            "this model has set_params or strip_params, which cannot be applied to this body: send a"
-            " JSON object to a path of its API, or ask the operator for a model without them"
+            "this model has set_params or strip_params, which cannot be applied to this body: send"
+            " a JSON object to a path of its API, or ask the operator for a model without them"
         )
 
 

@@ -7,7 +7,7 @@ ranking one.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, Literal
 
 from llamasup.models.gguf import Header
 
@@ -18,6 +18,8 @@ class Purpose(Enum):
     GENERATE = "generate"
     EMBED = "embed"
     RERANK = "rerank"
+    EMBED_ANYHOW = "embed anyhow"
+    """The operator wants a model to embed whose file does not say how."""
 
 
 _POOLING_BY_RANK: Final = 4
@@ -39,3 +41,16 @@ def purpose_of(header: Header | None) -> Purpose:
     if is_encoder or pooling not in _NO_POOLING:
         return Purpose.EMBED
     return Purpose.GENERATE
+
+
+Wanted = Literal["auto", "generate", "embed", "rerank"]
+
+
+def purpose_as(wanted: Wanted, header: Header | None) -> Purpose:
+    """The purpose that the operator `wanted`; "auto" is the one that the header says."""
+    said = purpose_of(header)
+    if wanted == "auto" or wanted == said.value:
+        return said
+    if wanted == "embed" and header is not None and header.own("pooling_type") in _NO_POOLING:
+        return Purpose.EMBED_ANYHOW
+    return Purpose(wanted)

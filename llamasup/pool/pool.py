@@ -18,6 +18,7 @@ from llamasup.config.in_effect import InEffect
 from llamasup.errors import LlamasupError, ModelNotFound
 from llamasup.events import Journal
 from llamasup.memory.gauge import Gauge
+from llamasup.models.purpose import Purpose
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.lease import Glance, Lease
 from llamasup.pool.queue import Client
@@ -113,6 +114,10 @@ class Pool:
     def waiting(self, model: str) -> int:
         """How many requests wait for the model."""
         return self._gates[model].waiting
+
+    async def purpose(self, model: str) -> Purpose | None:
+        """What the model is for; None if only its engine can tell."""
+        return await self._gates[model].keeper.plan.purpose()
 
     def lease(
         self,

@@ -126,12 +126,13 @@ def test_only_known_flags_are_used_and_the_users_arguments_come_last(
         (Purpose.GENERATE, set()),
         (Purpose.EMBED, {"--embeddings"}),
         (Purpose.RERANK, {"--reranking"}),
+        (Purpose.EMBED_ANYHOW, {"--embeddings", "--pooling"}),
     ],
 )
 def test_the_engine_is_told_what_the_model_is_for_unless_the_operator_does(
     purpose: Purpose, flags: set[str]
 ) -> None:
-    its_own = {"--embeddings", "--reranking"}
+    its_own = {"--embeddings", "--reranking", "--pooling"}
     engine = evolve(ENGINE, flags=FLAGS | its_own)
 
     def told(*own: str, engine_args: tuple[str, ...] = ()) -> set[str]:
@@ -141,7 +142,7 @@ def test_the_engine_is_told_what_the_model_is_for_unless_the_operator_does(
         return its_own & {*words}
 
     assert told() == flags
-    assert told("--pooling", "mean") == set()
+    assert told("--pooling", "mean") == {"--pooling"}
     assert told("--embeddings") == {"--embeddings"}
     assert told(engine_args=("--rerank",)) == set()
 

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from llamasup.models.gguf import read_header
-from llamasup.models.purpose import Purpose, purpose_of
+from llamasup.models.purpose import Purpose, Wanted, purpose_as, purpose_of
 from tests.models.shapes import SHAPES, Shape, bert, llama
 
 
@@ -48,3 +48,28 @@ def test_models_that_talk_are_for_that(shape: Shape) -> None:
 
 def test_what_cannot_be_read_is_taken_for_a_model_like_most() -> None:
     assert purpose_of(None) is Purpose.GENERATE
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted", "expected"),
+    [
+        (llama(), "auto", Purpose.GENERATE),
+        (llama(), "embed", Purpose.EMBED_ANYHOW),
+        (llama(), "rerank", Purpose.RERANK),
+        (with_pooling(llama(), 0), "embed", Purpose.EMBED_ANYHOW),
+        (with_pooling(llama(), 3), "embed", Purpose.EMBED),
+        (with_pooling(llama(), 3), "generate", Purpose.GENERATE),
+        (bert(None), "embed", Purpose.EMBED),
+        (bert(4), "embed", Purpose.EMBED),
+    ],
+)
+def test_the_operator_s_word_counts_more_than_the_header_s(
+    shape: Shape, wanted: Wanted, expected: Purpose
+) -> None:
+    header = read_header(BytesIO(evolve(shape, tensors={}).head()))
+    assert purpose_as(wanted, header) is expected
+
+
+def test_a_file_that_cannot_be_read_is_for_what_the_operator_says() -> None:
+    assert purpose_as("embed", None) is Purpose.EMBED
+    assert purpose_as("auto", None) is Purpose.GENERATE
