@@ -60,8 +60,10 @@ listed here.
                 `run_folder` holds a mark of each child, by which `orphans` finds the children that
                 a `kill -9` left; `lifeline` is a child's stdin
     config/     `schema` has every key, `checks` what a type cannot tell; `layers` and `load` make
-                a `Config`; `in_effect` holds the one that counts
-    access/     `keys` of operators, `pages` of web browsers: who may ask for what
+                a `Config`, in which `secrets` leaves only hashes of clients' keys; `in_effect`
+                holds the one that counts
+    access/     `keyring` of clients (who is it), `rights` (what a path needs), `limits` (how much
+                is left), `keys` of operators, `pages` of web browsers
     http/       HTTP/1.1, without models: `request_heads`, `reply_heads` and `heads` (what both
                 refuse), `framing` of bodies, `connection`, `disconnects`, `listeners`, `wire` (a
                 connection to an upstream), `tls` (without sockets)
@@ -82,7 +84,8 @@ listed here.
                 (what `/modelFits` says), `roster`, `opening` (puts the pool together)
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
                 `exchange` has their steps; `routes`; `way` (what an answer's head says of its
-                request); `callers` (client and priority); `bodies`, `rooms` and `shares` (memory);
+                request); `doorkeeper` (lets requests in, by their keys); `callers` (client and
+                priority); `bodies`, `rooms` and `shares` (memory);
                 `guests` (which connection is closed when there are too many); `keepalive`; `relay`;
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
                 seen); `stream_events`
@@ -114,6 +117,7 @@ a child that hangs                   `children.watchdog`, `children.signs`
 a llama-server that stays            `processes.orphans`, `processes.process`
 a configuration without effect       `reload`, `running`
 a line of the log                    `narrator`; its form `logs`
+a client that is not let in          `front.doorkeeper`, `access`
 a key, to be added                   `config.schema`, `config.checks`, `llamasup.toml`, `running`
 a route, to be added                 its dialect in `apis`, and the README's table
 a word of the engine's, to be known  `engine.loglines`, `failures` or `error_messages`, and a log in
@@ -156,7 +160,9 @@ The way of a request
 1. `front.server` accepts; `front.conversation` reads the request under limits of time and size.
    From then on it is an `exchange`. Requests from the web pages of strangers are refused
    (`access.pages`).
-2. `front.routes` finds its goal: a model, control, or an error. `pool.roster` knows which model a
+2. `front.routes` finds its goal: a model, control, or an error. Where there are keys,
+   `front.doorkeeper` finds whose request it is, and what that key may do and has left; the key goes
+   no further, and without a valid one nothing is loaded or shown. `pool.roster` knows which model a
    name means, and looks into the folders again if none does.
 3. `pool.lease`: the request waits at the model's gate until a child is ready and has a free slot.
    The gate's usher asks the keeper to have one loaded. Requests never wait inside llama-server.
@@ -275,10 +281,15 @@ Decisions, and why: requests
 - **A web page of strangers is refused before anything is done.** A browser sends a page's request
   and only hides the answer; so `Origin` decides. For operators' pages `Host` decides, too, because
   of DNS rebinding.
-- **Clients take turns by address, then by key.** Keys that nobody checks can be invented; addresses
-  cost something. Urgency is a client's own word, so urgent requests get every other turn at most.
-  When a queue or the server is full, newcomers are let in: the client with the longest queue loses
-  its last request, or the connection that has been idle longest is closed.
+- **Keys are looked up by their SHA-256,** and only that is kept. The time this takes says nothing
+  about a key, and it takes a microsecond; a slow hash would cost each request milliseconds, and is
+  meant for words that people choose. So keys have 16 characters or more.
+- **Tokens are counted after the answer,** because nobody knows them before, and no answer is cut:
+  a key waits until its debt has flowed back.
+- **Clients take turns by valid key, or else by address, then by key.** Keys that nobody checks can
+  be invented; addresses cost something. Urgency is a client's own word, so urgent requests get
+  every other turn at most. When a queue or the server is full, newcomers are let in: the client with
+  the longest queue loses its last request, or the connection that has been idle longest is closed.
 - **A child never has more requests than slots,** and few small ones beside them, such as counting
   tokens. llama-server's own queue is not fair, and does not notice clients that leave.
 - **Looking loads nothing.** Scrapers poll; they would load, evict and keep awake whatever they look

@@ -108,6 +108,12 @@ class Unauthorized(ClientError):
     code = "unauthorized"
 
 
+class InvalidKey(Unauthorized):
+    """Clients need a key here, and the request has none, or one that is not valid (any more)."""
+
+    code = "invalid_api_key"
+
+
 class TooManyTries(ClientError):
     """One client sent too many wrong keys: it has to wait, even with the right one."""
 
@@ -120,6 +126,20 @@ class Forbidden(ClientError):
 
     status = 403
     code = "forbidden"
+
+
+class ModelForbidden(Forbidden):
+    """The key of this request is not meant for this model."""
+
+    code = "model_not_allowed"
+
+
+class RateLimited(LlamasupError):
+    """The key has used up what it may use in a minute, or at once."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class ModelNotFound(ClientError):

@@ -234,6 +234,13 @@ class Usage:
     """If a request has several answers, llama-server counts the tokens of only one."""
 
     end_reason: str
+    cached_tokens: int = 0
+    """How many of the prompt's tokens were not computed, because the engine remembered them."""
+
+    @property
+    def computed_tokens(self) -> int:
+        """How many tokens the engine had to compute."""
+        return max(0, self.prompt_tokens - self.cached_tokens) + self.answer_tokens
 
 
 @frozen
@@ -244,6 +251,9 @@ class RequestEnded(OfRequest):
     seconds: float
     usage: Usage | None
     """None where the answer does not say so."""
+
+    key: str = ""
+    """The name of the key that the request came with, if there are keys."""
 
 
 class Phase(Enum):
@@ -263,6 +273,11 @@ class RequestCancelled(OfRequest):
     model: str
     phase: Phase
     seconds: float
+    usage: Usage | None = None
+    """What it took at least, roughly; None if no engine had it."""
+
+    key: str = ""
+    """As in `RequestEnded`."""
 
 
 @frozen

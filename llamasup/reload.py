@@ -59,7 +59,7 @@ class Follower:
         A refused configuration is not tried again until the file changes, even if the reason lies
         outside the file, such as an address in use: each try may close old listeners for a moment.
         """
-        if self._source.file is None:
+        if not self._source.can_change:
             return
         before = self._source.seen
         while True:

@@ -53,8 +53,11 @@ ROOMS = (
 """From the ground up: each imports only from itself and from those above it in this list."""
 
 PURE = (
+    "access.keyring",
     "access.keys",
+    "access.limits",
     "access.pages",
+    "access.rights",
     "apis.anthropic_messages",
     "apis.dialect",
     "apis.dialects",

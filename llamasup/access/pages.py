@@ -55,11 +55,25 @@ def may_use(origin: str, host: bytes, server: Server) -> bool:
     return (LOCAL in listed and bool(_LOCAL.fullmatch(origin))) or _is_our_own(origin, host, server)
 
 
+def lines_for_page(headers: Headers, server: Server) -> list[bytes]:
+    """The same headers as `cors_lines`, if a page asks and may: it should be able to read what was
+    wrong with its request, too."""
+    origin = header(headers, b"origin")
+    if origin and may_use(origin.decode("latin-1"), header(headers, b"host"), server):
+        return cors_lines(server.cors_origins, origin)
+    return []
+
+
 def cors_lines(origins: Sequence[str], origin: bytes) -> list[bytes]:
     """The headers that tell a browser to let the page read the reply."""
     if ALL in origins:
-        return [b"Access-Control-Allow-Origin: *"]
-    return [b"Access-Control-Allow-Origin: " + origin, b"Vary: Origin"]
+        return [b"Access-Control-Allow-Origin: *", _EXPOSED]
+    return [b"Access-Control-Allow-Origin: " + origin, b"Vary: Origin", _EXPOSED]
+
+
+_EXPOSED: Final = b"Access-Control-Expose-Headers: *"
+"""All of them: requests whose answers have these lines are sent without cookies, so nothing in the
+headers is secret."""
 
 
 def _is_our_own(origin: str, host: bytes, server: Server) -> bool:

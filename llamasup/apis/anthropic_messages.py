@@ -19,6 +19,7 @@ class Messages(Dialect):
         prompt_tokens=(("usage", "input_tokens"), ("usage", "cache_read_input_tokens")),
         answer_tokens=("usage", "output_tokens"),
         end_reason=("stop_reason",),
+        cached_tokens=(("usage", "cache_read_input_tokens"),),
     )
     streamed = Layout(
         prompt_tokens=(
@@ -27,6 +28,7 @@ class Messages(Dialect):
         ),
         answer_tokens=("usage", "output_tokens"),
         end_reason=("delta", "stop_reason"),
+        cached_tokens=(("message", "usage", "cache_read_input_tokens"),),
     )
     last_events = ({"type": "message_stop"},)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from attrs import frozen
 
@@ -25,11 +25,26 @@ class Layout:
     prompt_tokens: tuple[Way, ...]
     """How many tokens the prompt has: the sum of these numbers. A missing one counts as 0."""
 
-    answer_tokens: Way
-    """How many tokens the answer has. If there are several answers, llama-server counts only
-    one."""
+    answer_tokens: Way | None
+    """How many tokens the answer has; None if it never has any. If there are several answers,
+    llama-server counts only one."""
 
-    end_reason: Way
+    end_reason: Way | None = None
+    cached_tokens: tuple[Way, ...] = ()
+    """How many tokens of the prompt the engine remembered: the first of these numbers that there
+    is."""
+
+    or_else: Layout | None = None
+    """Where to look if there are no numbers here."""
+
+
+TIMINGS: Final = Layout(
+    prompt_tokens=(("timings", "prompt_n"), ("timings", "cache_n")),
+    answer_tokens=("timings", "predicted_n"),
+    cached_tokens=(("timings", "cache_n"),),
+)
+"""What llama-server adds to its answers, and to the last event of its streams, in any API: streams
+of chats have no other numbers, unless the client asks for them."""
 
 
 class Dialect(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from llamasup.apis.dialect import Dialect, Layout
+from llamasup.apis.dialect import TIMINGS, Dialect, Layout
 from llamasup.errors import LlamasupError
 
 ONE_SLOT: Final = b"/slots/"
@@ -27,6 +27,8 @@ class LlamaCpp(Dialect):
         prompt_tokens=(("tokens_evaluated",),),
         answer_tokens=("tokens_predicted",),
         end_reason=("stop_type",),
+        cached_tokens=(("timings", "cache_n"),),
+        or_else=TIMINGS,
     )
     streamed = whole
     last_events = ({"stop": True},)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 import msgspec
 
-from llamasup.apis.dialect import Dialect, Layout
+from llamasup.apis.dialect import TIMINGS, Dialect, Layout
 from llamasup.errors import ClientError, LlamasupError
 
 
@@ -42,10 +42,15 @@ class WithChoices(OpenAI):
         prompt_tokens=(("usage", "prompt_tokens"),),
         answer_tokens=("usage", "completion_tokens"),
         end_reason=("choices", 0, "finish_reason"),
+        cached_tokens=(
+            ("usage", "prompt_tokens_details", "cached_tokens"),
+            ("timings", "cache_n"),
+        ),
+        or_else=TIMINGS,
     )
     streamed = whole
-    """The numbers come only if the request has `stream_options.include_usage`, and then in an event
-    of their own, without choices."""
+    """The numbers of `usage` come only if the request has `stream_options.include_usage`, and then
+    in an event of their own, without choices."""
 
     last_events = (b"[DONE]",)
 

@@ -5,6 +5,7 @@ The list of models is not among them: llamasup itself answers it, and no engine.
 
 from __future__ import annotations
 
+from llamasup.apis.dialect import Layout
 from llamasup.apis.openai import OpenAI
 
 
@@ -12,6 +13,8 @@ class OpenAIOthers(OpenAI):
     """One answer, and never a stream."""
 
     about = "Embeddings, reranking, speech and pictures, as OpenAI does them"
+    whole = Layout(prompt_tokens=(("usage", "prompt_tokens"),), answer_tokens=None)
+
     work_paths = (
         *(b"/embeddings", b"/v1/embeddings"),
         *(b"/rerank", b"/v1/rerank", b"/reranking", b"/v1/reranking"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamasup.apis.dialect import Layout, server_sent_event
+from llamasup.apis.dialect import TIMINGS, Layout, server_sent_event
 from llamasup.apis.openai import OpenAI
 from llamasup.errors import LlamasupError
 
@@ -20,11 +20,17 @@ class Responses(OpenAI):
         prompt_tokens=(("usage", "input_tokens"),),
         answer_tokens=("usage", "output_tokens"),
         end_reason=("status",),
+        cached_tokens=(("usage", "input_tokens_details", "cached_tokens"), ("timings", "cache_n")),
     )
     streamed = Layout(
         prompt_tokens=(("response", "usage", "input_tokens"),),
         answer_tokens=("response", "usage", "output_tokens"),
         end_reason=("response", "status"),
+        cached_tokens=(
+            ("response", "usage", "input_tokens_details", "cached_tokens"),
+            ("timings", "cache_n"),
+        ),
+        or_else=TIMINGS,
     )
     last_events = (
         {"type": "response.completed"},

@@ -1,9 +1,15 @@
-"""Reads from an answer's text how many tokens it took and why it ended, by its dialect. Pure."""
+"""Reads from an answer's text how many tokens it took and why it ended, by its dialect. Pure.
+
+A short answer is decoded. Of a stream, and of a long answer, only the beginning and the end are
+there: there the numbers are looked for by their names. Within JSON strings such a name would have
+its quotes escaped, so nothing that a model says is taken for a number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 import msgspec
 
@@ -17,25 +23,118 @@ def usage_of_answer(dialect: Dialect, body: bytes) -> Usage | None:
     if dialect.whole is None or document is None:
         return None
     answers = document if isinstance(document, list) else [document]
-    usages = [usage for answer in answers if (usage := _read(dialect.whole, [answer]))]
+    usages = [usage for answer in answers if (usage := _in_document(dialect.whole, answer))]
     if not usages or len(usages) < len(answers):
         return None
     tokens = sum(usage.answer_tokens for usage in usages)
-    return Usage(usages[-1].prompt_tokens, tokens, usages[-1].end_reason)
+    last = usages[-1]
+    return Usage(last.prompt_tokens, tokens, last.end_reason, last.cached_tokens)
+
+
+def usage_of_ends(dialect: Dialect, ends: bytes) -> Usage | None:
+    """The usage of an answer of which only the beginning and the end are there; None if they do not
+    say. Why it ended is not read."""
+    return None if dialect.whole is None else _in_text(dialect.whole, ends)
 
 
 def usage_of_stream(dialect: Dialect, events: bytes) -> Usage | None:
     """The usage of a stream, from its first and last events; None if they do not say.
 
-    Lines between the events, such as the sizes of chunks, are ignored.
+    Lines between the events, such as the sizes of chunks, are ignored. For each number the last one
+    counts.
     """
-    return None if dialect.streamed is None else _read(dialect.streamed, list(_documents(events)))
+    if dialect.streamed is None or (usage := _in_text(dialect.streamed, events)) is None:
+        return None
+    reason = _last_text(events, dialect.streamed.end_reason)
+    return Usage(usage.prompt_tokens, usage.answer_tokens, reason, usage.cached_tokens)
 
 
-def _documents(events: bytes) -> Iterator[object]:
-    for line in events.split(b"\n"):
+def usage_at_least(request_size: int, events: int) -> Usage:
+    """What an answer that did not end took: a guess for the prompt, by the size of the request's
+    body, and a token for each event of its stream.
+
+    The guess is low: a body may hold pictures, and nobody should pay for what was not computed.
+    """
+    prompt = min(request_size // _BYTES_OF_A_TOKEN, _MOST_GUESSED)
+    return Usage(prompt, events, "")
+
+
+_BYTES_OF_A_TOKEN: Final = 4
+_MOST_GUESSED: Final = 4096
+
+
+def _in_document(layout: Layout, document: object) -> Usage | None:
+    def number(way: Way) -> int | None:
+        value = _at(document, way)
+        return value if isinstance(value, int) else None
+
+    reason = _at(document, layout.end_reason or ())
+    return _usage(layout, number, reason if isinstance(reason, str) else "")
+
+
+def _in_text(layout: Layout, text: bytes) -> Usage | None:
+    return _usage(layout, lambda way: _last_number(text, way), "")
+
+
+def _usage(layout: Layout, number: Callable[[Way], int | None], reason: str) -> Usage | None:
+    """What the layout means, where `number` says what stands at the end of a way."""
+    prompt = [number(way) for way in layout.prompt_tokens]
+    answer = number(layout.answer_tokens) if layout.answer_tokens else None
+    if answer is None and (layout.answer_tokens or prompt == [None]):
+        return _usage(layout.or_else, number, reason) if layout.or_else else None
+    cached = (number(way) for way in layout.cached_tokens)
+    known = next((tokens for tokens in cached if tokens is not None), 0)
+    return Usage(sum(tokens or 0 for tokens in prompt), answer or 0, reason, known)
+
+
+def _last_number(text: bytes, way: Way) -> int | None:
+    """The last number in the text that has the name at the end of this way."""
+    name = b'"%b"' % str(way[-1]).encode()
+    at = text.rfind(name)
+    while at >= 0:
+        if found := _NUMBER.match(text, at + len(name)):
+            return int(found[1])
+        at = text.rfind(name, 0, at)
+    return None
+
+
+_NUMBER: Final = re.compile(rb"\s*+:\s*+(\d{1,15})(?!\d)")
+
+
+def _last_text(events: bytes, way: Way | None) -> str:
+    """What the last event that has a text at the end of this way says there."""
+    if way is None:
+        return ""
+    for document in _documents_backwards(events, b'"%b"' % str(way[-1]).encode()):
+        if isinstance(value := _at(document, way), str):
+            return value
+    return ""
+
+
+def _documents_backwards(events: bytes, name: bytes) -> Iterator[object]:
+    """The events that mention the name, the last one first. Most have nothing more to say there, so
+    only a few are looked at."""
+    end = len(events)
+    for _ in range(_MOST_LOOKED_AT):
+        if (at := events.rfind(name, 0, end)) < 0:
+            return
+        end = events.rfind(b"\n", 0, at) + 1
+        line = events[end:].partition(b"\n")[0]
         if line.startswith(b"data:"):
             yield _decoded(line[len(b"data:") :])
+
+
+_MOST_LOOKED_AT: Final = 8
+
+
+def _at(document: Any, way: Iterable[str | int]) -> object:
+    """The value at the end of the way; None if there is none."""
+    for step in way:
+        try:
+            document = document[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return document
 
 
 def _decoded(text: bytes) -> Any:
@@ -43,37 +142,3 @@ def _decoded(text: bytes) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _read(layout: Layout, documents: list[object]) -> Usage | None:
-    """The usage in these documents. For each number the last one counts."""
-    prompt = [_last(_numbers(documents, way)) for way in layout.prompt_tokens]
-    answer = _last(_numbers(documents, layout.answer_tokens))
-    if answer is None:
-        return None
-    reason = _last(hit for hit in _hits(documents, layout.end_reason) if isinstance(hit, str))
-    return Usage(sum(tokens or 0 for tokens in prompt), answer, reason or "")
-
-
-def _numbers(documents: Iterable[object], way: Way) -> Iterator[int]:
-    return (hit for hit in _hits(documents, way) if isinstance(hit, int))
-
-
-def _hits(documents: Iterable[object], way: Way) -> Iterator[object]:
-    """The value at the end of the way, in each document that has it."""
-    for document in documents:
-        found: Any = document
-        for step in way:
-            try:
-                found = found[step]
-            except (KeyError, IndexError, TypeError):
-                break
-        else:
-            yield found
-
-
-def _last(hits: Iterable[Any]) -> Any:
-    last = None
-    for last in hits:  # noqa: B007
-        pass
-    return last

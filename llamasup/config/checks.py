@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Final
 
 from llamasup.config.addresses import parse_address
 from llamasup.config.problems import Key, Refusal, Unfit
@@ -27,6 +27,7 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _bad_ladders(tree)
     yield from _void_arguments(tree)
     yield from _bad_params(tree)
+    yield from _bad_names_of_keys(tree)
 
 
 def _bad_ladders(tree: Tree) -> Iterator[Refusal]:
@@ -149,6 +150,17 @@ def _bad_names(tree: Tree) -> Iterator[Refusal]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             what = f"{shown(name)} cannot be an environment variable's name"
             yield ("engine", "env", name), Unfit(what, "write letters, digits and underscores")
+
+
+def _bad_names_of_keys(tree: Tree) -> Iterator[Refusal]:
+    for name in tree.table("keys"):
+        if not NAME_OF_KEY.fullmatch(name):
+            fix = "write letters, digits, underscores, @ and -, 64 at most"
+            yield ("keys", name), Unfit(f"{shown(name)} cannot be a key's name", fix)
+
+
+NAME_OF_KEY: Final = re.compile(r"[A-Za-z0-9_@-]{1,64}")
+"""Names of keys stand in logs, headers, and flags such as `--set keys.NAME.models=…`."""
 
 
 def _shared_names(tree: Tree) -> Iterator[Refusal]:

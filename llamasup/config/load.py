@@ -16,11 +16,11 @@ import attrs
 import cattrs
 from platformdirs import user_config_path
 
-from llamasup.config import toml_file
+from llamasup.config import secrets, toml_file
 from llamasup.config.checks import contradictions
 from llamasup.config.layers import lay_environment, lay_flags
 from llamasup.config.problems import ConfigError
-from llamasup.config.schema import Config, ModelSettings
+from llamasup.config.schema import Config, KeySettings, ModelSettings
 from llamasup.config.structure import refusals, strict
 from llamasup.config.tree import Origin, Tree
 
@@ -54,14 +54,39 @@ def load(
     at the current folder. The key of a flag is dotted: `server.listen`, `models.NAME.path`, where
     NAME may have dots, too. Raises ConfigError, which says all that is wrong.
     """
-    here = here or current_folder()
+    tree = _layered(file, environ, flags, here or current_folder())
+    secrets.lay_keys_file(tree)
+    return _fitted(tree, environ)
+
+
+def keys_file(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object], here: Path
+) -> Path | None:
+    """`server.keys_file`, if it is set. Raises ConfigError if the configuration cannot be read."""
+    return secrets.path(_layered(file, environ, flags, here), "server", "keys_file")
+
+
+def files_of_keys(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object], here: Path
+) -> tuple[Path, ...]:
+    """The files of keys that the configuration names: they are followed like the configuration,
+    even while they are wrong or missing.
+
+    Raises ConfigError if the configuration cannot be read.
+    """
+    return secrets.files(_layered(file, environ, flags, here))
+
+
+def _layered(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object], here: Path
+) -> Tree:
     if file is None:
         tree = Tree({}, Origin("defaults", here))
     else:
         tree = Tree(toml_file.read(file), Origin(str(file), (here / file).parent))
     lay_environment(tree, environ, here, flags)
     lay_flags(tree, flags, here)
-    return _fitted(tree)
+    return tree
 
 
 def current_folder() -> Path:
@@ -85,10 +110,10 @@ def from_tables(
     for key, value in left_out.items():
         if tree.get(*key) is None:
             tree.put(key, value, origin)
-    return _fitted(tree)
+    return _fitted(tree, {})
 
 
-def _fitted(tree: Tree) -> Config:
+def _fitted(tree: Tree, environ: Mapping[str, str]) -> Config:
     try:
         config = strict.structure(tree.values, Config)
     except cattrs.BaseValidationError as error:
@@ -96,12 +121,17 @@ def _fitted(tree: Tree) -> Config:
     tree.refuse(contradictions(tree))
     if tree.problems:
         raise ConfigError(tree.problems)
-    return _with_absolute_paths(config, tree)
+    config = secrets.with_hashes(_with_absolute_paths(config, tree), tree, environ)
+    if tree.problems:
+        raise ConfigError(tree.problems)
+    return config
 
 
 def dump(config: Config) -> str:
-    """The configuration as TOML; loading it gives an equal one if its paths are absolute."""
-    return toml_file.written(strict.unstructure(config))
+    """The configuration as TOML; loading it gives an equal one if its paths are absolute. The keys
+    of `server.keys_file` stand in it, as hashes."""
+    server = attrs.evolve(config.server, keys_file="none")
+    return toml_file.written(strict.unstructure(attrs.evolve(config, server=server)))
 
 
 def _with_absolute_paths(config: Config, tree: Tree) -> Config:
@@ -115,7 +145,18 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
         mmproj = absolute("models", name, "mmproj", path=model.mmproj)
         return attrs.evolve(model, path=path, mmproj=mmproj)
 
+    def with_absolute_key_file(name: str, key: KeySettings) -> KeySettings:
+        if key.key_file == "none":
+            return key
+        return attrs.evolve(key, key_file=absolute("keys", name, "key_file", path=key.key_file))
+
     models = {name: with_absolute_files(name, model) for name, model in config.models.items()}
+    keys = {name: with_absolute_key_file(name, key) for name, key in config.keys.items()}
+    server = config.server
+    if server.keys_file != "none":
+        server = attrs.evolve(
+            server, keys_file=absolute("server", "keys_file", path=server.keys_file)
+        )
     discover = attrs.evolve(
         config.discover,
         folders=tuple(
@@ -129,6 +170,8 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
     }
     return attrs.evolve(
         config,
+        server=server,
+        keys=keys,
         models=models,
         discover=discover,
         folders=attrs.evolve(config.folders, **folders),

@@ -26,6 +26,9 @@ Params = NewType("Params", Mapping[str, Any])
 
 LONGEST_PARAM = 64
 """Characters of a param's name. In large bodies, keys that are longer are passed over."""
+Moment = NewType("Moment", float)
+"""A point in time, written as TOML writes dates and times; in seconds since 1970, and 0 is never.
+"""
 
 Check = Callable[[object, "Attribute[Any]", Any], None]
 
@@ -36,6 +39,16 @@ def at_least(least: int) -> Check:
     def check(_table: object, _attribute: Attribute[Any], value: Any) -> None:
         if not isinstance(value, str) and value < least:
             raise Unfit(f"{value} is less than {least}", f"write {least} or more")
+
+    return check
+
+
+def within(least: int, most: int) -> Check:
+    """Refuse numbers outside these bounds."""
+
+    def check(_table: object, _attribute: Attribute[Any], value: int) -> None:
+        if not least <= value <= most:
+            raise Unfit(f"{value} is out of range", f"write a number from {least} to {most}")
 
     return check
 
@@ -92,6 +105,33 @@ class Server:
     drain_timeout: Seconds = Seconds(30)
     keepalive_after: Seconds = field(default=Seconds(0), validator=zero_or_at_least(0.1))
     admin_key: str = field(default="", repr=False)
+    keys_file: Path | Literal["none"] = "none"
+
+
+@frozen
+class KeySettings:
+    """`[keys.NAME]`: a client's key, what it may use, and how much of it.
+
+    When it is loaded, only `key_hash` is kept of the key itself (`config.secrets`).
+    """
+
+    key: str = field(default="", repr=False)
+    key_env: str = ""
+    key_file: Path | Literal["none"] = "none"
+    key_hash: str = field(default="", repr=False)
+    models: tuple[str, ...] = ("*",)
+    operator: bool = False
+    priority: int = field(default=0, validator=within(-4, 3))
+    requests_per_minute: int = field(
+        default=0, validator=at_least(0), metadata={"write": "a number, or 0: as many as it likes"}
+    )
+    tokens_per_minute: int = field(
+        default=0, validator=at_least(0), metadata={"write": "a number, or 0: as many as it likes"}
+    )
+    at_once: int = field(
+        default=0, validator=at_least(0), metadata={"write": "a number, or 0: as many as it likes"}
+    )
+    expires: Moment = Moment(0)
 
 
 @frozen
@@ -130,6 +170,7 @@ class PoolSettings:
     )
     queue_timeout: Seconds = field(default=Seconds(600), validator=above_zero)
     queue_full_status: Literal[429, 503] = 429
+    fair: Literal["turns", "tokens"] = "turns"
 
 
 @frozen
@@ -287,6 +328,7 @@ class Config:
     recovery: Recovery = field(factory=Recovery)
     models: Mapping[str, ModelSettings] = field(factory=dict)
     groups: Mapping[str, GroupSettings] = field(factory=dict)
+    keys: Mapping[str, KeySettings] = field(factory=dict)
     discover: Discover = field(factory=Discover)
     folders: Folders = field(factory=Folders)
     log: Log = field(factory=Log)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from llamasup.config.load import current_folder, load
+from llamasup.config.load import current_folder, files_of_keys, keys_file, load
 from llamasup.config.problems import ConfigError, Problem
 from llamasup.config.schema import Config
 from llamasup.files import open_regular
@@ -35,6 +35,9 @@ class Source:
         """The file's digest when it was loaded last."""
 
         self._had_content = False
+        self._other_files: tuple[Path, ...] = ()
+        """Files of keys that the configuration named when it was loaded last."""
+
         self._environ = environ
         self._flags = flags
         self._here = current_folder()
@@ -42,23 +45,50 @@ class Source:
     def load(self) -> Config:
         """The configuration as it is written now. Raises ConfigError, which says what is wrong."""
         # The digest is made before the load: a write in between must look like a change.
+        self._other_files = self._files_of_keys()
         self.seen = self.digest()
-        if self.seen == _OF_NOTHING and self._had_content:
+        content = _digest(self.file)
+        if content == _OF_NOTHING and self._had_content:
             raise ConfigError([Problem(str(self.file), "", *_EMPTIED)])
-        self._had_content = self.seen not in (None, _OF_NOTHING)
+        self._had_content = content not in (None, _OF_NOTHING)
         if self.file is not None and not self._named:
             _refuse_what_others_wrote(self.file)
         return load(self.file, self._environ, self._flags, self._here)
 
+    @property
+    def can_change(self) -> bool:
+        """Is there any file in which something may change?"""
+        return self.file is not None or bool(self._other_files)
+
+    def keys_file(self) -> Path | None:
+        """The file of keys that the configuration names, if any, even if it is not there yet.
+        Raises ConfigError if the configuration cannot be read."""
+        return keys_file(self.file, self._environ, self._flags, self._here)
+
     def digest(self) -> bytes | None:
-        """A value that changes with the file's content, not its time; None if it cannot be read."""
-        if self.file is None:
-            return None
+        """A value that changes with the content of the file, and of the files of keys, but not with
+        their times; None if the file cannot be read."""
+        digest = _digest(self.file)
+        if not self._other_files or (digest is None and self.file is not None):
+            return digest
+        digests = (digest, *map(_digest, self._other_files))
+        return hashlib.sha256(repr(digests).encode()).digest()
+
+    def _files_of_keys(self) -> tuple[Path, ...]:
         try:
-            with open_regular(self.file) as file:
-                return hashlib.file_digest(file, "sha256").digest()
-        except OSError:
-            return None
+            return files_of_keys(self.file, self._environ, self._flags, self._here)
+        except ConfigError:
+            return self._other_files
+
+
+def _digest(file: Path | None) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        with open_regular(file) as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError:
+        return None
 
 
 _OF_NOTHING: Final = hashlib.sha256(b"").digest()

@@ -14,8 +14,9 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
+from llamasup.config.moments import read_moment, write_moment
 from llamasup.config.problems import Key, Refusal, Unfit
-from llamasup.config.schema import Bytes, Params, Seconds, new_names
+from llamasup.config.schema import Bytes, Moment, Params, Seconds, new_names
 from llamasup.config.units import read_duration, read_size, write_duration, write_size
 from llamasup.config.wording import dotted, listed, shown, suggestion
 
@@ -196,6 +197,7 @@ strict.register_structure_hook(Path, _only(_path))
 strict.register_structure_hook(Seconds, _only(read_duration))
 strict.register_structure_hook(Bytes, _only(read_size))
 strict.register_structure_hook(Params, _only(_params))
+strict.register_structure_hook(Moment, _only(read_moment))
 strict.register_structure_hook(int | Literal["auto"], _auto_or(_whole_number))
 strict.register_structure_hook(Path | Literal["auto"], _auto_or(_path))
 strict.register_structure_hook(Path | Literal["none"], _none_or(_path))
@@ -210,3 +212,4 @@ strict.register_unstructure_hook(
 strict.register_unstructure_hook(Seconds, write_duration)
 strict.register_unstructure_hook(Bytes, write_size)
 strict.register_unstructure_hook(Params, dict)
+strict.register_unstructure_hook(Moment, write_moment)

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from llamasup.config.problems import Key, Problem, Refusal
+from llamasup.config.problems import Key, Problem, Refusal, Unfit
 from llamasup.config.wording import dotted
 
 
@@ -53,6 +53,10 @@ class Tree:
         for key, unfit in refusals:
             place = self.origin(key).place
             self.problems.append(Problem(place, dotted(key), unfit.what, unfit.fix))
+
+    def refuse_at(self, origin: Origin, key: Key, unfit: Unfit) -> None:
+        """Note a problem with something that is not in the tree."""
+        self.problems.append(Problem(origin.place, dotted(key), unfit.what, unfit.fix))
 
     def origin(self, key: Key) -> Origin:
         """Where a value was written; if it was not, where the innermost table around it was."""

@@ -21,11 +21,12 @@ from attrs import define, field
 
 from llamasup import __version__, threads
 from llamasup.access import pages
+from llamasup.access.keyring import EVERYTHING, NOTHING, demand_use, may_use
 from llamasup.access.keys import Tries, header
 from llamasup.apis.openai import OpenAI
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
-from llamasup.config.schema import Config
+from llamasup.config.schema import Config, KeySettings
 from llamasup.control import model_fits, posted
 from llamasup.errors import (
     ClientError,
@@ -34,9 +35,10 @@ from llamasup.errors import (
     LlamasupError,
     OperatorError,
     Shortage,
+    Unauthorized,
 )
 from llamasup.events import By, ConfigurationChanged, Journal
-from llamasup.http.requests import CLIENT
+from llamasup.http.requests import CLIENT, KEY
 from llamasup.http.retrying import advice
 from llamasup.memory.host import anonymous_memory
 from llamasup.models.headers import Headers
@@ -111,9 +113,9 @@ class ControlApp:
             case "/health":
                 return 200, self.health()
             case "/models":
-                return 200, await self.models()
+                return 200, await self.models(self._key(scope))
             case str() if path.startswith("/models/"):
-                return 200, await self.model(path.removeprefix("/models/"))
+                return 200, await self.model(path.removeprefix("/models/"), self._key(scope))
         return await self._answer_operator(path, scope, receive)
 
     async def _answer_operator(
@@ -123,6 +125,8 @@ class ControlApp:
         body = await _body(receive)
         pages.refuse_web_pages(scope["headers"])
         pages.refuse_foreign_hosts(scope["headers"], self.running.config.server)
+        if self.running.config.keys:
+            self._demand_operator(scope, self.running.config)
         match path:
             case "/modelFits":
                 return 200, await self.model_fits()
@@ -135,21 +139,26 @@ class ControlApp:
         return 404, _error("not_found", "there is no such page")
 
     def health(self) -> object:
-        """That llamasup lives, and which models are loaded."""
+        """That llamasup lives, and which models are loaded; where there are keys, that is not for
+        everybody."""
+        if self.running.config.keys:
+            return {"status": "ok"}
         loaded = [name for name, keeper in self.pool.keepers.items() if keeper.child]
         return {"status": "ok", "loaded_models": loaded}
 
-    async def models(self) -> object:
-        """The models that exist now, as OpenAI lists them."""
+    async def models(self, key: KeySettings) -> object:
+        """The models that exist now, as OpenAI lists them: those that this key may use."""
         await self.roster.refresh()
-        return {
-            "object": "list",
-            "data": await self._described([*self.roster.look.names.listed.values()]),
-        }
+        listed = self.roster.look.names.listed.values()
+        allowed = [choice for choice in listed if may_use(key, choice.model, choice.name)]
+        return {"object": "list", "data": await self._described(allowed)}
 
-    async def model(self, name: str) -> object:
-        """One model's entry in the listing. Raises ModelNotFound."""
-        [described] = await self._described([await self.roster.named(name)])
+    async def model(self, name: str, key: KeySettings) -> object:
+        """One model's entry in the listing. Raises ModelNotFound, and ModelForbidden if it is not
+        for this key."""
+        choice = await self.roster.named(name)
+        demand_use(key, choice.model, choice.name)
+        [described] = await self._described([choice])
         return described
 
     async def model_fits(self) -> object:
@@ -201,7 +210,7 @@ class ControlApp:
         If there is an admin key, the request needs it. Raises Unauthorized and TooManyTries, and
         ModelNotFound or ClientError for a name that means no model.
         """
-        self._demand_key(scope, self.running.config)
+        self._demand_operator(scope, self.running.config)
         query = parse_qs(scope["query_string"].decode("latin-1"), encoding="utf-8")
         asked = query.get("model", [""])[0]
         if not asked:
@@ -216,7 +225,7 @@ class ControlApp:
 
         Raises Forbidden, Unauthorized and TooManyTries.
         """
-        self._demand_key(scope, self.running.config)
+        self._demand_operator(scope, self.running.config)
         if scope["method"] != "POST":
             return 200, posted.shown(self.running.config)
         try:
@@ -226,8 +235,8 @@ class ControlApp:
 
             def changed(running: Config) -> Config:
                 """Called when no other change is being made. The key may have changed by then."""
-                self._demand_key(scope, running)
-                if not running.server.admin_key:
+                self._demand_operator(scope, running)
+                if not (running.server.admin_key or running.keys):
                     raise Forbidden("this takes an operator's key; write one as server.admin_key")
                 return posted.read(tables, running)
 
@@ -237,9 +246,20 @@ class ControlApp:
         self.journal.tell(ConfigurationChanged(By.OPERATOR))
         return 200, {"status": "in effect", "note": _NOT_WRITTEN}
 
-    def _demand_key(self, scope: Scope, running: Config) -> None:
-        """Raise Unauthorized or TooManyTries without the key. A wrong one's address is logged."""
+    def _key(self, scope: Scope) -> KeySettings:
+        """What the key of this request may do. The front knows whose it is."""
+        keys = self.running.config.keys
+        return keys.get(_name_of_key(scope), NOTHING if keys else EVERYTHING)
+
+    def _demand_operator(self, scope: Scope, running: Config) -> None:
+        """Raise Unauthorized or TooManyTries if this takes an operator's key or the admin key, and
+        neither came. The address that a wrong one came from is logged."""
         headers = scope["headers"]
+        key = running.keys.get(_name_of_key(scope))
+        if key is not None and key.operator:
+            return
+        if running.keys and not running.server.admin_key:
+            raise Unauthorized("this takes a key with operator = true")
         client = header(headers, CLIENT).decode("latin-1")
         try:
             self._tries.demand_key(headers, running.server.admin_key, client, trio.current_time())
@@ -290,6 +310,10 @@ def _shortages_told() -> Iterator[None]:
         if not (is_shortage(error) or isinstance(error, TimeoutError)):
             raise
         raise Shortage(f"this cannot be answered now: {error.strerror}") from error
+
+
+def _name_of_key(scope: Scope) -> str:
+    return header(scope["headers"], KEY).decode("latin-1")
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -31,6 +31,7 @@ def shown(config: Config) -> dict[str, Any]:
     tables: dict[str, Any] = strict.unstructure(config)
     for section, key in _secrets(config):
         del tables[section][key]
+    del tables["keys"]
     tables["engine"]["args"] = hidden(config.engine.args)
     for name, model in config.models.items():
         tables["models"][name]["extra_args"] = hidden(model.extra_args)
@@ -53,7 +54,10 @@ def tables(body: bytes, content_type: bytes) -> dict[str, Any]:
 def read(tables: dict[str, Any], running: Config) -> Config:
     """The configuration that these tables make. Raises ConfigError if they are none, and Forbidden
     if they would change what a POST cannot change."""
+    if "keys" in tables:
+        raise Forbidden("this cannot be changed over HTTP: keys")
     config = _revealed(from_tables(tables, _PLACE, _secrets(running)), running)
+    config = attrs.evolve(config, keys=running.keys)
     keys = out_of_reach(running, config)
     if left_out := [key for key in keys if not _is_written(key, tables)]:
         raise Forbidden(
@@ -104,6 +108,7 @@ def _beyond(config: Config) -> dict[str, object]:
     engine = config.engine
     keys: dict[str, object] = {
         "server.admin_key": config.server.admin_key,
+        "server.keys_file": config.server.keys_file,
         "engine.command": engine.command,
         "engine.args": engine.args,
         "engine.env": dict(engine.env),

@@ -27,13 +27,16 @@ _OF_ONE_HOUSEHOLD: Final = 64
 _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE)
 
 
-def client(request: Request, peer: str) -> Client:
+def client(request: Request, peer: str, key: str = "") -> Client:
     """What all requests of one client have in common: the place that they come from, and the API
     key.
 
-    The key need not be valid: it only tells apart clients that come from one place. Only a digest
-    of it is kept, which may be written to a log.
+    A valid `key`, by its name, is a place of its own, and the addresses that it is used from take
+    turns there. Otherwise a key only tells apart clients that come from one address: anybody can
+    invent one. Only a digest of it is kept, which may be written to a log.
     """
+    if key:
+        return Client(f"key {key}", place(peer))
     secret = request.header(b"x-api-key")
     if bearer := _BEARER.fullmatch(request.header(b"authorization") or b""):
         secret = bearer[1]
@@ -57,14 +60,18 @@ def place(peer: str) -> str:
     return str(IPv6Network((address, _OF_ONE_HOUSEHOLD), strict=False))
 
 
-def priority(request: Request) -> int:
-    """The request's priority: 0 is usual, and a higher number is more urgent."""
+def priority(request: Request, of_key: int | None = None) -> int:
+    """The request's priority: 0 is usual, and a higher number is more urgent.
+
+    If its key has a priority, the request itself can only lower that.
+    """
     if request.header(b"priority") is None:
-        return 0
+        return of_key or 0
     lines = [value for name, value in request.headers if name == b"priority"]
     if sum(map(len, lines)) + len(lines) > _LONGEST:
-        return 0
-    return _USUAL_URGENCY - urgency(b", ".join(lines))
+        return of_key or 0
+    asked = _USUAL_URGENCY - urgency(b", ".join(lines))
+    return asked if of_key is None else min(asked, of_key)
 
 
 def urgency(dictionary: bytes) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import trio
 
+from llamasup.access import pages
 from llamasup.errors import (
     LlamasupError,
     RequestTimeout,
@@ -60,6 +61,9 @@ class Conversation:
         self._desk = desk
         self._hold = Hold(desk.bodies.memory, callers.place(connection.peer))
         self._body: IncomingBody | None = None
+        self._begun: Request | None = None
+        """The request of which at least the head was read."""
+
         self._wishes: Wishes | None = None
         """What a large body asks for, found while it came."""
 
@@ -144,8 +148,10 @@ class Conversation:
 
     async def _read(self) -> Request:
         """Read the next request. Raises a LlamasupError for a bad one."""
+        self._begun = None
         head = await self._read_head()
         request, inbox = parse_head(head), self._connection.inbox
+        self._begun = request
         is_whole = self._is_whole(request)
         await self._hold.take(len(head) + len(inbox) if is_whole else len(head))
         if not is_whole:
@@ -216,12 +222,16 @@ class Conversation:
         self._wishes = await body.end(request)
 
     def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
-        """The limits of a body, and how to make a reader that finds the wishes of a large one."""
+        """The limits of a body, and how to make a reader that finds the wishes of a large one.
+
+        Raises InvalidKey for a client whose body is not worth reading.
+        """
         settings, now = self._desk.settings, trio.current_time()
         reader = self._desk.router.reader(request)
         if reader is None:
             why = "what is for no model"
             return Limits(LONGEST_ELSEWHERE, why, settings.body_timeout, now), None
+        self._desk.door.refuse_strangers(request)
         return Limits(settings.max_body, "server.max_body", settings.body_timeout, now), reader
 
     async def _end(self, why: LlamasupError) -> None:
@@ -233,9 +243,13 @@ class Conversation:
         self._exchange = None
         await self._connection.finish()
 
-    async def _refuse(self, error: LlamasupError, extra: Iterable[bytes] = ()) -> None:
+    async def _refuse(self, error: LlamasupError) -> None:
         """Answer what was no valid request, and end: nothing tells where the next one begins."""
-        await self._connection.send(error_reply(error, None, list(extra)))
+        request, lines = self._begun, list[bytes]()
+        if request is not None:
+            request.keep_alive = False
+            lines = pages.lines_for_page(request.headers, self._desk.settings)
+        await self._connection.send(error_reply(error, request, lines))
         await self._connection.finish()
 
 

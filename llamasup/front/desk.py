@@ -6,6 +6,7 @@ from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Seconds, Server
 from llamasup.events import Journal
 from llamasup.front.bodies import Bodies
+from llamasup.front.doorkeeper import Doorkeeper
 from llamasup.front.keepalive import Keepalive
 from llamasup.front.refusals import Refusals
 from llamasup.front.routes import Router
@@ -35,6 +36,7 @@ class Desk:
         self.router = Router(self.settings.path_prefixes)
         self.keepalive = _keepalive(self.settings.keepalive_after)
         self.refusals = Refusals()
+        self.door = Doorkeeper(in_effect, journal)
         self.closing = False
         """Does every connection end after its current answer?"""
 
@@ -55,6 +57,7 @@ class Desk:
     def renew(self) -> None:
         """Replace what was made from the old settings. The caller has to run a new keepalive."""
         settings, keepalive = self.settings, self.keepalive
+        self.door.renew()
         self.router = Router(settings.path_prefixes)
         self.bodies.memory.resize(settings.max_buffered)
         if settings.keepalive_after != (keepalive.interval if keepalive else 0):

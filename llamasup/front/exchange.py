@@ -1,23 +1,26 @@
 """One request and its answer: all that happens to it, step by step.
 
-The steps stand in `_steps`, in order: may this web page ask → where does the request go → (for a
-model) which model is meant → what becomes of the params → wait for a lease → relay; and the last
-two again if the engine is lost before the client has seen a word.
+The steps stand in `_steps`, in order: may this web page ask → where does the request go → who asks,
+and may he → (for a model) how much is left to him → which model is meant, and may he use it → what
+becomes of the params → wait for a lease → relay; and the last two again if the engine is lost
+before the client has seen a word.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 from attrs import evolve
 
 from llamasup.access import pages
+from llamasup.access.keyring import Caller
 from llamasup.apis.dialects import dialect_at
 from llamasup.apis.ollama import Ollama
 from llamasup.apis.translation import Residence
-from llamasup.apis.usage import usage_of_answer, usage_of_stream
+from llamasup.apis.usage import usage_at_least, usage_of_answer, usage_of_ends, usage_of_stream
 from llamasup.errors import (
     ChildLost,
     ControlTimeout,
@@ -50,12 +53,13 @@ from llamasup.front.margins import Margins
 from llamasup.front.own_replies import preflight_reply, redirection
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
 from llamasup.front.rooms import Hold
-from llamasup.front.routes import ToControl, ToEngine, ToModel, to_own
+from llamasup.front.routes import Target, ToControl, ToEngine, ToModel, to_own
 from llamasup.front.way import Way
 from llamasup.front.wishes import Wishes
 from llamasup.http.connection import ClientLeft, Connection
-from llamasup.http.requests import CLIENT, Request
+from llamasup.http.requests import CLIENT, KEY, Request
 from llamasup.logs import cut
+from llamasup.models.names import Choice
 from llamasup.pool.lease import Lease
 from llamasup.pool.work import Work
 
@@ -94,6 +98,9 @@ class Exchange:
         self._interpreter: Interpreter | None = None
         """Who put it into the engine's words, if that was necessary."""
 
+        self._caller: Caller | None = None
+        """Who asks, if there are keys."""
+
     async def run(self) -> None:
         """Answer the request, or say what is wrong with it.
 
@@ -108,10 +115,13 @@ class Exchange:
             if self._is_followed:
                 is_waiting = self._answer.seen is Seen.NOTHING
                 phase = Phase.WAITING if is_waiting else Phase.ANSWERING
-                self._tell(RequestCancelled(self._id, self._way.model, phase, self._way.age))
+                usage, way = self._usage or self._usage_at_least, self._way
+                key = self._key
+                self._tell(RequestCancelled(self._id, way.model, phase, way.age, usage, key))
             raise
         if self._is_followed:
-            self._tell(RequestEnded(self._id, self._way.model, self._way.age, self._usage))
+            usage = self._usage or (self._usage_at_least if self._answer.is_stream else None)
+            self._tell(RequestEnded(self._id, self._way.model, self._way.age, usage, self._key))
 
     async def _respond(self) -> None:
         try:
@@ -145,14 +155,43 @@ class Exchange:
                 await self._connection.send(preflight_reply(self._request, self._answer.extra))
                 return
         goal = self._desk.router.route(self._request, self._wishes)
+        caller = self._let_in(goal)
         if isinstance(goal, ToControl):
             await self._ask_control(goal)
-        elif isinstance(goal, ToEngine):
+        elif caller is None:
+            await self._ask(goal)
+        else:
+            with self._counted(caller):
+                await self._ask(goal)
+
+    async def _ask(self, goal: ToEngine | ToModel) -> None:
+        if isinstance(goal, ToEngine):
             await self._ask_engine(goal)
         elif goal.translator is None:
             await self._ask_model(goal)
         else:
             await self._ask_through(goal.translator, goal)
+
+    def _let_in(self, goal: Target) -> Caller | None:
+        """Whose request this is, if there are keys. His key goes no further than to here."""
+        door, request = self._desk.door, self._request
+        caller = self._caller = door.let_in(request, goal, self._connection.peer)
+        if caller is not None:
+            request.secrets = caller.headers
+        return caller
+
+    @contextmanager
+    def _counted(self, caller: Caller) -> Iterator[None]:
+        """A block in which the request counts for its key, and tells what is left to that."""
+        door = self._desk.door
+        try:
+            door.enter(caller)
+        finally:
+            self._answer.extra = [*self._answer.extra, *door.lines(caller)]
+        try:
+            yield
+        finally:
+            door.leave(caller)
 
     def _let_page_in(self, origin: bytes) -> None:
         """Raise Forbidden for a page that may not use us; else tell the browser that it may."""
@@ -163,8 +202,10 @@ class Exchange:
     async def _ask_control(self, goal: ToControl) -> None:
         """Let control answer, within a time that is long enough for all its answers."""
         request = self._request
-        others = (header for header in request.headers if header[0] != CLIENT)
+        others = (header for header in request.headers if header[0] not in (CLIENT, KEY))
         headers = [*others, (CLIENT, self._connection.peer.encode())]
+        if self._caller is not None:
+            headers.append((KEY, self._key.encode()))
         # Only a POST's body is read, and Hypercorn hangs in its reply if a body is not read.
         body = request.body if request.method == b"POST" else b""
         request = evolve(request, headers=headers, body=body)
@@ -180,7 +221,9 @@ class Exchange:
         own path, so that has to end with a slash."""
         choice, path = await self._desk.roster.beginning(goal.path)
         if path:
-            await self._ask_model(to_own(self._request.method, choice.name, path, goal.query))
+            own = to_own(self._request.method, choice.name, path, goal.query)
+            self._let_in(own)
+            await self._ask_model(own)
             return
         where = b"./" + goal.path.rpartition(b"/")[2] + b"/" + goal.query
         await self._connection.send(redirection(self._request, where, self._answer.extra))
@@ -203,8 +246,8 @@ class Exchange:
 
     async def _settle(self, residence: Residence, goal: ToModel, interpreter: Interpreter) -> None:
         """Have the model loaded, or unloaded, as its client wants it, and say so."""
-        choice = await self._desk.roster.choose(goal.model)
-        model = self._way.model = choice.model
+        choice = await self._chosen(goal)
+        model = choice.model
         if residence.loads:
             async with self._lease(model, evolve(goal, work=Work.ASK), Digest(self._request)):
                 pass
@@ -218,30 +261,45 @@ class Exchange:
         roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
         digest = Digest(self._request)
         try:
-            choice = await roster.choose(goal.model)
+            choice = await self._chosen(goal)
             if (wanted := purposes.wanted_at(goal.target)) is not None:
                 purposes.compare(choice.model, await self._desk.pool.purpose(choice.model), wanted)
             if choice.filter is not None:
                 await put_under(choice.filter, self._asked, self._wishes, goal.work)
             while True:
-                model = self._way.model = choice.model
-                if await self._relay(self._lease(model, goal, digest), goal, losses):
+                model = choice.model
+                if await self._relay(self._lease(model, goal, digest), goal, choice, losses):
                     return
                 self._way.replays += 1
                 self._tell(RequestReplayed(self._id, model, *self._named))
-                choice = await roster.choose(goal.model)
+                choice = await self._chosen(goal)
         except ModelFileMissing:
             await roster.refresh()  # so that the next request does not find this model
             raise
 
-    async def _relay(self, coming: Lease | KeptAlive, goal: ToModel, losses: _Losses) -> bool:
+    async def _chosen(self, goal: ToModel) -> Choice:
+        """What the model's name means. Raises ModelForbidden if that is not for this key."""
+        choice = await self._desk.roster.choose(goal.model)
+        self._way.model = choice.model
+        self._confirm(choice)
+        return choice
+
+    def _confirm(self, choice: Choice) -> None:
+        """Raise InvalidKey or ModelForbidden if the request's key does not allow this any more."""
+        if self._caller is not None:
+            self._desk.door.confirm(self._caller, choice)
+
+    async def _relay(
+        self, coming: Lease | KeptAlive, goal: ToModel, choice: Choice, losses: _Losses
+    ) -> bool:
         """Wait for the lease, and relay. False if the request has to be sent again."""
         self._way.waits()
         async with coming as lease:
             self._way.goes_on(lease.signature)
+            self._confirm(choice)
             if self._is_followed:
                 self._tell(RequestEntered(self._id, self._way.model, self._way.age))
-                self._answer.margins = Margins()
+                self._answer.margins = Margins() if goal.work is Work.GENERATE else None
             if self._interpreter is not None:
                 self._answer.reply = self._interpreter.reply(goal.model or self._way.model)
             try:
@@ -268,12 +326,12 @@ class Exchange:
     def _lease(self, model: str, goal: ToModel, digest: Digest) -> Lease | KeptAlive:
         """A lease for this client. A client that asked for a stream gets comments while it
         waits."""
-        desk, request = self._desk, self._request
+        desk, request, caller = self._desk, self._request, self._caller
         lease = desk.pool.lease(
             model,
             goal.work,
-            client=lambda: callers.client(request, self._connection.peer),
-            priority=callers.priority(request),
+            client=lambda: callers.client(request, self._connection.peer, self._key),
+            priority=callers.priority(request, caller.key.settings.priority if caller else None),
             digest=digest,
         )
         if desk.keepalive is None or not goal.streams:
@@ -313,7 +371,20 @@ class Exchange:
         dialect = dialect_at(target.partition(b"?")[0])
         if self._answer.is_stream:
             return usage_of_stream(dialect, margins.content)
-        return usage_of_answer(dialect, margins.content) if margins.is_whole else None
+        read = usage_of_answer if margins.is_whole else usage_of_ends
+        return read(dialect, margins.content)
+
+    @property
+    def _usage_at_least(self) -> Usage | None:
+        """What an unfinished answer took, as far as that is known."""
+        margins = self._answer.margins
+        if margins is None:
+            return None
+        return usage_at_least(len(self._request.body), margins.events)
+
+    @property
+    def _key(self) -> str:
+        return self._caller.key.name if self._caller is not None else ""
 
     @property
     def _named(self) -> tuple[str, str]:

@@ -16,11 +16,15 @@ class Margins:
         self._beginning = bytearray()
         self._end: deque[bytes] = deque()
         self._size = 0
+        self.events = 0
+        """How many events came, if it is a stream. llama-server sends one for each token."""
+
         self.is_whole = True
         """Are they the whole answer, with nothing missing in between?"""
 
     def add(self, content: bytes) -> None:
         """Keep the next piece, as far as there is room."""
+        self.events += content.count(b"data:")
         room = _BEGINNING - len(self._beginning)
         if room > 0:
             self._beginning += content[:room]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from llamasup.apis.dialects import dialect_at
-from llamasup.errors import LlamasupError, MethodNotAllowed
+from llamasup.errors import LlamasupError, MethodNotAllowed, Unauthorized
 from llamasup.http.reply_heads import status_line
 from llamasup.http.requests import Request, request_id
 from llamasup.http.retrying import advice
@@ -26,11 +26,20 @@ def error_reply(error: LlamasupError, request: Request | None, extra: list[bytes
     lines += [b"%b: %b" % header for header in advice(error.retry_after, id_)]
     if isinstance(error, MethodNotAllowed):
         lines.append(b"Allow: " + error.allowed.encode())
+    if isinstance(error, Unauthorized):
+        lines.append(b"WWW-Authenticate: " + _challenge(request))
     lines.append(b"X-Request-ID: %b" % id_)
     if request is None or not request.keep_alive:
         lines.append(b"Connection: close")
     head = b"\r\n".join([*lines, b"\r\n"])
     return head if request is not None and request.method == b"HEAD" else head + body
+
+
+def _challenge(request: Request | None) -> bytes:
+    """How a key can be sent. A browser that shows a page asks its user for it; to the requests of
+    scripts, a question that pops up would be no answer."""
+    accepted = request.header(b"accept") if request is not None else None
+    return b'Basic realm="llamasup"' if b"text/html" in (accepted or b"") else b"Bearer"
 
 
 def redirection(request: Request, where: bytes, extra: list[bytes]) -> bytes:

@@ -37,6 +37,9 @@ _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 CLIENT: Final = b"x-llamasup-client"
 """Tells control a client's address. Only the front sends it, and only to control."""
 
+KEY: Final = b"x-llamasup-key"
+"""Tells control the name of the key that a request came with, in the same way."""
+
 _WRITTEN_ANEW: Final = HOP_BY_HOP | {
     b"content-length",
     b"expect",
@@ -75,6 +78,9 @@ class Request:
     body: bytes | bytearray | Stored = b""
     expects_continue: bool = False
     framing: Body = field(factory=lambda: Counted(0))
+    secrets: frozenset[bytes] = frozenset()
+    """Names of headers that hold a key of llamasup's own: they are never forwarded."""
+
     _first: dict[bytes, bytes] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -90,8 +96,8 @@ class Request:
         return self._first.get(name)
 
     def forwarded(self, target: bytes, withheld: Collection[bytes] = ()) -> bytes:
-        """The head for an upstream, without hop-by-hop headers and those that are `withheld`."""
-        named = self.connection_options.union(withheld)
+        """The head for an upstream, without hop-by-hop headers, our own keys and `withheld`."""
+        named = self.connection_options.union(withheld, self.secrets)
         host = self.header(b"host") or b"llamasup"
         lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (self.method, target, host)]
         lines += [

@@ -6,6 +6,7 @@ import pytest
 
 from llamasup.access.pages import (
     cors_lines,
+    lines_for_page,
     refuse_foreign_hosts,
     refuse_foreign_pages,
     refuse_web_pages,
@@ -126,7 +127,17 @@ def test_a_page_is_told_by_its_origin_alone() -> None:
 def test_a_page_that_may_use_it_may_read_the_reply(
     origins: tuple[str, ...], expected: list[bytes]
 ) -> None:
-    assert cors_lines(origins, b"http://localhost") == expected
+    assert cors_lines(origins, b"http://localhost") == [
+        *expected,
+        b"Access-Control-Expose-Headers: *",
+    ]
+
+
+def test_only_a_page_that_may_use_it_gets_lines_with_an_error() -> None:
+    headers = [(b"origin", b"http://localhost"), (b"host", b"localhost")]
+    assert lines_for_page(headers, Server()) == cors_lines(("local",), b"http://localhost")
+    assert lines_for_page([(b"origin", b"https://strange.example")], Server()) == []
+    assert lines_for_page([], Server()) == []
 
 
 def test_what_has_an_origin_is_a_web_page() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +17,7 @@ from llamasup.apis.openai_chat import Chat
 from llamasup.apis.openai_completions import Completions
 from llamasup.apis.openai_others import OpenAIOthers
 from llamasup.apis.openai_responses import Responses
-from llamasup.apis.usage import usage_of_answer, usage_of_stream
+from llamasup.apis.usage import usage_at_least, usage_of_answer, usage_of_ends, usage_of_stream
 from llamasup.events import Usage
 from tests.apis.test_dialects import STREAMING, each_streaming, recording
 
@@ -28,7 +32,8 @@ END_REASONS = {
 
 
 def expected(dialect: Dialect) -> Usage:
-    return Usage(PROMPT_TOKENS[type(dialect)], 3, END_REASONS[type(dialect)])
+    prompt = PROMPT_TOKENS[type(dialect)]
+    return Usage(prompt, 3, END_REASONS[type(dialect)], cached_tokens=prompt - 1)
 
 
 @each_streaming
@@ -72,3 +77,62 @@ def test_what_says_nothing_is_no_usage(content: bytes) -> None:
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"[1]", b'{"usage": {"completion_tokens": "3"}}'])
 def test_nor_is_what_says_it_in_another_form(body: bytes) -> None:
     assert usage_of_answer(Chat(), body) is None
+
+
+# --- what the engine remembered, and what comes where it is not asked for ---
+
+
+@each_streaming
+def test_what_the_engine_remembered_was_not_computed(dialect: Dialect) -> None:
+    cached = PROMPT_TOKENS[type(dialect)] - 1
+    for usage in (
+        usage_of_answer(dialect, recording(dialect, ".json")),
+        usage_of_stream(dialect, recording(dialect, ".sse")),
+        usage_of_ends(dialect, recording(dialect, ".json")[-700:]),
+    ):
+        assert usage is not None
+        assert usage.cached_tokens == cached
+        assert usage.computed_tokens == 1 + 3
+
+
+def test_a_stream_without_a_usage_says_it_in_its_timings() -> None:
+    for dialect in (Chat(), Completions()):
+        events = re.sub(rb'"usage":\{.*?\}\},', b"", recording(dialect, ".sse"))
+        assert b'"usage"' not in events
+        assert usage_of_stream(dialect, events) == expected(dialect)
+
+
+@each_streaming
+def test_the_end_of_a_stream_is_enough_though_its_last_event_is_cut(dialect: Dialect) -> None:
+    """The last event may repeat the whole answer, or the whole prompt."""
+    if isinstance(dialect, Messages):
+        return  # it says its prompt's tokens at the beginning
+    usage = usage_of_stream(dialect, recording(dialect, ".sse")[-520:])
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.answer_tokens) == (PROMPT_TOKENS[type(dialect)], 3)
+
+
+def test_an_embedding_takes_the_tokens_of_its_prompt() -> None:
+    body = b'{"object":"list","usage":{"prompt_tokens":9,"total_tokens":9},"data":[]}'
+    others = OpenAIOthers()
+    assert usage_of_answer(others, body) == usage_of_ends(others, body) == Usage(9, 0, "")
+
+
+def test_what_a_model_says_is_no_usage() -> None:
+    said = json.dumps('"completion_tokens":7,"prompt_tokens":7')
+    event = b'data: {"choices":[{"delta":{"content":%b}}]}\n\n' % said.encode()
+    assert usage_of_stream(Chat(), event) is None
+
+
+def test_what_did_not_end_took_what_was_seen_and_a_bounded_guess() -> None:
+    assert usage_at_least(400, 12).computed_tokens == 100 + 12
+    assert usage_at_least(64 << 20, 0).computed_tokens == 4096
+
+
+def test_reading_the_longest_margins_takes_little_time() -> None:
+    event = b'data: {"choices":[{"finish_reason":null,"delta":{"content":"x"}}]}\n\n'
+    events = event * 300 + recording(Chat(), ".sse")[-800:]
+    began = time.thread_time()
+    for _ in range(100):
+        assert usage_of_stream(Chat(), events) is not None
+    assert (time.thread_time() - began) / 100 < 0.0005

@@ -22,6 +22,7 @@ from llamasup.config.schema import (
     Discover,
     EngineSettings,
     Folders,
+    KeySettings,
     Log,
     ModelSettings,
     PoolSettings,
@@ -276,6 +277,7 @@ every_key = [
         for key in get_type_hints(table)
     ),
     *(f"models.x.{key}" for key in get_type_hints(ModelSettings)),
+    *(f"keys.x.{key}" for key in get_type_hints(KeySettings)),
     *get_type_hints(Config),
 ]
 
@@ -301,6 +303,8 @@ def test_the_example_shows_every_key_of_every_table() -> None:
             assert written[section].keys() == get_type_hints(table).keys()
     (model,) = written["models"].values()
     assert model.keys() == get_type_hints(ModelSettings).keys()
+    (key,) = written["keys"].values()
+    assert key.keys() == get_type_hints(KeySettings).keys()
 
 
 def test_the_example_s_model_has_the_default_values(folder: Path) -> None:
@@ -332,3 +336,8 @@ def test_params_of_any_shape_are_dumped_as_they_were_written(folder: Path) -> No
 def test_what_json_cannot_hold_is_no_param(folder: Path, value: str, complaint: str) -> None:
     text = f'[models.x]\npath = "a"\nset_params = {value}'
     assert complaints(text) == [f"llamasup.toml: models.x.set_params: {complaint}"]
+
+
+def test_the_example_s_key_has_the_default_values_and_lets_nobody_in(folder: Path) -> None:
+    (key,) = loaded(MODELS).keys.values()
+    assert key == KeySettings(key_hash=f"sha256:{'0' * 64}")

@@ -145,7 +145,7 @@ async def test_what_control_says_of_engines_is_not_taken_for_an_engines_own_word
 async def test_a_control_that_hangs_is_not_waited_for_without_end(
     faking: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(app: ControlApp) -> object:
+    async def hang(app: ControlApp, key: object) -> object:
         await trio.sleep_forever()
         return None
 

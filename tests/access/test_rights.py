@@ -1,0 +1,66 @@
+"""What each path needs; and what is not listed is for operators."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamasup.access.rights import Need, is_from_here, need_of_engine, need_of_page
+
+
+@pytest.mark.parametrize(
+    ("path", "need"),
+    [
+        (b"/health", Need.NOTHING),
+        (b"/livez", Need.NOTHING),
+        (b"/readyz", Need.NOTHING),
+        (b"/models", Need.KEY),
+        (b"/v1/models", Need.KEY),
+        (b"/v1/models/qwen/3", Need.KEY),
+        (b"/api/tags", Need.KEY),
+        (b"/models/load", Need.OPERATOR),
+        (b"/models/unload", Need.OPERATOR),
+        (b"/models/sse", Need.OPERATOR),
+        (b"/modelFits", Need.OPERATOR),
+        (b"/api/status", Need.OPERATOR),
+        (b"/config", Need.OPERATOR),
+        (b"/what/comes/later", Need.OPERATOR),
+    ],
+)
+def test_a_page_needs_no_more_and_no_less(path: bytes, need: Need) -> None:
+    assert need_of_page(path) is need
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "need"),
+    [
+        (b"POST", b"/v1/chat/completions", Need.KEY),
+        (b"GET", b"/props", Need.KEY),
+        (b"GET", b"/lora-adapters", Need.KEY),
+        (b"POST", b"/props", Need.OPERATOR),
+        (b"POST", b"/lora-adapters", Need.OPERATOR),
+        (b"POST", b"/slots/3", Need.OPERATOR),
+        (b"GET", b"/slots", Need.OPERATOR),
+        (b"HEAD", b"/metrics", Need.OPERATOR),
+    ],
+)
+def test_what_shows_or_changes_something_of_others_is_for_operators(
+    method: bytes, path: bytes, need: Need
+) -> None:
+    assert need_of_engine(method, path) is need
+
+
+@pytest.mark.parametrize("peer", ["unix", "127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"])
+def test_this_machine_is_known(peer: str) -> None:
+    assert is_from_here(peer)
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1"])
+def test_another_machine_is_not_this_one(peer: str) -> None:
+    assert not is_from_here(peer)
+
+
+@given(st.ip_addresses())
+def test_every_address_is_either(address: object) -> None:
+    assert is_from_here(str(address)) in (True, False)
