@@ -23,7 +23,7 @@ from llamasup.config.schema import Config
 from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
-from llamasup.engine.locate import locate
+from llamasup.engine.locate import is_needed, locate
 from llamasup.errors import LlamasupError, OperatorError
 from llamasup.events import Journal
 from llamasup.front.bodies import Bodies
@@ -82,7 +82,8 @@ async def serve(
     cache = cache_folder(config)
 
     def prepare(config: Config) -> Config:
-        locate(config.engine.command, environ, cache)
+        if is_needed(config):
+            locate(config.engine.command, environ, cache)
         return with_demo(config, cache)
 
     in_effect = InEffect(await _prepared(prepare, config))
@@ -133,7 +134,8 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         app = ControlApp(running, pool, roster, launcher, headers, journal, started=time.time())
         await children.start(control.run, app)
         children.start_soon(_keep_run_folder, opened.run_folder, control, pool)
-        children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)
+        if is_needed(config):
+            children.start_soon(tending.alone, "a look at the engine", _look_at_engine, launcher)
         children.start_soon(
             tending.again, "the notifier of systemd", notifier.keep_telling, pool.summary
         )

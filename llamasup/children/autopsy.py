@@ -9,7 +9,8 @@ from collections import deque
 
 import trio
 
-from llamasup.engine.failures import Cause, Heard, Kind, explain, explain_death
+from llamasup.children.manners import Manners
+from llamasup.engine.failures import Cause, Heard, Kind
 from llamasup.memory.host import OomKills
 
 _TAIL = 100
@@ -17,11 +18,14 @@ _TAIL = 100
 
 _LOOKS_FOR_KILLS = 5.0
 
+_NO_RUNGS = "; it cannot be started with less, so write what it takes as its `memory`"
+
 
 class Autopsy:
     """The notes about one child."""
 
-    def __init__(self) -> None:
+    def __init__(self, manners: Manners) -> None:
+        self._manners = manners
         self.tail: deque[Heard] = deque(maxlen=_TAIL)
         """The last lines of its log."""
 
@@ -46,9 +50,10 @@ class Autopsy:
         """Why the child has ended with this status, just now."""
         now = trio.current_time()
         if was_ready:
-            cause = explain_death(status, self.tail, now)
+            cause = self._manners.why_dead(status, self.tail, now)
         else:
-            cause = explain(status, [line.text for line in self.tail])
+            cause = self._manners.why_not_started(status, [line.text for line in self.tail])
         if cause.kind is Kind.KILLED and self._kills.just_now(now):
-            return Cause(Kind.OUT_OF_MEMORY, "the kernel killed it, for memory had run out")
+            hint = "" if self._manners.has_rungs else _NO_RUNGS
+            return Cause(Kind.OUT_OF_MEMORY, f"the kernel killed it, for memory had run out{hint}")
         return cause

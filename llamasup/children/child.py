@@ -1,4 +1,4 @@
-"""One running llama-server: started, listened to, waited for, stopped.
+"""One running server, a llama-server or another: started, listened to, waited for, stopped.
 
 `run` is the child's nursery. It owns the process, the hearing of its outputs, the wait for
 readiness, then the watchdog. When it returns, all of them have ended, and `cause` says why the
@@ -18,14 +18,17 @@ import trio
 from attrs import frozen
 
 from llamasup import tending
-from llamasup.children import probe
+from llamasup.children import effort, probe
 from llamasup.children.autopsy import Autopsy
 from llamasup.children.inquest import Inquest
+from llamasup.children.listening import Listener, listener
 from llamasup.children.log import Log
+from llamasup.children.manners import LLAMA_SERVER, Manners
+from llamasup.children.signs import Signs
 from llamasup.children.slots import Slots
 from llamasup.children.suspects import Accused
 from llamasup.children.watchdog import watch
-from llamasup.config.addresses import Address, UnixAddress
+from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Kind
@@ -54,6 +57,13 @@ _LONGEST_PAUSE = 0.25
 _GRACE_OF_A_HUNG_CHILD = 0.5
 _DEATH_PATIENCE = 0.05
 
+_LOOKS_AT_EFFORT = 10
+"""How often within `engine.load_timeout`."""
+
+_DEATH_OF_A_LATECOMER = 3.0
+"""Seconds within which a child ends that finds its port taken. If it has not, the program that
+listens there does so for the child, as the port of a container is published."""
+
 
 @frozen
 class Launch:
@@ -68,9 +78,11 @@ class Launch:
     asks_for_keys: bool = False
     """The engine is told to check clients' keys itself."""
 
+    manners: Manners = LLAMA_SERVER
+
 
 class Child:
-    """One llama-server. A child that is GONE does not come back; its keeper makes a new one."""
+    """One server. A child that is GONE does not come back; its keeper makes a new one."""
 
     def __init__(self, launch: Launch, run_folder: RunFolder) -> None:
         self.launch = launch
@@ -110,8 +122,9 @@ class Child:
         self.last_used = -math.inf
         """When the last request that used it was done."""
 
+        self._started = 0.0
         self._run_folder = run_folder
-        self._autopsy = Autopsy()
+        self._autopsy = Autopsy(launch.manners)
         self._life = trio.CancelScope()
         self._exited = trio.Event()
         self._hint = trio.Event()
@@ -127,6 +140,11 @@ class Child:
     def signature(self) -> Signature:
         """Who answers, for the headers of its answers."""
         return Signature.of(self.launch.model, str(self))
+
+    @property
+    def manners(self) -> Manners:
+        """How to ask it, and what its words mean."""
+        return self.launch.manners
 
     async def run(self) -> None:
         """The child's whole life: returns when the process is gone; `cause` says why.
@@ -150,7 +168,8 @@ class Child:
                 self.stop()
                 return
             self.ready_at = self.last_used = trio.current_time()
-            process.loosen()
+            if self.manners.ends_with_stdin:
+                process.loosen()
             # Weights that are packed for the processor are in memory twice while they load.
             forget_peak(process.pid)
             self._move(ChildState.READY)
@@ -221,7 +240,7 @@ class Child:
             return False
         if self.lose_address():
             return True
-        if await probe.is_healthy(self.address) is not False:
+        if await probe.is_well(self.address, self.manners.look) is not False:
             return True
         self.stop(Cause(Kind.HANG, "it closes connections without an answer"))
         await self._exited.wait()
@@ -260,7 +279,7 @@ class Child:
         self.pid = process.pid
         self._leave_mark(process)
         self._autopsy.look_for_kills()
-        self.last_progress = trio.current_time()
+        self._started = self.last_progress = trio.current_time()
         return process
 
     def _leave_mark(self, process: Process) -> None:
@@ -328,10 +347,11 @@ class Child:
     async def _until_ready(self) -> bool:
         """Wait until the child can answer. False, with a `cause`, if it never will.
 
-        A line in its log says when to look, `/health` is the proof. Some engines write lines that
+        A line in its log says when to look, its answer is the proof. Some engines write lines that
         we do not know, so we look in any case, after longer and longer pauses.
         """
         pause = _FIRST_PAUSE
+        effort_seen = Signs.since(trio.current_time())
         while True:
             with trio.move_on_after(pause):
                 await self._hint.wait()
@@ -339,21 +359,46 @@ class Child:
             if self._exited.is_set():
                 await trio.sleep_forever()  # `_until_gone` finds the cause, and cancels this
             # After the process has ended an answer proves nothing: another one may have its port.
-            healthy = await probe.is_healthy(self.address)
-            if healthy and self.state is ChildState.STARTING:
-                return True
-            silence = trio.current_time() - self.last_progress
+            well = await probe.is_well(self.address, self.manners.look)
+            if well and self.state is ChildState.STARTING and self._answers_itself():
+                return self.cause is None
             patience = self.launch.in_effect.config.engine.load_timeout
-            if silence > patience and healthy is False:
+            if not self.manners.is_heard:
+                await self._look_at_effort(effort_seen, patience / _LOOKS_AT_EFFORT)
+            silence = trio.current_time() - self.last_progress
+            if silence > patience and well is False:
                 words = f"nothing was heard of it for {silence:.0f} s of loading"
+                if not self.manners.has_rungs:
+                    words += f" (it is ready when {self.manners.proof})"
                 self.cause = Cause(Kind.HANG, words)
                 return False
             pause = min(pause * 2, _LONGEST_PAUSE)
 
+    async def _look_at_effort(self, seen: Signs, interval: float) -> None:
+        """A child that computes while it starts makes progress; look at that now and then."""
+        now = trio.current_time()
+        if now - seen.moved >= interval and self.pid is not None:
+            seen.moved = now
+            with suppress(probe.NotAsked):
+                seen.computed(now, await effort.spent(self.pid))
+                self.last_progress = max(self.last_progress, seen.worked)
+
+    def _answers_itself(self) -> bool:
+        """Is it the child that answers? If it certainly is not, there is a `cause`."""
+        if self.pid is None or not isinstance(self.address, TcpAddress):
+            return True
+        match listener(self.address.port, self.pid):
+            case Listener.ANOTHER_USER:
+                words = f"a program of another user listens at {self.address}"
+                self.cause = Cause(Kind.ADDRESS_IN_USE, words)
+            case Listener.ANOTHER:
+                return trio.current_time() - self._started >= _DEATH_OF_A_LATECOMER
+        return True
+
     def _hear(self, events: Sequence[Event]) -> None:
-        if self.state is ChildState.STARTING:
+        if self.state is ChildState.STARTING and self.manners.is_heard:
             self.last_progress = trio.current_time()
-        for event in events:
+        for event in self.manners.understood(events):
             if isinstance(event, Line):
                 self._autopsy.heard(event.text)
                 log.debug("%s: %s", self, event.text)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from weakref import WeakSet
 
 from llamasup import threads
 from llamasup.children.child import Child, Launch
 from llamasup.children.dry_run import DryRun, run_dry
-from llamasup.config.addresses import Address, TcpAddress, UnixAddress
+from llamasup.children.ports import ANY_PORT, Ports
+from llamasup.children.server_launcher import ServerLauncher
+from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.argv import argv, asks_for_keys, files_in, for_questions
@@ -30,12 +30,7 @@ from llamasup.models.glances import seen
 from llamasup.models.headers import stamp
 from llamasup.models.purpose import Purpose
 from llamasup.processes.run_folder import RunFolder
-from llamasup.shortages import is_shortage
-from llamasup.states import ChildState
 
-_LOOPBACK = "127.0.0.1"
-_HIGHEST_PORT = 65535
-_ANY_PORT = 0
 _DISK_PATIENCE = 5.0
 _BRIEFLY = 2.0
 _MOST_THREADS = 4
@@ -56,13 +51,14 @@ class Launcher:
         self.in_effect = in_effect
         self.machine = machine or ThisMachine()
         self.engine = KnownEngine(in_effect, environ, cache)
+        self._ports = Ports()
+        self.servers = ServerLauncher(in_effect, environ, run_folder, self._ports)
         self._run_folder = run_folder
         self._at_models = threads.Lane(_MOST_THREADS)
         self._in_passing = threads.Lane(_MOST_THREADS)
         """For looks that are soon given up: a disk that is slow for them need not hang."""
 
         self._sizes: dict[Path, int] = {}
-        self._children: WeakSet[Child] = WeakSet()
 
     async def child(
         self,
@@ -94,7 +90,7 @@ class Launcher:
             asks_for_keys=asks_for_keys(self._args(settings), self.engine.settings.env),
         )
         child = Child(launch, self._run_folder)
-        self._children.add(child)
+        self._ports.give(child)
         return child
 
     async def _size(self, path: Path) -> int:
@@ -191,47 +187,15 @@ class Launcher:
     def _address(self, engine: Engine) -> Address:
         """A private Unix socket; a port where the engine has none, or the operator wants one."""
         first = self.engine.settings.port_range_start
-        if first:
-            given = self._ports_given()
-            candidates = (port for port in range(first, _HIGHEST_PORT + 1) if port not in given)
-            return TcpAddress(_LOOPBACK, _free_port(candidates))
-        address = self._private_address(engine)
-        if isinstance(address, TcpAddress):
-            return TcpAddress(_LOOPBACK, _free_port([address.port]))
-        return address
+        if first or not engine.unix_sockets:
+            return self._ports.free(first)
+        return self._private_address(engine)
 
     def _private_address(self, engine: Engine) -> Address:
         if engine.unix_sockets:
             return UnixAddress(str(self._run_folder.next_socket()))
-        return TcpAddress(_LOOPBACK, _ANY_PORT)
-
-    def _ports_given(self) -> set[int]:
-        """The ports of living children. A child that is still starting has not bound its port
-        yet."""
-        return {
-            child.address.port
-            for child in self._children
-            if isinstance(child.address, TcpAddress) and child.state is not ChildState.GONE
-        }
+        return ANY_PORT
 
 
 def _stamp_of_all_parts(files: Iterable[Path]) -> object:
     return stamp(part for file in files for part in parts_of(file))
-
-
-def _free_port(candidates: Iterable[int]) -> int:
-    """The first port that is free now. If another program takes it before the child does, the load
-    fails with "address in use", and the next load looks again."""
-    for port in candidates:
-        try:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                trial.bind((_LOOPBACK, port))
-                bound: int = trial.getsockname()[1]
-                return bound
-        except OSError as error:
-            if is_shortage(error):
-                raise ModelUnavailable(f"no port can be looked for: {error.strerror}") from error
-    raise ModelUnavailable(
-        "no port is free from engine.port_range_start upwards: write a lower one, or 0"
-    )

@@ -71,6 +71,10 @@ class Source(Enum):
     ENGINE = "engine"
     HEADER = "header"
     FILE_SIZE = "file size"
+    CONFIGURATION = "configuration"
+    """For other servers, the operator says it."""
+
+    NOBODY = "nobody"
 
 
 @frozen
@@ -141,23 +145,30 @@ class Needs:
 
         Answers are kept for a moment, by arguments: hundreds of models have few kinds of them.
         """
-        args, now = tuple(self._args(settings)), trio.current_time()
+        return await self._seen(self._args(settings))
+
+    async def devices_of_all(self) -> Sequence[Device] | None:
+        """The devices that the engine would use for a model without arguments of its own."""
+        return await self._seen(self._launcher.engine.settings.args)
+
+    async def _seen(self, arguments: Sequence[str]) -> Sequence[Device] | None:
+        args, now = tuple(arguments), trio.current_time()
         at, devices = self._glances.get(args, (-math.inf, None))
         if now - at >= _GLANCE:
-            devices = await self._look_at_devices(settings)
+            devices = await self._look_at_devices(args)
             if len(self._glances) >= _MOST_GLANCES:
                 self._glances.clear()
             self._glances[args] = now, devices
         return devices
 
-    async def _look_at_devices(self, settings: ModelSettings) -> Sequence[Device] | None:
-        listing = await self._launcher.listing(settings)
+    async def _look_at_devices(self, args: Sequence[str]) -> Sequence[Device] | None:
+        listing = await self._launcher.engine.listing(args)
         if listing is None:
             return []
         listed = await self.gauge.listed(listing)
         if listed is None:
             return None
-        chosen = memory_args.devices(self._args(settings), listing.environment)
+        chosen = memory_args.devices(args, listing.environment)
         return listed if chosen is None else [d for d in listed if d.name in chosen]
 
     async def of(self, settings: ModelSettings, rung: Rung, free: Amounts | None = None) -> Needed:

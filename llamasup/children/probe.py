@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import h11
@@ -12,7 +13,7 @@ from llamasup.http.wire import Wire, dial
 from llamasup.shortages import is_shortage
 
 _LONGEST_ANSWER = 4 << 20
-_HEALTH_PATIENCE = 2.0
+_PATIENCE = 2.0
 
 
 class NoAnswer(Exception):
@@ -42,15 +43,23 @@ async def ask(address: Address, target: str) -> tuple[int, bytes]:
         raise (NotAsked if is_shortage(error) else NoAnswer)(str(error)) from error
 
 
-async def is_healthy(address: Address) -> bool | None:
-    """Does the child answer soon, and with more than "still loading"? (Some forks know no /health.)
+async def reach(address: Address) -> None:
+    """Connect, and ask nothing. Raises NoAnswer and NotAsked."""
+    try:
+        with await dial(address):
+            pass
+    except OSError as error:
+        raise (NotAsked if is_shortage(error) else NoAnswer)(str(error)) from error
+
+
+async def is_well(address: Address, look: Callable[[Address], Awaitable[bool]]) -> bool | None:
+    """Does the child answer soon, and well?
 
     None if a shortage of ours kept us from asking: the child may be well.
     """
     try:
-        with trio.move_on_after(_HEALTH_PATIENCE), suppress(NoAnswer):
-            status, _ = await ask(address, "/health")
-            return status < 500
+        with trio.move_on_after(_PATIENCE), suppress(NoAnswer):
+            return await look(address)
         return False
     except NotAsked:
         return None

@@ -2,7 +2,8 @@
 
 Signs of progress are tokens, the steps of a prefill in the log, and changes in the slots; if there
 is none, it counts whether the child computes (`signs`). `/health` stays green while slots are
-wedged, so it counts only for a child that is not in use.
+wedged, so it counts only for a child that is not in use. A server without slots shows its life only
+by its answers, and by what it computes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 import trio
 
 from llamasup.children import effort, probe
+from llamasup.children.manners import Manners
 from llamasup.children.signs import Signs
 from llamasup.config.addresses import Address
 from llamasup.config.in_effect import InEffect
@@ -40,6 +42,10 @@ class Watched(Protocol):
     def address(self) -> Address:
         """The address at which the child answers."""
 
+    @property
+    def manners(self) -> Manners:
+        """How to ask it."""
+
     def stop(self, cause: Cause | None = None) -> None:
         """Begin to end the child."""
 
@@ -62,8 +68,8 @@ async def watch(child: Watched, in_effect: InEffect) -> None:
             continue
         with suppress(probe.NotAsked):
             patience = in_effect.config.recovery.health_interval
-            answer = await _answer(child, "/health", patience)
-            unanswered = unanswered + 1 if answer is None else 0
+            answers = await _answers(child, patience)
+            unanswered = 0 if answers else unanswered + 1
         if unanswered >= _MOST_UNANSWERED:
             child.stop(Cause(Kind.HANG, "it does not answer any more"))
             return
@@ -98,16 +104,26 @@ async def _look(child: Watched, signs: Signs, patience: float) -> str | None:
     if trio.current_time() - signs.moved < patience or child.blocked_by_clients == child.users:
         return None
     # It may be busy with an answer that it sends only when complete: then its slots have changed.
-    slots = await _answer(child, "/slots", patience)
+    slots = await _slots(child, patience)
     signs.heard(child.last_progress)
     signs.told(trio.current_time(), slots)
     return signs.verdict(trio.current_time(), patience)
 
 
-async def _answer(child: Watched, target: str, patience: float) -> tuple[int, bytes] | None:
-    """What the child answers, None if nothing. Raises NotAsked."""
+async def _answers(child: Watched, patience: float) -> bool:
+    """Does the child answer at all? Raises NotAsked."""
     with trio.move_on_after(min(patience, _LONGEST_PATIENCE)), suppress(probe.NoAnswer):
-        return await probe.ask(child.address, target)
+        await child.manners.look(child.address)
+        return True
+    return False
+
+
+async def _slots(child: Watched, patience: float) -> tuple[int, bytes] | None:
+    """What the child answers about its slots, None if nothing. Raises NotAsked."""
+    if not child.manners.slots:
+        return None
+    with trio.move_on_after(min(patience, _LONGEST_PATIENCE)), suppress(probe.NoAnswer):
+        return await probe.ask(child.address, child.manners.slots)
     return None
 
 

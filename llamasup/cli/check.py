@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,9 @@ import trio
 from llamasup.cli import options
 from llamasup.config.folders import cache_folder
 from llamasup.config.load import dump
-from llamasup.config.schema import Config
+from llamasup.config.schema import Config, ServerSettings
 from llamasup.engine.argv import environment
-from llamasup.engine.locate import Engine, ask, locate
+from llamasup.engine.locate import Engine, ask, is_needed, locate
 from llamasup.errors import EngineUnusable
 from llamasup.models.headers import defect_of
 from llamasup.models.library import Library, Look
@@ -39,11 +40,13 @@ def run(parsed: argparse.Namespace) -> int:
     look = trio.run(Library(config).look)
     problems = [
         *unusable_files(config, file),
+        *missing_programs(config, file),
         *missing_models(config, file, look),
         *unusable_finds(config, look),
     ]
+    engine = None
     try:
-        engine = find_engine(config)
+        engine = find_engine(config) if is_needed(config) else None
     except EngineUnusable as error:
         problems.append(str(error))
     if problems:
@@ -54,8 +57,10 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     is_demo = not config.models and not config.discover.folders
     models = "no models, so the demo" if is_demo else f"{len(look.models)} models"
-    print(f"{file or 'the default configuration'} is fine: {models}; {engine.program}")
-    print(f"  {engine.version}")
+    by = f"; {engine.program}" if engine else ""
+    print(f"{file or 'the default configuration'} is fine: {models}{by}")
+    if engine:
+        print(f"  {engine.version}")
     for folder, found in look.found.items():
         print(f"  models in {folder}: {found}")
     return 0
@@ -64,6 +69,8 @@ def run(parsed: argparse.Namespace) -> int:
 def unusable_files(config: Config, file: Path | None) -> Iterator[str]:
     """A line for each configured model file that cannot be read, or is no model."""
     for name, settings in config.models.items():
+        if isinstance(settings, ServerSettings):
+            continue
         for key, path in (("path", settings.path), ("mmproj", settings.mmproj)):
             if path != "none" and (why := defect_of(path)):
                 yield (
@@ -72,10 +79,22 @@ def unusable_files(config: Config, file: Path | None) -> Iterator[str]:
                 )
 
 
+def missing_programs(config: Config, file: Path | None) -> Iterator[str]:
+    """A line for each server whose program is not there."""
+    for name, settings in config.models.items():
+        if isinstance(settings, ServerSettings) and not shutil.which(settings.command[0]):
+            yield (
+                f"{file or 'flag'}: models.{name}.command: {settings.command[0]}: no such program;"
+                " write its full path, or the name of one on PATH"
+            )
+
+
 def unusable_finds(config: Config, look: Look) -> Iterator[str]:
     """A line for each file in a folder that looks like a model, but is none."""
     for name, settings in look.models.items():
-        if name not in config.models and (why := defect_of(settings.path)):
+        if name in config.models or isinstance(settings, ServerSettings):
+            continue
+        if why := defect_of(settings.path):
             yield f"{settings.path}: {why}; replace it, or take it out of the folder"
 
 

@@ -25,7 +25,7 @@ from llamasup.config.folders import cache_folder, run_base
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
-from llamasup.engine.locate import locate
+from llamasup.engine.locate import is_needed, locate
 from llamasup.events import Journal
 from llamasup.models.demo import with_demo
 from llamasup.models.headers import Headers
@@ -108,7 +108,8 @@ async def look(config: Config, environ: Mapping[str, str]) -> Fits | None:
     None if a signal ended this. In any case no engine is left running.
     """
     cache = cache_folder(config)
-    locate(config.engine.command, environ, cache)
+    if is_needed(config):
+        locate(config.engine.command, environ, cache)
     in_effect = InEffect(with_demo(config, cache))
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
@@ -135,7 +136,7 @@ def row(model: Fits) -> tuple[str, ...]:
     begins, fits = model["begins"], model["fits"]
     return (
         model["name"],
-        model["path"].rpartition(os.sep)[2],
+        (model["path"] or model["program"]).rpartition(os.sep)[2],
         model["size_text"] if model["size"] else "",
         str(model["max_context"] or ""),
         begins["needs_text"],

@@ -12,6 +12,7 @@ from itertools import chain, pairwise
 from typing import Any, Final
 
 from llamasup.config.addresses import parse_address
+from llamasup.config.placeholders import PORT, SOCKET, holds
 from llamasup.config.problems import Key, Refusal, Unfit
 from llamasup.config.schema import LONGEST_PARAM, variant_name
 from llamasup.config.tree import Tree
@@ -28,6 +29,7 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _void_arguments(tree)
     yield from _bad_params(tree)
     yield from _bad_names_of_keys(tree)
+    yield from _unreachable_servers(tree)
 
 
 def _bad_ladders(tree: Tree) -> Iterator[Refusal]:
@@ -80,6 +82,26 @@ def _bad_addresses(tree: Tree) -> Iterator[Refusal]:
         if not re.fullmatch(r"(/[^/\s?#]+)+", prefix):
             what = f"{shown(prefix)} is not the beginning of a path"
             yield key, Unfit(what, 'write one such as "/llama", without a slash at its end')
+
+
+def _unreachable_servers(tree: Tree) -> Iterator[Refusal]:
+    """Servers that are not told where to listen, or are told twice."""
+    for name in tree.table("models"):
+        table = tree.table("models", name)
+        if "command" not in table or "path" in table:
+            continue
+        key = ("models", name, "command")
+        words = [text for _, text in tree.texts(*key)]
+        if not words or not words[0]:
+            yield key, Unfit("this starts no program", 'write one such as ["PROGRAM", "${PORT}"]')
+            continue
+        told = [one for one in (PORT, SOCKET) if holds(words, one)]
+        if len(told) == 2:
+            yield key, Unfit(f"this has {PORT} and {SOCKET}", "write only one of them")
+        elif not told and isinstance(table["command"], list | tuple):
+            what = "this does not say where to listen"
+            fix = f'write "{PORT}" where the server takes its port, or "{SOCKET}"'
+            yield key, Unfit(what, fix)
 
 
 def _void_arguments(tree: Tree) -> Iterator[Refusal]:

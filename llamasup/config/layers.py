@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import attrs
 
 from llamasup.config.problems import Problem
-from llamasup.config.schema import Config, ModelSettings, Params, new_names
+from llamasup.config.schema import Config, ModelSettings, Params, ServerSettings, new_names
 from llamasup.config.tree import Origin, Tree
 from llamasup.config.wording import suggestion
 
@@ -100,7 +100,8 @@ def _variables_of_models(names: Collection[str]) -> _Variables:
         f"LLAMASUP_MODELS_{_in_capitals(name)}_{key.upper()}": (("models", name, key), kind)
         for name in names
         if capitals[_in_capitals(name)] == 1
-        for key, kind in get_type_hints(ModelSettings).items()
+        for kind_of_model in (ModelSettings, ServerSettings)
+        for key, kind in get_type_hints(kind_of_model).items()
         if key != "ladder" and not _is_table(kind)
     }
 

@@ -20,7 +20,7 @@ from llamasup.config import secrets, toml_file
 from llamasup.config.checks import contradictions
 from llamasup.config.layers import lay_environment, lay_flags
 from llamasup.config.problems import ConfigError
-from llamasup.config.schema import Config, KeySettings, ModelSettings
+from llamasup.config.schema import AnyModel, Config, KeySettings, ServerSettings
 from llamasup.config.structure import refusals, strict
 from llamasup.config.tree import Origin, Tree
 
@@ -138,7 +138,9 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
     def absolute(*key: str, path: Path) -> Path:
         return tree.origin(key).folder / path
 
-    def with_absolute_files(name: str, model: ModelSettings) -> ModelSettings:
+    def with_absolute_files(name: str, model: AnyModel) -> AnyModel:
+        if isinstance(model, ServerSettings):
+            return model
         path = absolute("models", name, "path", path=model.path)
         if model.mmproj == "none":
             return attrs.evolve(model, path=path)

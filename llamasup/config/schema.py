@@ -7,13 +7,15 @@ error messages about a file end with that. Under `was` stands the name that it h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NewType
+from typing import Any, Literal, NewType, TypeAlias
 
 from attrs import Attribute, field, fields, frozen
 
 from llamasup.config.problems import Unfit
+from llamasup.config.wording import shown
 
 Seconds = NewType("Seconds", float)
 """A span of time, written `"90s"`, `"30m"`, `"1.5h"`, or as a number of seconds."""
@@ -29,6 +31,9 @@ LONGEST_PARAM = 64
 Moment = NewType("Moment", float)
 """A point in time, written as TOML writes dates and times; in seconds since 1970, and 0 is never.
 """
+
+Memory: TypeAlias = Bytes | Mapping[str, Bytes] | Literal["auto"]
+"""What a server takes: of the host's memory, or by device. "auto": as was measured last."""
 
 Check = Callable[[object, "Attribute[Any]", Any], None]
 
@@ -237,18 +242,31 @@ def variant_name(model: str, variant: str) -> str:
 
 
 @frozen
-class ModelSettings:
-    """`[models.NAME]`: one model, how its children are launched, and what requests may ask."""
+class Offer:
+    """What every `[models.NAME]` may say, whatever answers for the model: how it is listed, what
+    its requests may ask, and how long it stays."""
 
-    path: Path
-    purpose: Literal["auto", "generate", "embed", "rerank"] = "auto"
-    mmproj: Path | Literal["none"] = "none"
     aliases: tuple[str, ...] = ()
     name: str = ""
     description: str = ""
     owner: str = "llamasup"
     metadata: Mapping[str, str] = field(factory=dict)
     unlisted: bool = False
+    unloadable: bool = True
+    idle_unload: Seconds | Literal["auto"] = "auto"
+    set_params: Params = field(factory=lambda: Params({}))
+    default_params: Params = field(factory=lambda: Params({}))
+    strip_params: tuple[str, ...] = ()
+    variants: Mapping[str, VariantSettings] = field(factory=dict)
+
+
+@frozen
+class ModelSettings(Offer):
+    """`[models.NAME]` with a `path`: a model's file, and how its llama-servers are launched."""
+
+    path: Path = field(kw_only=True)
+    purpose: Literal["auto", "generate", "embed", "rerank"] = "auto"
+    mmproj: Path | Literal["none"] = "none"
     context_size: int | Literal["auto"] = field(
         default="auto",
         validator=at_least(1),
@@ -275,13 +293,28 @@ class ModelSettings:
     )
     ladder: tuple[RungSettings, ...] = ()
     overcommit: bool = False
-    unloadable: bool = True
-    idle_unload: Seconds | Literal["auto"] = "auto"
     extra_args: tuple[str, ...] = ()
-    set_params: Params = field(factory=lambda: Params({}))
-    default_params: Params = field(factory=lambda: Params({}))
-    strip_params: tuple[str, ...] = ()
-    variants: Mapping[str, VariantSettings] = field(factory=dict)
+
+
+def page_or_none(_table: object, _attribute: Attribute[Any], value: str) -> None:
+    """Refuse what is not the path of a page. What "" means is up to the key."""
+    if value and not re.fullmatch(r"/[!-~]*", value):
+        raise Unfit(f"{shown(value)} is not the path of a page", 'write one such as "/health"')
+
+
+@frozen
+class ServerSettings(Offer):
+    """`[models.NAME]` with a `command`: any HTTP server, and how it is started and asked."""
+
+    command: tuple[str, ...] = field(kw_only=True)
+    health: str = field(default="", validator=page_or_none)
+    memory: Memory = "auto"
+    slots: int = field(
+        default=1, validator=at_least(1), metadata={"write": "a number of requests such as 1"}
+    )
+
+
+AnyModel: TypeAlias = ModelSettings | ServerSettings
 
 
 @frozen
@@ -326,7 +359,7 @@ class Config:
     pool: PoolSettings = field(factory=PoolSettings)
     ladder: LadderSettings = field(factory=LadderSettings)
     recovery: Recovery = field(factory=Recovery)
-    models: Mapping[str, ModelSettings] = field(factory=dict)
+    models: Mapping[str, AnyModel] = field(factory=dict)
     groups: Mapping[str, GroupSettings] = field(factory=dict)
     keys: Mapping[str, KeySettings] = field(factory=dict)
     discover: Discover = field(factory=Discover)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -16,7 +17,17 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from llamasup.config.moments import read_moment, write_moment
 from llamasup.config.problems import Key, Refusal, Unfit
-from llamasup.config.schema import Bytes, Moment, Params, Seconds, new_names
+from llamasup.config.schema import (
+    AnyModel,
+    Bytes,
+    Memory,
+    ModelSettings,
+    Moment,
+    Params,
+    Seconds,
+    ServerSettings,
+    new_names,
+)
 from llamasup.config.units import read_duration, read_size, write_duration, write_size
 from llamasup.config.wording import dotted, listed, shown, suggestion
 
@@ -36,18 +47,22 @@ def refusals(error: BaseException, key: Key = ()) -> Iterator[Refusal]:
             for inner, place in error.group_exceptions()[0]:
                 yield from refusals(inner, (*key, place.index))
         case cattrs.ForbiddenExtraKeysError():
-            known = [attribute.name for attribute in attrs.fields(error.cl)]
-            renamed = new_names(error.cl)
             for name in sorted(error.extra_fields):
-                fix = f"it is called {renamed[name]} now" if name in renamed else ""
-                fix = fix or suggestion(name, known)
-                yield (*key, name), Unfit("this is not a known key", fix)
+                yield (*key, name), _of_another_kind(error.cl, name) or _unknown(error.cl, name)
         case KeyError():
-            yield key, Unfit("this is missing", f"add it to [{dotted(key[:-1])}]")
+            otherwise = ", or a command" if key[-1] == "path" else ""
+            yield key, Unfit("this is missing", f"add it to [{dotted(key[:-1])}]{otherwise}")
         case Unfit():
             yield key, error
         case _:
             raise error
+
+
+def _unknown(table: type[Any], name: str) -> Unfit:
+    renamed = new_names(table)
+    known = [attribute.name for attribute in attrs.fields(table)]
+    fix = f"it is called {renamed[name]} now" if name in renamed else suggestion(name, known)
+    return Unfit("this is not a known key", fix)
 
 
 # Tables and their keys
@@ -95,6 +110,28 @@ def _expect_table(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unfit(f"{shown(value)} is not a table", "write key = value lines under its [name]")
     return value
+
+
+# Models
+
+
+def _model(value: object, _: Any) -> AnyModel:
+    """A model with a file, or one with a server of its own."""
+    table = _expect_table(value)
+    if "path" in table and "command" in table:
+        raise Unfit("it has a path and a command", "write only one of them")
+    if "command" in table:
+        return strict.structure(table, ServerSettings)
+    return strict.structure(table, ModelSettings)
+
+
+def _of_another_kind(table: type[Any], name: str) -> Unfit | None:
+    """The refusal of a key that only the other kind of model has."""
+    if table is ServerSettings and name in attrs.fields_dict(ModelSettings):
+        return Unfit("this is for models with a path, and this one has a command", "remove it")
+    if table is ModelSettings and name in attrs.fields_dict(ServerSettings):
+        return Unfit("this is for models with a command, and this one has a path", "remove it")
+    return None
 
 
 # Single values
@@ -176,6 +213,26 @@ def _is_literal(kind: Any) -> bool:
     return origin is Literal
 
 
+def _memory(value: object) -> Memory:
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, dict):
+        return read_size(value)
+    return {_device(name): read_size(size) for name, size in value.items()}
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise Unfit(f"{shown(name)} is no device", 'write "host", or one of the engine\'s: "CUDA0"')
+    return name
+
+
+def _written_memory(memory: Memory) -> object:
+    if isinstance(memory, Mapping):
+        return {device: write_size(size) for device, size in memory.items()}
+    return memory if memory == "auto" else write_size(memory)
+
+
 def _only(fit: Callable[[object], Any]) -> Callable[[object, Any], Any]:
     return lambda value, _: fit(value)
 
@@ -190,6 +247,10 @@ def _none_or(fit: Callable[[object], Any]) -> Callable[[object, Any], Any]:
 
 strict.register_structure_hook_factory(attrs.has, _table_hook)
 strict.register_structure_hook_func(_is_literal, _one_of)
+strict.register_structure_hook(AnyModel, _model)
+strict.register_unstructure_hook(AnyModel, lambda value: strict.unstructure(value))
+strict.register_structure_hook(Memory, _only(_memory))
+strict.register_unstructure_hook(Memory, _written_memory)
 strict.register_structure_hook(str, _only(_text))
 strict.register_structure_hook(int, _only(_whole_number))
 strict.register_structure_hook(bool, _only(_truth))

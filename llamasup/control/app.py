@@ -184,12 +184,12 @@ class ControlApp:
     async def _described(self, choices: Sequence[Choice]) -> list[object]:
         keepers = self.pool.keepers
         there = [(choice, keepers[choice.model]) for choice in choices]
-        files = [keeper.plan.settings.path for _, keeper in there]
+        files = [keeper.plan.path for _, keeper in there if keeper.plan.path]
         trained = await self.headers.trained_contexts(files)
         return await _one_by_one(there, lambda one: self._entry(*one, trained))
 
     def _entry(self, choice: Choice, keeper: Keeper, contexts: Mapping[Path, int]) -> object:
-        trained = contexts.get(keeper.plan.settings.path)
+        trained = contexts.get(keeper.plan.path) if keeper.plan.path else None
         loaded_on = keeper.rung if keeper.child else None
         return {
             "id": choice.name,
@@ -283,7 +283,8 @@ class ControlApp:
         return {
             "name": keeper.model,
             "state": keeper.state.shown,
-            "path": str(keeper.plan.settings.path),
+            "path": keeper.plan.path and str(keeper.plan.path),
+            "program": keeper.plan.program or None,
             "loads": keeper.loads,
             "last_failure": keeper.last_failure and str(keeper.last_failure),
             "rungs": [str(rung) for rung in keeper.plan.known_rungs],

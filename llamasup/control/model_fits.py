@@ -44,7 +44,8 @@ def entry(fit: Fit) -> dict[str, Any]:
     return {
         "name": fit.model,
         "state": fit.state.shown,
-        "path": str(fit.path),
+        "path": fit.path and str(fit.path),
+        "program": fit.program or None,
         "size": fit.size,
         "size_text": rounded_size(fit.size),
         "max_context": fit.trained_context,

@@ -16,7 +16,7 @@ import attrs
 from llamasup.config import toml_file
 from llamasup.config.load import from_tables
 from llamasup.config.problems import ConfigError, Problem
-from llamasup.config.schema import Config, ModelSettings
+from llamasup.config.schema import AnyModel, Config, ServerSettings
 from llamasup.config.structure import strict
 from llamasup.errors import Forbidden
 
@@ -34,7 +34,8 @@ def shown(config: Config) -> dict[str, Any]:
     del tables["keys"]
     tables["engine"]["args"] = hidden(config.engine.args)
     for name, model in config.models.items():
-        tables["models"][name]["extra_args"] = hidden(model.extra_args)
+        key = "command" if isinstance(model, ServerSettings) else "extra_args"
+        tables["models"][name][key] = hidden(_arguments(model))
     return tables
 
 
@@ -44,6 +45,10 @@ def hidden(args: Sequence[str]) -> list[str]:
         _HIDDEN if before in _SECRET_ARGS else arg
         for before, arg in zip(("", *args), args, strict=False)
     ]
+
+
+def _arguments(model: AnyModel) -> tuple[str, ...]:
+    return model.command if isinstance(model, ServerSettings) else model.extra_args
 
 
 def tables(body: bytes, content_type: bytes) -> dict[str, Any]:
@@ -82,11 +87,16 @@ def _revealed(config: Config, running: Config) -> Config:
     def meant_by(args: tuple[str, ...], running: tuple[str, ...]) -> tuple[str, ...]:
         return running if list(args) == hidden(running) else args
 
+    def revealed(model: AnyModel, own: AnyModel | None) -> AnyModel:
+        if own is None or type(model) is not type(own):
+            return model
+        args = meant_by(_arguments(model), _arguments(own))
+        if isinstance(model, ServerSettings):
+            return attrs.evolve(model, command=args)
+        return attrs.evolve(model, extra_args=args)
+
     models = {
-        name: attrs.evolve(model, extra_args=meant_by(model.extra_args, own.extra_args))
-        if (own := running.models.get(name))
-        else model
-        for name, model in config.models.items()
+        name: revealed(model, running.models.get(name)) for name, model in config.models.items()
     }
     args = meant_by(config.engine.args, running.engine.args)
     return attrs.evolve(config, models=models, engine=attrs.evolve(config.engine, args=args))
@@ -117,14 +127,19 @@ def _beyond(config: Config) -> dict[str, object]:
         "log": config.log,
     }
     for name, model in config.models.items():
+        if isinstance(model, ServerSettings):
+            keys[f"models.{name}.command"] = model.command
+            continue
         keys[f"models.{name}.path"] = model.path
         keys[f"models.{name}.mmproj"] = model.mmproj
         keys[f"models.{name}.extra_args"] = model.extra_args
     return keys
 
 
-def _of_a_newcomer(name: str, model: ModelSettings, folders: Sequence[Path]) -> dict[str, object]:
+def _of_a_newcomer(name: str, model: AnyModel, folders: Sequence[Path]) -> dict[str, object]:
     """The values that a new model may have: any file of the folders, no arguments of its own."""
+    if isinstance(model, ServerSettings):
+        return {}
 
     def lies_there(path: Path) -> bool:
         return ".." not in path.parts and any(map(path.is_relative_to, folders))

@@ -120,16 +120,21 @@ def asks_for_keys(args: Sequence[str], extra: Mapping[str, str]) -> bool:
 _ASKING = {"--api-key", "--api-key-file", "LLAMA_API_KEY", "LLAMA_ARG_API_KEY_FILE"}
 
 
+def inherited(base: Mapping[str, str]) -> dict[str, str]:
+    """The variables of `base` that a server of models may need.
+
+    All others are left out: keys of clouds and hubs, the operator's own key, the socket of a
+    service manager. If a server needs one of them, the operator writes it into its `env`.
+    """
+    return {name: value for name, value in base.items() if _FOR_ENGINES.fullmatch(name)}
+
+
 def environment(
     program: Program, base: Mapping[str, str], extra: Mapping[str, str], platform: str
 ) -> dict[str, str]:
-    """The environment of a child: what an engine may need of `base`, and the user's `extra`.
-
-    All other variables are left out: keys of clouds and hubs, the operator's own key, the socket of
-    a service manager. If the engine needs one of them, the operator writes it into `engine.env`.
-    """
+    """The environment of a child: what an engine may need of `base`, and the user's `extra`."""
     result = {
-        **{name: value for name, value in base.items() if _FOR_ENGINES.fullmatch(name)},
+        **inherited(base),
         _CHILD_MODE: "1",
         # Without this a failed assertion starts gdb, and the dying child keeps its memory
         # meanwhile.

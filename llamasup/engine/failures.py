@@ -212,6 +212,12 @@ def explain(exit: int | None, lines: Sequence[str]) -> Cause:
     return _finished(exit, lines) or _from_lines(lines) or _from_exit(exit, lines)
 
 
+def explain_by_status(exit: int | None, lines: Sequence[str]) -> Cause:
+    """Why a program ended whose words mean nothing to us: by its exit status. If there are `lines`,
+    the last words among them are told, too."""
+    return _finished(exit, ()) or _from_exit(exit, lines)
+
+
 def explain_death(exit: int | None, heard: Iterable[Heard], now: float) -> Cause:
     """Why a child died that had been ready.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
+from llamasup.config.schema import Config, ServerSettings
 from llamasup.engine.failures import Kind, explain
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.processes import asking
@@ -48,6 +49,13 @@ class Engine:
 
 
 EMBEDDED = Program((sys.executable, "-m", "llamasup.engine.embedded"), None)
+
+
+def is_needed(config: Config) -> bool:
+    """Is there any model for an engine? Without a model at all, there is the demo."""
+    models = config.models.values()
+    is_all_served = all(isinstance(model, ServerSettings) for model in models)
+    return bool(config.discover.folders) or not models or not is_all_served
 
 
 def locate(command: str, environ: Mapping[str, str], cache: Path) -> Program:

@@ -17,7 +17,7 @@ import trio
 from attrs import field, frozen
 
 from llamasup import threads
-from llamasup.config.schema import Config, ModelSettings
+from llamasup.config.schema import AnyModel, Config, ModelSettings
 from llamasup.models.discover import Discovered, Found, each_once, models_in
 from llamasup.models.names import Names
 from llamasup.models.scan import scan
@@ -30,7 +30,7 @@ PATIENCE: Final = 5.0
 class Look:
     """What one look at the library found."""
 
-    models: Mapping[str, ModelSettings]
+    models: Mapping[str, AnyModel]
     """All models that clients can ask for, the configured ones first."""
 
     found: Mapping[Path, int]
@@ -123,7 +123,8 @@ class Library:
         """Look at the configured files: a file may have several names, and its disk may hang,
         too."""
         if self._configured and self._discover.folders:
-            paths = [settings.path for settings in self._configured.values()]
+            models = self._configured.values()
+            paths = [model.path for model in models if isinstance(model, ModelSettings)]
             with suppress(OSError):
                 self._own = await self._disks[Library].run(_identities, paths, patience=PATIENCE)
 
@@ -148,7 +149,7 @@ class Library:
         return self._offered_before
 
 
-def names_and_aliases(models: Mapping[str, ModelSettings]) -> list[str]:
+def names_and_aliases(models: Mapping[str, AnyModel]) -> list[str]:
     """All names by which clients can ask for these models."""
     return [name for model, settings in models.items() for name in (model, *settings.aliases)]
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from attrs import frozen
 
-from llamasup.config.schema import ModelSettings, variant_name
+from llamasup.config.schema import AnyModel, ModelSettings, variant_name
 from llamasup.errors import ClientError, ModelNotFound
 from llamasup.models.discover import friendly_names
 from llamasup.models.params import Filter, filter_of
@@ -61,7 +61,7 @@ class Names:
     tag or a provider's prefix, as some clients write it (`openai/qwen3:latest`).
     """
 
-    def __init__(self, models: Mapping[str, ModelSettings]) -> None:
+    def __init__(self, models: Mapping[str, AnyModel]) -> None:
         choices = list(_choices(models))
         self.listed = {
             choice.name: choice for choice in choices if not models[choice.model].unlisted
@@ -151,7 +151,7 @@ class Names:
         return name if name.casefold() == folded else folded
 
 
-def _choices(models: Mapping[str, ModelSettings]) -> Iterator[Choice]:
+def _choices(models: Mapping[str, AnyModel]) -> Iterator[Choice]:
     for model, settings in models.items():
         yield Choice(model, model, settings.aliases, filter_of(settings))
         for variant, said in settings.variants.items():
@@ -159,10 +159,11 @@ def _choices(models: Mapping[str, ModelSettings]) -> Iterator[Choice]:
             yield Choice(model, name, said.aliases, filter_of(settings, said))
 
 
-def _unambiguous(models: Mapping[str, ModelSettings]) -> dict[str, str]:
+def _unambiguous(models: Mapping[str, AnyModel]) -> dict[str, str]:
     meant: dict[str, set[str]] = defaultdict(set)
     for model, settings in models.items():
-        for name in (model, *friendly_names(model, settings.path)):
+        files = friendly_names(model, settings.path) if isinstance(settings, ModelSettings) else ()
+        for name in (model, *files):
             meant[name.casefold()].add(model)
     return {name: min(those) for name, those in meant.items() if len(those) == 1}
 

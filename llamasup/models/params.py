@@ -19,7 +19,7 @@ import msgspec
 from attrs import frozen
 from msgspec import Raw
 
-from llamasup.config.schema import ModelSettings, Params, VariantSettings
+from llamasup.config.schema import Offer, Params, VariantSettings
 
 
 class Rule(Protocol):
@@ -118,7 +118,7 @@ _json = msgspec.json.encode
 _members: Callable[[Raw], dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def filter_of(model: ModelSettings, variant: VariantSettings | None = None) -> Filter | None:
+def filter_of(model: Offer, variant: VariantSettings | None = None) -> Filter | None:
     """The filter for requests to a model or a variant of it; None if nothing is to be filtered."""
     rules: dict[str, Rule] = {}
     for said in (model, variant):

@@ -48,7 +48,8 @@ class Fit:
 
     model: str
     state: KeeperState
-    path: Path
+    path: Path | None
+    program: str
     size: int
     trained_context: int | None
     begins: Prospect
@@ -107,7 +108,8 @@ async def _fit(keeper: Keeper, residency: Residency, until: float) -> Fit:
     return Fit(
         model,
         keeper.state,
-        plan.settings.path,
+        plan.path,
+        plan.program,
         await plan.file_size(),
         await plan.trained_context(),
         begins,

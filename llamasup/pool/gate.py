@@ -235,7 +235,7 @@ class Gate:
             return 0
         if line is Work.ASK:
             return _QUESTIONS_AT_ONCE
-        return self.keeper.plan.settings.parallel if line else 1
+        return self.keeper.plan.slots if line else 1
 
     def _displace(self, queue: FairQueue[Visit], client: Client) -> None:
         """Refuse one waiting request of a client that has more of them than `client`."""

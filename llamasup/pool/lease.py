@@ -12,7 +12,6 @@ from llamasup.access.keys import SECRETS
 from llamasup.children.child import Child
 from llamasup.children.suspects import Accused
 from llamasup.config.addresses import Address
-from llamasup.engine.failures import verdict_on_reply
 from llamasup.errors import OutOfMemory
 from llamasup.http.requests import Request
 from llamasup.http.wire import Wire, dial
@@ -95,7 +94,7 @@ class Lease(Upstream):
 
     def judge(self, status: int, message: str, size: int) -> Verdict:
         """See `Upstream.judge`."""
-        return verdict_on_reply(status, message, size)
+        return self._child.manners.verdict(status, message, size)
 
     def note_out_of_memory(self, words: str) -> bool:
         """The child said in `words` that memory ran out. True if another child will follow, so that

@@ -9,11 +9,13 @@ import trio
 
 from llamasup import threads
 from llamasup.children.launcher import Launcher
+from llamasup.children.model_plan import ModelPlan
 from llamasup.children.needs import Needs
 from llamasup.children.plan import Plan
+from llamasup.children.server_plan import ServerPlan
 from llamasup.config.folders import state_file
 from llamasup.config.in_effect import InEffect
-from llamasup.config.schema import ModelSettings
+from llamasup.config.schema import AnyModel, ModelSettings
 from llamasup.errors import OperatorError
 from llamasup.events import Journal
 from llamasup.learned import State
@@ -42,8 +44,11 @@ async def open_pool(
     state = await _state(state_file(in_effect.config))
     needs = Needs(launcher, state, gauge, headers)
 
-    def planned(model: str, settings: ModelSettings) -> Plan:
-        return Plan(model, settings, in_effect.config, launcher, state, needs)
+    def planned(model: str, settings: AnyModel) -> Plan:
+        config = in_effect.config
+        if isinstance(settings, ModelSettings):
+            return ModelPlan(model, settings, config, launcher, state, needs)
+        return ServerPlan(model, settings, config, launcher.servers, state, needs)
 
     pool = Pool((), in_effect, gauge, journal, nursery)
     roster = Roster(Library(in_effect.config), planned, pool, in_effect, nursery)

@@ -18,7 +18,7 @@ import trio
 from llamasup import tending
 from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
-from llamasup.config.schema import ModelSettings
+from llamasup.config.schema import AnyModel
 from llamasup.errors import ClientError, ModelNotFound
 from llamasup.models.library import Library, Look
 from llamasup.models.names import Choice
@@ -40,7 +40,7 @@ class Roster:
     def __init__(
         self,
         library: Library,
-        plan: Callable[[str, ModelSettings], Plan],
+        plan: Callable[[str, AnyModel], Plan],
         pool: Pool,
         in_effect: InEffect,
         nursery: trio.Nursery,
@@ -136,7 +136,7 @@ class Roster:
         }
         self._pool.offer(self._plans.values())
 
-    def _planned(self, model: str, settings: ModelSettings) -> Plan:
+    def _planned(self, model: str, settings: AnyModel) -> Plan:
         """The model's plan: the same as before if nothing has changed."""
         plan = self._plans.get(model)
         unchanged = plan and (plan.settings is settings or plan.settings == settings)

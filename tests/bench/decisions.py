@@ -55,7 +55,8 @@ class InstantPlan:
 
     is_open = preloaded = False
     idle_unload = patience = climb_interval = 0.0
-    settings = SimpleNamespace(unloadable=True, parallel=1)
+    settings = SimpleNamespace(unloadable=True)
+    slots = 1
 
     def __init__(self, model: str) -> None:
         self.model = model

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from llamasup.children.launcher import Launcher
+from llamasup.children.model_plan import ModelPlan
 from llamasup.children.needs import Needs
 from llamasup.children.plan import Plan
+from llamasup.children.server_plan import ServerPlan
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
+from llamasup.config.schema import ModelSettings
 from llamasup.learned import State
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.machine import ThisMachine
@@ -40,6 +43,8 @@ def planning(run_folder: RunFolder, tmp_path: Path) -> Callable[[Mapping[str, ob
         [(model, settings)] = whole.models.items()
         state = State(tmp_path / "state.json")
         needs = Needs(launcher, state, Gauge(ThisMachine()))
-        return Plan(model, settings, whole, launcher, state, needs)
+        if isinstance(settings, ModelSettings):
+            return ModelPlan(model, settings, whole, launcher, state, needs)
+        return ServerPlan(model, settings, whole, launcher.servers, state, needs)
 
     return planning

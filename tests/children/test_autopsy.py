@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from llamasup.children.autopsy import Autopsy
+from llamasup.children.manners import LlamaServer
 from llamasup.engine.failures import Kind
 
 KILLED = -signal.SIGKILL
@@ -22,7 +23,7 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_words_explain_the_failure_of_a_load(kills: list[int]) -> None:
-    autopsy = Autopsy()
+    autopsy = Autopsy(LlamaServer())
     autopsy.heard("error: invalid argument: --frobnicate")
     cause = autopsy.cause(1, was_ready=False)
     assert (cause.kind, cause.words) == (Kind.BAD_FLAG, "invalid argument: --frobnicate")
@@ -30,7 +31,7 @@ async def test_words_explain_the_failure_of_a_load(kills: list[int]) -> None:
 
 
 async def test_only_the_last_words_are_kept() -> None:
-    autopsy = Autopsy()
+    autopsy = Autopsy(LlamaServer())
     for number in range(1000):
         autopsy.heard(str(number))
     assert autopsy.tail[-1].text == "999"
@@ -38,7 +39,7 @@ async def test_only_the_last_words_are_kept() -> None:
 
 
 async def test_a_kill_is_the_kernels_if_it_has_just_killed(kills: list[int]) -> None:
-    autopsy = Autopsy()
+    autopsy = Autopsy(LlamaServer())
     autopsy.look_for_kills()
     assert autopsy.cause(KILLED, was_ready=True).kind is Kind.KILLED
     kills.append(8)
@@ -49,7 +50,7 @@ async def test_a_kill_is_the_kernels_if_it_has_just_killed(kills: list[int]) -> 
 async def test_an_old_kill_of_the_kernels_explains_nothing(
     kills: list[int], autojump_clock: trio.testing.MockClock
 ) -> None:
-    autopsy = Autopsy()
+    autopsy = Autopsy(LlamaServer())
     autopsy.look_for_kills()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(autopsy.keep_looking)

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from llamasup.children import probe
+from llamasup.children.manners import LlamaServer
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.http import wire
 from tests.harness import out_of_descriptors
@@ -120,10 +121,10 @@ async def test_what_answers_with_more_than_that_it_loads_is_healthy(
     answer: bytes, healthy: bool
 ) -> None:
     async with answering(answer) as (address, _):
-        assert await probe.is_healthy(address) is healthy
+        assert await probe.is_well(address, LlamaServer().look) is healthy
 
 
 async def test_what_could_not_be_asked_may_be_healthy() -> None:
     async with answering(b"") as (address, _):
         with out_of_descriptors():
-            assert await probe.is_healthy(address) is None
+            assert await probe.is_well(address, LlamaServer().look) is None

@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from llamasup.children import effort, probe
+from llamasup.children.manners import LlamaServer
 from llamasup.children.plan import Plan
 from llamasup.children.watchdog import watch
 from llamasup.config.addresses import Address, UnixAddress
@@ -41,6 +42,7 @@ class StubChild:
         self.last_progress = trio.current_time()
         self.pid: int | None = os.getpid()
         self.address: Address = UnixAddress("/nowhere.sock")
+        self.manners = LlamaServer()
         self.answers: Iterator[bytes | None] = iter(lambda: b"always the same", b"")
         """To each question; None is silence."""
 

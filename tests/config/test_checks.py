@@ -162,3 +162,29 @@ def test_a_refused_argument_names_the_key_that_has_an_effect_instead(
     [complaint] = complaints(text)
     assert key in complaint
     assert "server.cors_origins" in complaint
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("[]", 'this starts no program; write one such as ["PROGRAM", "${PORT}"]'),
+        ('["", "${PORT}"]', 'this starts no program; write one such as ["PROGRAM", "${PORT}"]'),
+        (
+            '["speak", "--port", "8000"]',
+            'this does not say where to listen; write "${PORT}" where the server takes its port,'
+            ' or "${SOCKET}"',
+        ),
+        (
+            '["speak", "${PORT}", "${SOCKET}"]',
+            "this has ${PORT} and ${SOCKET}; write only one of them",
+        ),
+    ],
+)
+def test_a_server_is_told_once_where_to_listen(folder: Path, command: str, complaint: str) -> None:
+    told = f"llamasup.toml: models.speech.command: {complaint}"
+    assert complaints(f"[models.speech]\ncommand = {command}") == [told]
+
+
+@pytest.mark.parametrize("command", ['["speak", "-p${PORT}"]', '["sh", "-c", "x ${SOCKET}"]'])
+def test_any_word_may_tell_a_server_where_to_listen(folder: Path, command: str) -> None:
+    assert loaded(f"[models.speech]\ncommand = {command}").models.keys() == {"speech"}

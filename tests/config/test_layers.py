@@ -150,7 +150,7 @@ def test_what_kubernetes_says_of_a_service_called_llamasup_server_is_ignored(
 def test_a_flag_may_configure_a_model_whose_name_has_dots(folder: Path) -> None:
     flags: dict[str, object] = {"models.qwen2.5.path": "/m.gguf", "models.qwen2.5.parallel": 2}
     model = load(None, flags=flags).models["qwen2.5"]
-    assert model == ModelSettings(Path("/m.gguf"), parallel=2)
+    assert model == ModelSettings(path=Path("/m.gguf"), parallel=2)
 
 
 def test_a_wrong_flag_is_told_as_one(folder: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_wrong_flag_is_told_as_one(folder: Path) -> None:
     assert complaints('[server]\nlisten = ":1"', flags=flags) == [
         "flag: server.listen.port: there is no place for it, server.listen is not a table; "
         "write a table there",
-        "flag: models.x.path: this is missing; add it to [models.x]",
+        "flag: models.x.path: this is missing; add it to [models.x], or a command",
         'flag: models.x.parallel: "2" is not a whole number; write a number of slots such as 1',
         'flag: sever: this is not a known key; did you mean "server"?',
     ]

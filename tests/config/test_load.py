@@ -28,6 +28,7 @@ from llamasup.config.schema import (
     PoolSettings,
     Seconds,
     Server,
+    ServerSettings,
 )
 from tests.config.complaints import complaints, loaded
 
@@ -200,11 +201,21 @@ models = st.builds(
 )
 
 
+sizes = st.integers(0, 1 << 40)
+servers_by_command = st.builds(
+    ServerSettings,
+    command=st.just(("speak", "--port", "${PORT}")),
+    health=st.sampled_from(["", "/health"]),
+    memory=sizes | st.just("auto") | st.dictionaries(st.sampled_from(["host", "CUDA0"]), sizes),
+    slots=positive,
+)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     named = draw(st.lists(names, max_size=4, unique_by=str.casefold))
     main, aliases = named[:2], tuple(named[2:])
-    catalog = {name: draw(models) for name in main}
+    catalog = {name: draw(models | servers_by_command) for name in main}
     if main:
         catalog[main[0]] = attrs.evolve(catalog[main[0]], aliases=aliases)
     return Config(
@@ -220,7 +231,7 @@ def configs(draw: st.DrawFn) -> Config:
 
 @given(configs())
 @example(Config(engine=EngineSettings(args=("a\\x41", "\\", '"', "\x7f", "\x1b[0m", "é\n"))))
-@example(Config(models={"a.b/c:d [e]": ModelSettings(Path("/a\\x"))}))
+@example(Config(models={"a.b/c:d [e]": ModelSettings(path=Path("/a\\x"))}))
 @settings(max_examples=60, deadline=None)
 def test_what_dump_writes_loads_as_the_same(
     tmp_path_factory: pytest.TempPathFactory, config: Config
@@ -301,15 +312,20 @@ def test_the_example_shows_every_key_of_every_table() -> None:
     for section, table in get_type_hints(Config).items():
         if attrs.has(table):
             assert written[section].keys() == get_type_hints(table).keys()
-    (model,) = written["models"].values()
+    model, server = written["models"].values()
     assert model.keys() == get_type_hints(ModelSettings).keys()
     (key,) = written["keys"].values()
     assert key.keys() == get_type_hints(KeySettings).keys()
+    of_servers = get_type_hints(ServerSettings).keys() - get_type_hints(ModelSettings).keys()
+    assert server.keys() == of_servers
 
 
 def test_the_example_s_model_has_the_default_values(folder: Path) -> None:
-    (model,) = loaded(MODELS).models.values()
-    assert model == ModelSettings(model.path)
+    model, server = loaded(MODELS).models.values()
+    assert isinstance(model, ModelSettings)
+    assert model == ModelSettings(path=model.path)
+    assert isinstance(server, ServerSettings)
+    assert server == ServerSettings(command=server.command)
 
 
 def test_params_of_any_shape_are_dumped_as_they_were_written(folder: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_value_out_of_range_is_refused(table: type[Any], key: str, refused: in
 )
 def test_the_least_number_of_a_model_key_is_accepted(key: str, least: int) -> None:
     settings: dict[str, Any] = {key: least}
-    assert getattr(ModelSettings(Path("m.gguf"), **settings), key) == least
+    assert getattr(ModelSettings(path=Path("m.gguf"), **settings), key) == least
 
 
 def test_one_listen_address_is_a_list_of_one() -> None:

@@ -102,7 +102,35 @@ WRONG = {
     ),
     "[sever]": 'sever: this is not a known key; did you mean "server"?',
     # models
-    "[models.x]": "models.x.path: this is missing; add it to [models.x]",
+    "[models.x]": "models.x.path: this is missing; add it to [models.x], or a command",
+    '[models.x]\npath = "a"\ncommand = ["b"]': (
+        "models.x: it has a path and a command; write only one of them"
+    ),
+    '[models.x]\npath = "a"\nslots = 2': (
+        "models.x.slots: this is for models with a command, and this one has a path; remove it"
+    ),
+    '[models.x]\ncommand = ["b", "${PORT}"]\ncontext_size = 1': (
+        "models.x.context_size: this is for models with a path, and this one has a command;"
+        " remove it"
+    ),
+    '[models.x]\ncommand = ["b", "${PORT}"]\nhelth = "/"': (
+        'models.x.helth: this is not a known key; did you mean "health"?'
+    ),
+    '[models.x]\ncommand = ["b", "${PORT}"]\nhealth = "health"': (
+        'models.x.health: "health" is not the path of a page; write one such as "/health"'
+    ),
+    '[models.x]\ncommand = ["b", "${PORT}"]\nslots = 0': (
+        "models.x.slots: 0 is less than 1; write a number of requests such as 1"
+    ),
+    '[models.x]\ncommand = ["b", "${PORT}"]\nmemory = "much"': (
+        f'models.x.memory: "much" is not a size; {SIZES}'
+    ),
+    '[models.x]\ncommand = ["b", "${PORT}"]\nmemory = { CUDA0 = "much" }': (
+        f'models.x.memory: "much" is not a size; {SIZES}'
+    ),
+    '[models.x]\ncommand = ["b", "${PORT}"]\nmemory = { "CUDA 0" = 1 }': (
+        'models.x.memory: "CUDA 0" is no device; write "host", or one of the engine\'s: "CUDA0"'
+    ),
     "[models.x]\npath = 1": "models.x.path: 1 is not a path; write one in quotes",
     '[models.qwen3]\npath = "a"\ncontext_size = "lots"': (
         f'models.qwen3.context_size: "lots" is not a whole number; {TOKENS}'

@@ -23,7 +23,7 @@ NEEDED = Needed({"host": GIB // 4, "CUDA0": 20 * GIB}, Source.ENGINE)
 
 def entry(outcome: Decision = LOAD, needed: Needed = NEEDED, fits: Rung | None = None) -> Any:
     prospect = Prospect(Rung(8192), needed, outcome)
-    fit = Fit("m", KeeperState.UNLOADED, Path("/m.gguf"), GIB, 4096, prospect, prospect, fits)
+    fit = Fit("m", KeeperState.UNLOADED, Path("/m.gguf"), "", GIB, 4096, prospect, prospect, fits)
     whole = document(Survey({"host": 2 * GIB}, [fit]))
     assert json.loads(json.dumps(whole)) == whole
     assert (whole["version"], whole["free"]) == (__version__, {"host": 2 * GIB})
@@ -47,6 +47,7 @@ def test_everything_of_a_model_is_told() -> None:
         "name": "m",
         "state": "unloaded",
         "path": "/m.gguf",
+        "program": None,
         "size": GIB,
         "size_text": "1.0 GiB",
         "max_context": 4096,

@@ -25,7 +25,7 @@ Faking = Callable[..., Mapping[str, object]]
 
 
 def rules(**said: Any) -> Filter:
-    found = filter_of(ModelSettings(Path("x.gguf"), **said))
+    found = filter_of(ModelSettings(path=Path("x.gguf"), **said))
     assert found is not None
     return found
 

@@ -25,7 +25,7 @@ def rules(
     variant: VariantSettings | None = None,
 ) -> Filter:
     settings = ModelSettings(
-        Path("x.gguf"),
+        path=Path("x.gguf"),
         set_params=Params(put or {}),
         default_params=Params(fill or {}),
         strip_params=drop,
@@ -115,8 +115,8 @@ def test_a_variant_has_the_last_word_on_each_member() -> None:
 
 
 def test_without_rules_there_is_no_filter() -> None:
-    assert filter_of(ModelSettings(Path("x.gguf"))) is None
-    assert filter_of(ModelSettings(Path("x.gguf")), VariantSettings()) is None
+    assert filter_of(ModelSettings(path=Path("x.gguf"))) is None
+    assert filter_of(ModelSettings(path=Path("x.gguf")), VariantSettings()) is None
 
 
 def test_only_defaults_bow_to_what_a_client_says() -> None:

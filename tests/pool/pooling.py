@@ -14,8 +14,8 @@ from trio.testing import wait_all_tasks_blocked
 from llamasup import events
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
+from llamasup.children.model_plan import ModelPlan
 from llamasup.children.needs import Needs
-from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.learned import State
@@ -44,7 +44,7 @@ async def pool_of(
         state = State(Path(base) / "state.json")
         needs = Needs(launcher, state, Gauge(ThisMachine()))
         plans = [
-            Plan(model, settings, whole, launcher, state, needs)
+            ModelPlan(model, settings, whole, launcher, state, needs)
             for model, settings in whole.models.items()
         ]
         async with trio.open_nursery() as nursery:

@@ -54,10 +54,12 @@ class Model:
     engine_takes: float = 0.0
     idle_unload: float = 0.0
     climb_interval: float = 3600.0
+    path: Path = Path("m.gguf")
+    program: str = ""
     settings: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.settings = SimpleNamespace(path=Path("m.gguf"), unloadable=self.unloadable)
+        self.settings = SimpleNamespace(unloadable=self.unloadable)
 
     async def rungs(self) -> list[Rung]:
         return [Rung(context) for context in self.contexts]

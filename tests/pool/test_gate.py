@@ -46,7 +46,7 @@ class StubKeeper:
     model = "stub"
 
     def __init__(self) -> None:
-        self.plan = SimpleNamespace(settings=SimpleNamespace(parallel=1))
+        self.plan = SimpleNamespace(slots=1)
         self.child: StubChild | None = None
         self.wishes = 0
         self._settled = trio.Event()
@@ -351,7 +351,7 @@ async def test_where_no_request_may_wait_for_a_slot_one_may_still_wait_for_the_l
 
 async def test_requests_that_will_have_a_slot_after_the_load_do_not_count_as_waiting() -> None:
     async with scene(max_queue=1) as stage:
-        stage.keeper.plan.settings.parallel = 3
+        stage.keeper.plan.slots = 3
         await stage.crowd_of("a", "b", "c", "d", "e")
         assert stage.crowd.told.keys() == {4}
         stage.keeper.comes(slots=3)
