@@ -66,7 +66,8 @@ listed here.
                 is left), `keys` of operators, `pages` of web browsers
     http/       HTTP/1.1, without models: `request_heads`, `reply_heads` and `heads` (what both
                 refuse), `framing` of bodies, `connection`, `disconnects`, `listeners`, `wire` (a
-                connection to an upstream), `tls` (without sockets)
+                connection to an upstream); `tls` (sessions without sockets), `tls_connection` of a
+                client, `certificate` (which is followed)
     upstream    what the relay knows of a child or of control, and how their answers are signed
     models/     `gguf` and `headers` of files, `discover` folders, `names` that clients may use,
                 `library`, `demo` (the model of a first run)
@@ -141,7 +142,8 @@ Which task belongs to which
     │       └─ the child's nursery: the process · a reader of each output · the kernel's count of
     │          kills · the wait for readiness, then the watchdog (again) · the retirement
     └─ front nursery (inner: drained first)
-        ├─ the follower of the configuration, until llamasup is told to stop (again)
+        ├─ the followers of the configuration and of the certificate, until llamasup is told to
+        │  stop (again)
         ├─ the lookout for clients that leave (again) · the end of idle connections (again) ·
         │  the keepalive of waiting clients (again) · the listeners (again)
         ├─ the task that tells clients that the drain is over
@@ -288,14 +290,19 @@ Decisions, and why: requests
   a key waits until its debt has flowed back.
 - **Clients take turns by valid key, or else by address, then by key.** Keys that nobody checks can
   be invented; addresses cost something. Urgency is a client's own word, so urgent requests get
-  every other turn at most. When a queue or the server is full, newcomers are let in: the client with
-  the longest queue loses its last request, or the connection that has been idle longest is closed.
+  every other turn at most. When a queue or the server is full, newcomers are let in: the client
+  with the longest queue loses its last request, or the connection that has been idle longest is
+  closed.
 - **A child never has more requests than slots,** and few small ones beside them, such as counting
   tokens. llama-server's own queue is not fair, and does not notice clients that leave.
 - **Looking loads nothing.** Scrapers poll; they would load, evict and keep awake whatever they look
   at.
 - **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
   stream closes its connection anyway, and closing is how a request is cancelled.
+- **TLS only changes bytes** (`http.tls_connection`): sessions have no sockets of their own. So a
+  client over TLS is noticed, waited for and held back as any other is, and plain ones pay nothing.
+  Which addresses speak TLS says each address itself (`https://:8443`): a certificate that is shown
+  nowhere is a mistake that nobody would notice.
 - **One task notices all clients that leave** (`http.disconnects`), not a watcher for each: that
   saves 12 µs per request. A client that shuts down only its sending side counts as gone: the kernel
   tells the two apart only when something is sent.

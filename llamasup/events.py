@@ -313,6 +313,18 @@ class ConfigurationRefused(Event):
     why: str
 
 
+@frozen
+class CertificateRenewed(Event):
+    """New connections are shown another certificate."""
+
+
+@frozen
+class CertificateRefused(Event):
+    """The certificate in the files cannot be used; the one before stays."""
+
+    why: str
+
+
 Listener = Callable[[Any], None]
 
 

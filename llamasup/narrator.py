@@ -97,6 +97,14 @@ _LINES: Final[dict[type[Event], tuple[int, _Words]]] = {
             *(f"  {line}" for line in event.why.splitlines()),
         ],
     ),
+    events.CertificateRenewed: (
+        logging.INFO,
+        lambda event: "the certificate was renewed, and is shown to new connections",
+    ),
+    events.CertificateRefused: (
+        logging.ERROR,
+        lambda event: f"the old certificate is still shown: {event.why}",
+    ),
 }
 
 HEARD: Final = tuple(_LINES)

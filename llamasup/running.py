@@ -1,7 +1,8 @@
 """How a new configuration takes effect: as a whole, or not at all.
 
-All that can fail comes first: finding the engine, looking through the folders, and then listening
-on the new addresses. The rest happens at once, without a checkpoint.
+All that can fail comes first: finding the engine, looking through the folders, reading the
+certificate, and then listening on the new addresses. The rest happens at once, without a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from llamasup import logs, threads
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config
 from llamasup.front.server import Front
+from llamasup.http.certificate import Certificate, shown_by
 from llamasup.models.library import Library, Look
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
@@ -34,13 +36,20 @@ class Running:
     """Replaces the configuration in effect, and tells all parts that have to act on the change."""
 
     def __init__(
-        self, in_effect: InEffect, prepare: Prepare, pool: Pool, roster: Roster, front: Front
+        self,
+        in_effect: InEffect,
+        prepare: Prepare,
+        pool: Pool,
+        roster: Roster,
+        front: Front,
+        certificate: Certificate,
     ) -> None:
         self._in_effect = in_effect
         self._prepare = prepare
         self._pool = pool
         self._roster = roster
         self._front = front
+        self._certificate = certificate
         self._one_at_a_time = trio.Lock()
 
     @property
@@ -58,7 +67,9 @@ class Running:
             config = await threads.run(self._prepare, made(self.config), patience=_PATIENCE)
             library = self._roster.library.of(config)
             look = await library.look()
+            shown = await shown_by(config.server)
             self._front.listen(config.server.listen)
+            self._certificate.show(shown)
             self._take_effect(config, library, look)
 
     def _take_effect(self, config: Config, library: Library, look: Look) -> None:

@@ -29,7 +29,8 @@ from llamasup.events import Journal
 from llamasup.front.bodies import Bodies
 from llamasup.front.desk import Desk
 from llamasup.front.server import Front
-from llamasup.http.listeners import Listeners, bound_address
+from llamasup.http.certificate import Certificate, shown_by
+from llamasup.http.listeners import Listeners
 from llamasup.models.demo import with_demo
 from llamasup.models.headers import Headers
 from llamasup.models.library import Look
@@ -63,6 +64,7 @@ class Opened:
     launcher: Launcher
     run_folder: RunFolder
     listeners: Listeners
+    certificate: Certificate
     follower: Follower
     journal: Journal
     stop: Stop
@@ -88,6 +90,7 @@ async def serve(
 
     in_effect = InEffect(await _prepared(prepare, config))
     journal = Journal()
+    certificate = Certificate(await shown_by(config.server), journal)
     terminal = Terminal()
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
@@ -105,6 +108,7 @@ async def serve(
             Launcher(in_effect, environ, cache, run_folder),
             run_folder,
             listeners,
+            certificate,
             Follower(source, terminal.reloads(hangups, stop.begin), notifier, journal),
             journal,
             stop,
@@ -129,8 +133,9 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         control = ControlServer(opened.run_folder.control_socket)
         bodies = Bodies(config.server.max_buffered, cache_folder(config) / "bodies")
         desk = Desk(in_effect, roster, pool, control, bodies, journal)
-        front = Front(desk, opened.listeners)
-        running = Running(in_effect, opened.prepare, pool, roster, front)
+        certificate = opened.certificate
+        front = Front(desk, opened.listeners, certificate)
+        running = Running(in_effect, opened.prepare, pool, roster, front, certificate)
         app = ControlApp(running, pool, roster, launcher, headers, journal, started=time.time())
         await children.start(control.run, app)
         children.start_soon(_keep_run_folder, opened.run_folder, control, pool)
@@ -143,9 +148,14 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)
             notifier.tell("READY=1", f"STATUS={pool.summary()}")
-            addresses = [bound_address(sock) for sock in opened.listeners.sockets]
-            announce(config, addresses, roster.look)
+            announce(config, [each.address for each in opened.listeners], roster.look)
             async with trio.open_nursery() as following:
+                following.start_soon(
+                    tending.again,
+                    "the watch over the certificate",
+                    certificate.follow,
+                    in_effect,
+                )
                 following.start_soon(opened.follower.follow, running)
                 await stop.wished.wait()
                 following.cancel_scope.cancel()

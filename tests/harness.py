@@ -6,6 +6,7 @@ Or as the program that operators start (`started`), for what concerns a whole pr
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -545,11 +546,14 @@ def loop_holdups() -> Iterator[Holdups]:
     A test is a task, too: `holdups.longest("Front._attend")` are the conversations alone.
     """
     holdups = Holdups()
+    gc.collect()
+    gc.freeze()  # as `serve` does: else each collection goes through all that other tests have left
     trio.lowlevel.add_instrument(holdups)
     try:
         yield holdups
     finally:
         trio.lowlevel.remove_instrument(holdups)
+        gc.unfreeze()
 
 
 def is_alive(pid: int) -> bool:

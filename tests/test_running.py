@@ -17,6 +17,8 @@ from trio.testing import wait_all_tasks_blocked
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config, Folders, PoolSettings, Server
 from llamasup.errors import EngineUnusable, OperatorError
+from llamasup.events import Journal
+from llamasup.http.certificate import Certificate
 from llamasup.models.library import Look
 from llamasup.running import Running
 
@@ -76,7 +78,8 @@ class House:
         self.note(["preload", *models])
 
     def running(self, prepare: Callable[[Config], Config] = lambda config: config) -> Running:
-        return Running(self.in_effect, prepare, *cast(Any, (self, self, self)))
+        certificate = Certificate(None, Journal())
+        return Running(self.in_effect, prepare, *cast(Any, (self, self, self)), certificate)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--listen",
         action="append",
         metavar="ADDRESS",
-        help="host:port or unix:/path (may be repeated)",
+        help="host:port, https://host:port or unix:/path (may be repeated)",
     )
     parser.add_argument("--engine", metavar="COMMAND", help="auto, embedded, a path or a command")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])

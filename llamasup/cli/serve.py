@@ -138,5 +138,6 @@ def how_to_go_on(addresses: list[Address]) -> list[str]:
 
 
 def _url(address: Address) -> str:
-    scheme = "http://" if isinstance(address, TcpAddress) else ""
+    is_plain = isinstance(address, TcpAddress) and not address.secure
+    scheme = "http://" if is_plain else ""
     return f"{scheme}{from_here(address)}"

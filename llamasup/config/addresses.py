@@ -1,11 +1,12 @@
-"""Where llamasup listens: `host:port`, `[::1]:8080`, `:8080` or `unix:/path`, as one value."""
+"""Where llamasup listens, as one value: `host:port`, `[::1]:8080`, `:8080`, each of them also after
+`https://`, or `unix:/path`."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from llamasup.config.problems import Unfit
 
@@ -14,7 +15,11 @@ _HOST_AND_PORT = re.compile(
     re.VERBOSE,
 )
 
-_FORMS = 'write one such as "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/run/llamasup.sock"'
+_FORMS = (
+    'write one such as "127.0.0.1:8080", "[::1]:8080", ":8080", "https://:8443"'
+    ' or "unix:/run/llamasup.sock"'
+)
+_SECURE = "https://"
 
 _LONGEST_SOCKET_PATH = 107
 """Bytes. The kernel has room for 108, of which the last one is a zero."""
@@ -26,10 +31,12 @@ class TcpAddress:
 
     host: str
     port: int
+    secure: bool = False
+    """Is TLS spoken there?"""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{_SECURE if self.secure else ''}{host}:{self.port}"
 
 
 @frozen
@@ -50,20 +57,22 @@ def parse_address(text: str) -> Address:
     kind, _, path = text.partition(":")
     if kind == "unix":
         return _unix_address(path)
-    if "://" in text:
+    secure = text.startswith(_SECURE)
+    host_and_port = text.removeprefix(_SECURE)
+    if "://" in host_and_port or (secure and "/" in host_and_port):
         raise Unfit(f'"{text}" is a URL, not an address', _FORMS)
-    matched = _HOST_AND_PORT.fullmatch(text)
+    matched = _HOST_AND_PORT.fullmatch(host_and_port)
     if matched is None:
         raise Unfit(f'"{text}" is not an address', _FORMS)
     port = int(matched["port"])
     if port > 65535:
         raise Unfit(f'"{text}" has a port above 65535', _FORMS)
     if matched["ipv6"] is not None:
-        return TcpAddress(_ip_address(matched["ipv6"], ipaddress.IPv6Address), port)
+        return TcpAddress(_ip_address(matched["ipv6"], ipaddress.IPv6Address), port, secure)
     host = matched["host"]
     if re.fullmatch(r"[0-9.]+", host):
         host = _ip_address(host, ipaddress.IPv4Address)
-    return TcpAddress(host, port)
+    return TcpAddress(host, port, secure)
 
 
 def from_here(address: Address) -> Address:
@@ -74,7 +83,7 @@ def from_here(address: Address) -> Address:
     if isinstance(address, UnixAddress):
         return address
     loopback = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
-    return TcpAddress(loopback.get(address.host, address.host), address.port)
+    return evolve(address, host=loopback.get(address.host, address.host))
 
 
 def _unix_address(path: str) -> UnixAddress:

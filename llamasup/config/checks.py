@@ -22,6 +22,7 @@ from llamasup.config.wording import bare_or_quoted, shown, suggestion
 def contradictions(tree: Tree) -> Iterator[Refusal]:
     """Everything that the checks of this file refuse."""
     yield from _bad_addresses(tree)
+    yield from _bad_certificates(tree)
     yield from _bad_names(tree)
     yield from _shared_names(tree)
     yield from _unknown_models(tree)
@@ -102,6 +103,21 @@ def _unreachable_servers(tree: Tree) -> Iterator[Refusal]:
             what = "this does not say where to listen"
             fix = f'write "{PORT}" where the server takes its port, or "{SOCKET}"'
             yield key, Unfit(what, fix)
+
+
+def _bad_certificates(tree: Tree) -> Iterator[Refusal]:
+    """A certificate is for the addresses that say https, and they need it."""
+    certificate, key = ("server", "tls_certificate"), ("server", "tls_key")
+    has_certificate = tree.get(*certificate) not in (None, "none")
+    secure = [at for at, text in tree.texts("server", "listen") if text.startswith("https://")]
+    if secure and not has_certificate:
+        what = "this address needs a certificate"
+        yield secure[0], Unfit(what, "write its files as server.tls_certificate and tls_key")
+    if has_certificate and not secure:
+        what = "no address shows this certificate"
+        yield certificate, Unfit(what, 'let server.listen have one such as "https://:8443"')
+    if tree.get(*key) not in (None, "none") and not has_certificate:
+        yield key, Unfit("this key has no certificate", "write server.tls_certificate, too")
 
 
 def _void_arguments(tree: Tree) -> Iterator[Refusal]:

@@ -154,11 +154,11 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
 
     models = {name: with_absolute_files(name, model) for name, model in config.models.items()}
     keys = {name: with_absolute_key_file(name, key) for name, key in config.keys.items()}
-    server = config.server
-    if server.keys_file != "none":
-        server = attrs.evolve(
-            server, keys_file=absolute("server", "keys_file", path=server.keys_file)
-        )
+    of_server: dict[str, Any] = {
+        name: absolute("server", name, path=path)
+        for name in ("keys_file", "tls_certificate", "tls_key")
+        if (path := getattr(config.server, name)) != "none"
+    }
     discover = attrs.evolve(
         config.discover,
         folders=tuple(
@@ -172,7 +172,7 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
     }
     return attrs.evolve(
         config,
-        server=server,
+        server=attrs.evolve(config.server, **of_server),
         keys=keys,
         models=models,
         discover=discover,

@@ -90,6 +90,8 @@ class Server:
     """`[server]`: the public port, and how long clients may take."""
 
     listen: tuple[str, ...] = field(default="127.0.0.1:8080", converter=_tuple_of_one_or_many)
+    tls_certificate: Path | Literal["none"] = "none"
+    tls_key: Path | Literal["none"] = "none"
     default_model: str = ""
     unknown_model: Literal["refuse", "default"] = "refuse"
     path_prefixes: tuple[str, ...] = ()

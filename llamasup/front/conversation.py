@@ -103,11 +103,22 @@ class Conversation:
         Raises ClientLeft or ReplyCut if the connection must not be closed as if all were well.
         """
         with self._life:
+            if not await self._open():
+                return
             while await self._serve_one():
                 if self._desk.closing:
                     return
         if self._life.cancelled_caught and self._broken_off and not self.idle:
             await self._end(self._broken_off)
+
+    async def _open(self) -> bool:
+        """Agree with the client about how to speak. False if that ends the connection."""
+        try:
+            await self._connection.open(self._desk.settings.head_timeout)
+        except LlamasupError as error:
+            await self._refuse(error)
+            return False
+        return True
 
     async def _serve_one(self) -> bool:
         """Read and answer one request. False if the connection has to end."""

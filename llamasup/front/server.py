@@ -18,9 +18,11 @@ from llamasup.front.conversation import Conversation, converse
 from llamasup.front.desk import Desk
 from llamasup.front.guests import Guests
 from llamasup.front.own_replies import error_reply
+from llamasup.http.certificate import Certificate
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.disconnects import Disconnects
-from llamasup.http.listeners import Listeners
+from llamasup.http.listeners import Listener, Listeners
+from llamasup.http.tls_connection import TlsConnection
 from llamasup.shortages import Spare, is_shortage, most_connections
 
 log = logging.getLogger(__name__)
@@ -54,9 +56,10 @@ class TooManyConnections(LlamasupError):
 class Front:
     """The public listeners, and the conversations with all clients."""
 
-    def __init__(self, desk: Desk, listeners: Listeners) -> None:
+    def __init__(self, desk: Desk, listeners: Listeners, certificate: Certificate) -> None:
         self._desk = desk
         self._listeners = listeners
+        self._certificate = certificate
         self._watching = trio.CancelScope()
         self._lookout: trio.Nursery
         self._disconnects = Disconnects()
@@ -85,9 +88,9 @@ class Front:
     async def _listen(self, conversations: trio.Nursery) -> None:
         with trio.CancelScope() as self._watching:
             async with trio.open_nursery() as listening:
-                for sock in self._listeners.sockets:
+                for listener in self._listeners:
                     listening.start_soon(
-                        tending.again, "a listener", self._accept, sock, conversations
+                        tending.again, "a listener", self._accept, listener, conversations
                     )
                 await trio.sleep_forever()
 
@@ -138,12 +141,12 @@ class Front:
             if number % _AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
-    async def _accept(self, listener: socket.socket, conversations: trio.Nursery) -> None:
-        while listener.fileno() >= 0:
-            await trio.lowlevel.wait_readable(listener)
+    async def _accept(self, listener: Listener, conversations: trio.Nursery) -> None:
+        while listener.sock.fileno() >= 0:
+            await trio.lowlevel.wait_readable(listener.sock)
             for _ in range(_AT_ONCE):
                 try:
-                    sock, _ = listener.accept()
+                    sock, _ = listener.sock.accept()
                 except BlockingIOError:
                     break
                 except OSError as error:
@@ -153,28 +156,36 @@ class Front:
                     # Any other error only means that this client left before it was accepted.
                     continue
                 try:
-                    self._receive(sock, conversations)
+                    self._receive(sock, listener, conversations)
                 except BaseException:
                     sock.close()
                     raise
 
-    def _receive(self, sock: socket.socket, conversations: trio.Nursery) -> None:
+    def _receive(
+        self, sock: socket.socket, listener: Listener, conversations: trio.Nursery
+    ) -> None:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             with suppress(OSError):  # macOS: the client has reset it already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, self._desk.settings.send_timeout)
+        connection = self._connection(sock, listener)
         try:
             place = callers.place(connection.peer)
             self._make_room_for(place)
         except ClientLeft:
             sock.close()
         except TooManyConnections as error:
-            _turn_away(sock, error)
+            _turn_away(sock, listener, error)
         else:
             conversation = Conversation(connection, self._desk, self._guests)
             self._guests.add(conversation, place)
             conversations.start_soon(self._attend, sock, connection, conversation)
+
+    def _connection(self, sock: socket.socket, listener: Listener) -> Connection:
+        patience = self._desk.settings.send_timeout
+        if listener.secure:
+            return TlsConnection(sock, patience, self._certificate.context)
+        return Connection(sock, patience)
 
     def _make_room_for(self, place: str) -> None:
         """Make room for a client from `place`, if need be by closing a resting connection. Raises
@@ -198,7 +209,7 @@ class Front:
                 return True
         return False
 
-    async def _free_descriptors(self, listener: socket.socket, shortage: OSError) -> None:
+    async def _free_descriptors(self, listener: Listener, shortage: OSError) -> None:
         """No descriptor is left: close resting connections, or else turn the new one away."""
         if (now := trio.current_time()) >= self._silent_until:
             log.error("cannot accept a connection: %s", shortage.strerror)
@@ -208,14 +219,13 @@ class Front:
             return
         self._spare.give_up()
         try:
-            sock, _ = listener.accept()
+            sock, _ = listener.sock.accept()
         except OSError:
             await trio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
         else:
             sock.setblocking(False)
-            _turn_away(
-                sock, TooManyConnections(f"too much is open ({shortage.strerror}); come later")
-            )
+            error = TooManyConnections(f"too much is open ({shortage.strerror}); come later")
+            _turn_away(sock, listener, error)
         finally:
             self._spare.keep()
 
@@ -249,8 +259,10 @@ def _rests_since(time: float, conversation: Conversation) -> bool:
     return conversation.idle_since <= time
 
 
-def _turn_away(sock: socket.socket, error: TooManyConnections) -> None:
+def _turn_away(sock: socket.socket, listener: Listener, error: TooManyConnections) -> None:
     with sock, suppress(OSError):
+        if listener.secure:
+            return  # words would take a handshake
         sock.send(error_reply(error, None, []))
         sock.shutdown(socket.SHUT_WR)
         # Closing with an unread request would send a reset, which may overtake the reply.

@@ -54,6 +54,10 @@ class Connection:
         except OSError:  # nothing has come, or the client has gone
             return False
 
+    async def open(self, patience: Seconds) -> None:
+        """Agree with the client about how to speak, in so much time. Here there is nothing to agree
+        about. Raises ClientLeft."""
+
     async def arrival(self) -> None:
         """Wait until the inbox has grown. Raises ClientLeft if the client has ended the
         connection."""
@@ -65,16 +69,22 @@ class Connection:
     def look(self) -> bool:
         """Put what has come into the inbox. Returns whether it has grown. Raises ClientLeft if the
         client has ended the connection."""
+        data = self._came()
+        self.inbox += data
+        return bool(data)
+
+    def _came(self) -> bytes:
+        """What has come, b"" if nothing has. Raises ClientLeft if the client has ended the
+        connection."""
         try:
             data = wire.read(self._sock)
         except (BlockingIOError, InterruptedError):
-            return False
+            return b""
         except OSError as error:
             raise ClientLeft from error
         if not data:
             raise ClientLeft
-        self.inbox += data
-        return True
+        return data
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Raises ClientLeft, also when nothing moved for `send_timeout`.
@@ -137,8 +147,8 @@ class Connection:
             return
         with trio.move_on_after(_LINGER), suppress(ClientLeft):
             while True:
-                self.inbox.clear()
-                await self.arrival()
+                await trio.lowlevel.wait_readable(self._sock)
+                self._came()
 
     def reset(self) -> None:
         """Close so that the client sees a broken connection, never a clean end."""

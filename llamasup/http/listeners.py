@@ -7,8 +7,10 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+
+from attrs import frozen
 
 from llamasup.config.addresses import Address, TcpAddress, UnixAddress, parse_address
 from llamasup.errors import OperatorError
@@ -18,11 +20,35 @@ log = logging.getLogger(__name__)
 _BACKLOG = 4096
 
 
+@frozen
+class Listener:
+    """A socket that listens."""
+
+    sock: socket.socket
+    secure: bool
+    """Is TLS spoken with those who come?"""
+
+    @property
+    def address(self) -> Address:
+        """The address in use: port 0 has become a number."""
+        if self.sock.family == socket.AF_UNIX:
+            return UnixAddress(self.sock.getsockname())
+        host, port = self.sock.getsockname()[:2]
+        return TcpAddress(host, port, self.secure)
+
+    def close(self) -> None:
+        """Close it, and remove its file if it has one. Calling this again is harmless."""
+        if self.sock.fileno() >= 0 and isinstance(address := self.address, UnixAddress):
+            with suppress(OSError):
+                os.unlink(address.path)
+        self.sock.close()
+
+
 class Listeners:
     """The sockets that listen on our addresses, until the end of the `with` block."""
 
     def __init__(self) -> None:
-        self._open: dict[str, list[socket.socket]] = {}
+        self._open: dict[str, list[Listener]] = {}
 
     def __enter__(self) -> Listeners:
         return self
@@ -30,10 +56,9 @@ class Listeners:
     def __exit__(self, *_: object) -> None:
         self.move([])
 
-    @property
-    def sockets(self) -> list[socket.socket]:
-        """All sockets that listen now."""
-        return [listener for listeners in self._open.values() for listener in listeners]
+    def __iter__(self) -> Iterator[Listener]:
+        """All that listen now."""
+        return iter([listener for listeners in self._open.values() for listener in listeners])
 
     def move(self, addresses: Sequence[str]) -> None:
         """Listen on these addresses from now on, and on no others.
@@ -67,12 +92,12 @@ class Listeners:
     def _close(self, addresses: Iterable[str]) -> None:
         for address in addresses:
             for listener in self._open.pop(address):
-                _close(listener)
+                listener.close()
 
 
-def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
+def _opened(addresses: Iterable[str]) -> dict[str, list[Listener]]:
     """Open all of these addresses, or none."""
-    opened: dict[str, list[socket.socket]] = {}
+    opened: dict[str, list[Listener]] = {}
     try:
         for text in addresses:
             address = parse_address(text)
@@ -87,15 +112,15 @@ def _opened(addresses: Iterable[str]) -> dict[str, list[socket.socket]]:
     except OperatorError:
         for listeners in opened.values():
             for listener in listeners:
-                _close(listener)
+                listener.close()
         raise
     return opened
 
 
-def _bind(address: Address) -> list[socket.socket]:
+def _bind(address: Address) -> list[Listener]:
     if isinstance(address, UnixAddress):
-        return [_bind_unix(address)]
-    return _bind_tcp(address)
+        return [Listener(_bind_unix(address), secure=False)]
+    return [Listener(sock, address.secure) for sock in _bind_tcp(address)]
 
 
 def _bind_unix(address: UnixAddress) -> socket.socket:
@@ -151,18 +176,3 @@ def _listening(listener: socket.socket) -> socket.socket:
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
-
-
-def _close(listener: socket.socket) -> None:
-    if listener.fileno() >= 0 and isinstance(address := bound_address(listener), UnixAddress):
-        with suppress(OSError):
-            os.unlink(address.path)
-    listener.close()
-
-
-def bound_address(listener: socket.socket) -> Address:
-    """The address in use: port 0 has become a number."""
-    if listener.family == socket.AF_UNIX:
-        return UnixAddress(listener.getsockname())
-    host, port = listener.getsockname()[:2]
-    return TcpAddress(host, port)

@@ -96,6 +96,54 @@ class Session:
         return self._due.read()
 
 
+class Plain:
+    """What a session is for a peer that turned out not to speak TLS: nothing is changed."""
+
+    ended = True
+
+    def agree(self, data: bytes) -> bool:
+        """There is nothing to agree about."""
+        return True
+
+    def opened(self, data: bytes) -> bytearray:
+        """Nothing more is heard from this peer."""
+        return bytearray()
+
+    def sealed(self, content: Content) -> Content:
+        """As it is."""
+        return content
+
+    def farewell(self) -> bytes:
+        """None."""
+        return b""
+
+    due = farewell
+
+
+def showing(certificate: Path, key: Path) -> ssl.SSLContext:
+    """How clients are spoken to, with this certificate and its key; one file may hold both.
+
+    Reads files: call it in a worker thread. Raises OSError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        why = (
+            "the key does not belong to the certificate"
+            if error.reason == "KEY_VALUES_MISMATCH"
+            else f"there is no certificate with its key, in PEM ({_reason(error)})"
+        )
+        raise OSError(errno.EINVAL, why) from error
+    return _of_today(context)
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL, which would ask for one at the terminal."""
+    why = "the key is under a password, for which nobody can be asked: store it without one"
+    raise OSError(errno.EACCES, why)
+
+
 def trusting(authorities: Path | None) -> ssl.SSLContext:
     """How servers are checked: against the system's authorities, or those in a file.
 

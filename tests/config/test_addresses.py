@@ -23,7 +23,7 @@ hosts = st.one_of(
     st.ip_addresses(v=6).map(str),
     st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,5})?", fullmatch=True),
 )
-tcp_addresses = st.builds(TcpAddress, hosts, st.integers(0, 65535))
+tcp_addresses = st.builds(TcpAddress, hosts, st.integers(0, 65535), st.booleans())
 unix_addresses = st.from_regex(r"/[a-z0-9_./ -]{0,60}[a-z]", fullmatch=True).map(UnixAddress)
 
 
@@ -36,6 +36,8 @@ unix_addresses = st.from_regex(r"/[a-z0-9_./ -]{0,60}[a-z]", fullmatch=True).map
         (":8080", TcpAddress("", 8080)),
         ("[::1]:8080", TcpAddress("::1", 8080)),
         ("[fe80::1%eth0]:80", TcpAddress("fe80::1%eth0", 80)),
+        ("https://:8443", TcpAddress("", 8443, secure=True)),
+        ("https://[::1]:8443", TcpAddress("::1", 8443, secure=True)),
         ("unix:/run/llamasup.sock", UnixAddress("/run/llamasup.sock")),
         ("unix:/srv/a space:and colon", UnixAddress("/srv/a space:and colon")),
     ],
@@ -61,6 +63,9 @@ def test_each_form_is_understood(text: str, address: Address) -> None:
         ("a:65536", '"a:65536" has a port above 65535'),
         ("a:٨٠", '"a:٨٠" is not an address'),
         ("http://127.0.0.1:80", '"http://127.0.0.1:80" is a URL, not an address'),
+        ("https://127.0.0.1", '"https://127.0.0.1" is not an address'),
+        ("https://127.0.0.1:80/", '"https://127.0.0.1:80/" is a URL, not an address'),
+        ("https://unix:/x", '"https://unix:/x" is a URL, not an address'),
         ("unix:", '"" is not the full path of a socket'),
         ("unix:run/x.sock", '"run/x.sock" is not the full path of a socket'),
         ("unix:/run/", '"/run/" is not the full path of a socket'),
@@ -80,6 +85,7 @@ def test_anything_else_is_refused_with_a_word_on_what_would_be_right(text: str, 
         (":80", "127.0.0.1:80"),
         ("0.0.0.0:80", "127.0.0.1:80"),
         ("[::]:80", "[::1]:80"),
+        ("https://0.0.0.0:80", "https://127.0.0.1:80"),
         ("192.0.2.1:80", "192.0.2.1:80"),
         ("unix:/x.sock", "unix:/x.sock"),
     ],

@@ -98,6 +98,14 @@ def test_folders_of_models_and_projectors_start_there_too(folder: Path) -> None:
     assert load(file, flags={"discover.folders": ["o"]}).discover.folders == (folder / "o",)
 
 
+def test_certificates_start_there_too(folder: Path) -> None:
+    (folder / "etc").mkdir()
+    file = Path("etc/llamasup.toml")
+    file.write_text('[server]\nlisten = "https://:1"\ntls_certificate = "c"\ntls_key = "/k"\n')
+    server = load(file).server
+    assert (server.tls_certificate, server.tls_key) == (folder / "etc/c", Path("/k"))
+
+
 def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     assert loaded('[models.x]\npath = "~/x.gguf"').models["x"].path == Path("/home/ada/x.gguf")

@@ -13,14 +13,14 @@ import pytest
 
 from llamasup.config.addresses import TcpAddress, UnixAddress
 from llamasup.errors import OperatorError
-from llamasup.http.listeners import Listeners, bound_address
+from llamasup.http.listeners import Listener, Listeners
 
 
 @contextmanager
-def listening(addresses: Sequence[str]) -> Iterator[list[socket.socket]]:
+def listening(addresses: Sequence[str]) -> Iterator[list[Listener]]:
     with Listeners() as listeners:
         listeners.move(addresses)
-        yield listeners.sockets
+        yield list(listeners)
 
 
 def can_connect(path: Path) -> bool:
@@ -34,14 +34,20 @@ def can_connect(path: Path) -> bool:
 def test_port_zero_becomes_a_port() -> None:
     with listening(["127.0.0.1:0", "localhost:0"]) as listeners:
         for listener in listeners:
-            address = bound_address(listener)
+            address = listener.address
             assert isinstance(address, TcpAddress)
             assert address.port > 0
 
 
+def test_an_address_that_says_https_is_secure_and_a_unix_socket_never_is(tmp_path: Path) -> None:
+    with listening(["https://127.0.0.1:0", "127.0.0.1:0", f"unix:{tmp_path / 'x'}"]) as listeners:
+        assert [listener.secure for listener in listeners] == [True, False, False]
+        assert str(listeners[0].address).startswith("https://127.0.0.1:")
+
+
 def test_an_empty_host_means_every_interface() -> None:
     with listening([":0"]) as listeners:
-        addresses = [bound_address(listener) for listener in listeners]
+        addresses = [listener.address for listener in listeners]
         assert "0.0.0.0" in {address.host for address in addresses}  # type: ignore[union-attr]
 
 
@@ -83,9 +89,9 @@ def test_only_the_new_addresses_are_listened_on_after_a_move(tmp_path: Path) -> 
     stays, goes, comes = (tmp_path / name for name in ("stays", "goes", "comes"))
     with Listeners() as listeners:
         listeners.move([f"unix:{stays}", f"unix:{goes}"])
-        before = listeners.sockets[0]
+        before = next(iter(listeners))
         listeners.move([f"unix:{stays}", f"unix:{comes}"])
-        assert listeners.sockets[0] is before
+        assert next(iter(listeners)) is before
         assert (can_connect(stays), can_connect(comes)) == (True, True)
         assert not goes.exists()
 
@@ -93,14 +99,12 @@ def test_only_the_new_addresses_are_listened_on_after_a_move(tmp_path: Path) -> 
 def test_an_old_address_may_be_part_of_the_new_one() -> None:
     with Listeners() as listeners:
         listeners.move(["127.0.0.1:0"])
-        bound = bound_address(listeners.sockets[0])
+        bound = next(iter(listeners)).address
         assert isinstance(bound, TcpAddress)
         listeners.move([])
         listeners.move([f"127.0.0.1:{bound.port}"])
         listeners.move([f"0.0.0.0:{bound.port}"])
-        assert [str(bound_address(listener)) for listener in listeners.sockets] == [
-            f"0.0.0.0:{bound.port}"
-        ]
+        assert [str(listener.address) for listener in listeners] == [f"0.0.0.0:{bound.port}"]
 
 
 def test_a_move_that_cannot_be_leaves_everything_as_it_was(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_a_move_that_cannot_be_leaves_everything_as_it_was(tmp_path: Path) -> No
 def test_a_unix_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     with listening([f"unix:{path}"]) as (listener,):
-        assert bound_address(listener) == UnixAddress(str(path))
+        assert listener.address == UnixAddress(str(path))
         assert can_connect(path)
     assert not path.exists()
 

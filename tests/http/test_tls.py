@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamasup.http.tls import Session, TlsFailed, trusting
@@ -74,6 +74,7 @@ def chunks(sizes: list[int]) -> Cut:
 sizes = st.lists(st.integers(1, 40_000), min_size=1, max_size=8)
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.binary(max_size=300) | st.integers(0, 70_000).map(bytes), max_size=5),
     sizes | st.just([1]),
