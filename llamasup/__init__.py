@@ -63,7 +63,8 @@ listed here.
                 a `Config`, in which `secrets` leaves only hashes of clients' keys; `in_effect`
                 holds the one that counts
     access/     `keyring` of clients (who is it), `rights` (what a path needs), `limits` (how much
-                is left), `keys` of operators, `pages` of web browsers
+                is left), `consumption` (who used least lately), `keys` of operators, `pages` of
+                web browsers
     http/       HTTP/1.1, without models: `request_heads`, `reply_heads` and `heads` (what both
                 refuse), `framing` of bodies, `connection`, `disconnects`, `listeners`, `wire` (a
                 connection to an upstream); `tls` (sessions without sockets), `tls_connection` of a
@@ -286,6 +287,9 @@ Decisions, and why: requests
 - **Keys are looked up by their SHA-256,** and only that is kept. The time this takes says nothing
   about a key, and it takes a microsecond; a slow hash would cost each request milliseconds, and is
   meant for words that people choose. So keys have 16 characters or more.
+- **What was used lately may decide who goes first** (`pool.fair = "tokens"`), and is forgotten by
+  halves, so that nobody waits long for what he did. Requests in flight count as average ones: else
+  a newcomer would get all slots before his first answer is over.
 - **Tokens are counted after the answer,** because nobody knows them before, and no answer is cut:
   a key waits until its debt has flowed back.
 - **Clients take turns by valid key, or else by address, then by key.** Keys that nobody checks can

@@ -252,8 +252,11 @@ class RequestEnded(OfRequest):
     usage: Usage | None
     """None where the answer does not say so."""
 
+    client: str = ""
+    """The address that the request came from."""
+
     key: str = ""
-    """The name of the key that the request came with, if there are keys."""
+    """The name of the key that it came with, if there are keys."""
 
 
 class Phase(Enum):
@@ -276,6 +279,7 @@ class RequestCancelled(OfRequest):
     usage: Usage | None = None
     """What it took at least, roughly; None if no engine had it."""
 
+    client: str = ""
     key: str = ""
     """As in `RequestEnded`."""
 

@@ -53,6 +53,7 @@ ROOMS = (
 """From the ground up: each imports only from itself and from those above it in this list."""
 
 PURE = (
+    "access.consumption",
     "access.keyring",
     "access.keys",
     "access.limits",

@@ -36,12 +36,17 @@ def client(request: Request, peer: str, key: str = "") -> Client:
     invent one. Only a digest of it is kept, which may be written to a log.
     """
     if key:
-        return Client(f"key {key}", place(peer))
+        return Client(payer(peer, key), place(peer))
     secret = request.header(b"x-api-key")
     if bearer := _BEARER.fullmatch(request.header(b"authorization") or b""):
         secret = bearer[1]
     key = f"key {sha256(secret).hexdigest()[:16]}" if secret else ""
     return Client(place(peer), key)
+
+
+def payer(peer: str, key: str) -> str:
+    """For whom counts what a request takes: its valid key, by its name, or else its place."""
+    return f"key {key}" if key else place(peer)
 
 
 @lru_cache(maxsize=4096)  # each body asks, and an IPv6 address takes 20 µs

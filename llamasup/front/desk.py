@@ -36,7 +36,7 @@ class Desk:
         self.router = Router(self.settings.path_prefixes)
         self.keepalive = _keepalive(self.settings.keepalive_after)
         self.refusals = Refusals()
-        self.door = Doorkeeper(in_effect, journal)
+        self.door = Doorkeeper(in_effect, journal, pool)
         self.closing = False
         """Does every connection end after its current answer?"""
 

@@ -18,17 +18,20 @@ from llamasup.access.rights import Need
 from llamasup.config.in_effect import InEffect
 from llamasup.errors import Forbidden, InvalidKey
 from llamasup.events import Journal, RequestCancelled, RequestEnded
+from llamasup.front import callers
 from llamasup.front.routes import Target, ToControl, ToEngine
 from llamasup.http.requests import Request
 from llamasup.models.names import Choice
+from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 
 
 class Doorkeeper:
     """One for all conversations. Without keys it costs a request a microsecond."""
 
-    def __init__(self, in_effect: InEffect, journal: Journal) -> None:
+    def __init__(self, in_effect: InEffect, journal: Journal, pool: Pool) -> None:
         self._in_effect = in_effect
+        self._pool = pool
         self._journal = journal
         self._limits = Limits()
         self._hearing = ExitStack()
@@ -36,11 +39,12 @@ class Doorkeeper:
 
     def renew(self) -> None:
         """Use the configuration that is in effect now."""
-        keys = self._in_effect.config.keys
+        config = self._in_effect.config
+        keys = config.keys
         self._ring = Keyring(keys)
         self._limits.keep(keys)
         self._hearing.close()
-        if any(key.tokens_per_minute for key in keys.values()):
+        if config.pool.fair == "tokens" or any(key.tokens_per_minute for key in keys.values()):
             self._hearing.enter_context(
                 self._journal.heard_by(self._charge, RequestEnded, RequestCancelled)
             )
@@ -115,9 +119,12 @@ class Doorkeeper:
         return self._limits.lines(caller.key, trio.current_time())
 
     def _charge(self, event: RequestEnded | RequestCancelled) -> None:
-        key = self._ring.named(event.key)
-        if key is not None and event.usage is not None:
-            self._limits.charge(key, event.usage.computed_tokens, trio.current_time())
+        if event.usage is None:
+            return
+        tokens, now = event.usage.computed_tokens, trio.current_time()
+        self._pool.consumption.add(callers.payer(event.client, event.key), tokens, now)
+        if (key := self._ring.named(event.key)) is not None:
+            self._limits.charge(key, tokens, now)
 
 
 def _need(request: Request, goal: Target) -> Need:

@@ -116,12 +116,13 @@ class Exchange:
                 is_waiting = self._answer.seen is Seen.NOTHING
                 phase = Phase.WAITING if is_waiting else Phase.ANSWERING
                 usage, way = self._usage or self._usage_at_least, self._way
-                key = self._key
-                self._tell(RequestCancelled(self._id, way.model, phase, way.age, usage, key))
+                who = self._connection.peer, self._key
+                self._tell(RequestCancelled(self._id, way.model, phase, way.age, usage, *who))
             raise
         if self._is_followed:
             usage = self._usage or (self._usage_at_least if self._answer.is_stream else None)
-            self._tell(RequestEnded(self._id, self._way.model, self._way.age, usage, self._key))
+            who = self._connection.peer, self._key
+            self._tell(RequestEnded(self._id, self._way.model, self._way.age, usage, *who))
 
     async def _respond(self) -> None:
         try:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from llamasup import tending
+from llamasup.access.consumption import Consumption
 from llamasup.children.child import Child
 from llamasup.children.keeper import Keeper
 from llamasup.config.in_effect import InEffect
@@ -24,7 +25,7 @@ from llamasup.errors import (
     TaskFell,
 )
 from llamasup.pool.dock import Dock
-from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
+from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket, Used
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
 
@@ -41,7 +42,10 @@ _LOOKS_AT_ONCE = 4
 class Visit:
     """One request's way through the gate, and out again."""
 
-    __slots__ = ("alone", "answered", "child", "client", "failure", "priority", "ticket", "work")
+    __slots__ = (
+        *("alone", "answered", "child", "client", "counted_for"),
+        *("failure", "priority", "ticket", "work"),
+    )
 
     def __init__(self, work: Work, client: Callable[[], Client], priority: int) -> None:
         self.work = work
@@ -52,6 +56,9 @@ class Visit:
 
         self.child: Child | None = None
         """The child that answers the request, once it was let in."""
+
+        self.counted_for: str | None = None
+        """The client for whom it counts as a request in flight, if that matters."""
 
         self.failure: LlamasupError | None = None
         self.answered: trio.Event | None = None
@@ -72,6 +79,7 @@ class Gate:
         nursery: trio.Nursery,
         in_effect: InEffect,
         on_idle: Callable[[Gate], None],
+        consumption: Consumption,
     ) -> None:
         self.keeper = keeper
         self.shut_out_since: float | None = None
@@ -83,6 +91,7 @@ class Gate:
         self._nursery = nursery
         self._in_effect = in_effect
         self._on_idle = on_idle
+        self._consumption = consumption
         self._queues = {
             line: FairQueue[Visit](in_effect.config.pool.max_queue)
             for line in (None, Work.GENERATE, Work.ASK)
@@ -129,6 +138,9 @@ class Gate:
         self._dock.leaves(visit)
         if visit.work is Work.GENERATE:
             child.slots.give_back()
+        if visit.counted_for is not None:
+            self._consumption.end(visit.counted_for)
+            visit.counted_for = None
         if any(self._queues.values()):
             self.admit()
         if not child.users:
@@ -184,7 +196,7 @@ class Gate:
             self._interest.cancel()  # the usher watches this child from now on
             for line, queue in self._queues.items():
                 while queue and self._has_room(child, line):
-                    visit = queue.pop()
+                    visit = queue.pop(self._used)
                     self._let_in(visit, child)
                     _answer(visit)
         self._update()
@@ -202,9 +214,19 @@ class Gate:
             return child.users - child.slots.taken < _QUESTIONS_AT_ONCE
         return child.slots.free
 
+    @property
+    def _used(self) -> Used | None:
+        """How much each client has used, if that decides who is next."""
+        if self._in_effect.config.pool.fair != "tokens":
+            return None
+        return self._consumption.at(trio.current_time())
+
     def _let_in(self, visit: Visit, child: Child) -> None:
         if visit.work is Work.GENERATE:
             child.slots.take()
+            if self._in_effect.config.pool.fair == "tokens":
+                visit.counted_for = visit.client().place
+                self._consumption.begin(visit.counted_for)
         child.enter()
         visit.child = child
         if visit.alone:

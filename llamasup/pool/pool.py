@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import trio
 
 from llamasup import tending
+from llamasup.access.consumption import Consumption
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
@@ -42,6 +43,9 @@ class Pool:
         self._in_effect = in_effect
         self._nursery = nursery
         self._journal = journal
+        self.consumption = Consumption()
+        """What clients used lately, if `pool.fair` is "tokens". Who hears of answers adds it."""
+
         self._gates: dict[str, Gate] = {}
         self.residency = Residency(in_effect, self._gates, gauge, journal)
         self.offer(plans)
@@ -141,4 +145,5 @@ class Pool:
 
     def _gate(self, plan: Plan) -> Gate:
         keeper = Keeper(plan, self.residency, self._journal, self._nursery)
-        return Gate(keeper, self._nursery, self._in_effect, self.residency.note_idle)
+        in_effect, consumption = self._in_effect, self.consumption
+        return Gate(keeper, self._nursery, in_effect, self.residency.note_idle, consumption)

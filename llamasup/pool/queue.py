@@ -11,6 +11,9 @@ A client may call any request urgent. So at each of these levels at most every o
 the most urgent requests, and the turn after it ignores urgency. Thereby a request waits at most
 twice as long as without urgent ones.
 
+Where it is wished, the next turn is that of the place that has used least lately; among those that
+have used the same, turns are taken as ever. How much each has used is an argument.
+
 When too many wait, the last request of the longest line is refused, and not the one that comes.
 
 Joining, taking the next and leaving take the same time however many wait.
@@ -19,7 +22,7 @@ Joining, taking the next and leaving take the same time however many wait.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar, cast
 
 from attrs import frozen
@@ -29,13 +32,18 @@ from llamasup.pool.tally import Tally
 T = TypeVar("T")
 
 
+Used = Callable[[Hashable], float]
+"""How much a place has used lately."""
+
+
 class Crowded(Exception):
     """The queue is full, and no client has more requests in it than the client of the new one."""
 
 
 @frozen
 class Client:
-    """The sender of a request: the place that it comes from, and the key that it came with."""
+    """The sender of a request: the place that it comes from, and the key that it came with. A valid
+    key is a place of its own."""
 
     place: str = ""
     key: str = ""
@@ -90,9 +98,9 @@ class _Turns:
         if not self.tally[name]:
             del self.members[name]
 
-    def next(self) -> Hashable:
+    def next(self, used: Used | None = None) -> Hashable:
         """The ticket whose turn it is. The turn of its key and its place is over then, too."""
-        name = self._whose_turn()
+        name = self._whose_turn(used)
         self.members.move_to_end(name)
         for having in self._by_priority.values():
             if name in having:
@@ -100,12 +108,13 @@ class _Turns:
         member = self.members[name]
         return member.next() if member.members else name
 
-    def _whose_turn(self) -> Hashable:
-        if self._urgent_had_the_last or len(self._by_priority) == 1:
-            self._urgent_had_the_last = False
-            return next(iter(self.members))
-        self._urgent_had_the_last = True
-        return next(iter(self._by_priority[max(self._by_priority)]))
+    def _whose_turn(self, used: Used | None) -> Hashable:
+        members: Iterable[Hashable] = self.members
+        is_urgent = not self._urgent_had_the_last and len(self._by_priority) > 1
+        self._urgent_had_the_last = is_urgent
+        if is_urgent:
+            members = self._by_priority[max(self._by_priority)]
+        return next(iter(members)) if used is None else min(members, key=used)
 
     def before(self, own: Hashable, rounds: int) -> int:
         """How many tickets of other members come before a ticket of `own`, if `rounds` tickets of
@@ -162,11 +171,12 @@ class FairQueue(Generic[T]):
         self.remove(ticket)
         return ticket.item
 
-    def pop(self) -> T:
-        """Take out the next item. Raises IndexError if none waits."""
+    def pop(self, used: Used | None = None) -> T:
+        """Take out the next item; with `used`, one of the place that has used least, and then this
+        takes longer the more places there are. Raises IndexError if none waits."""
         if not self._length:
             raise IndexError("pop from an empty queue")
-        ticket = cast(Ticket[T], self._places.next())
+        ticket = cast(Ticket[T], self._places.next(used))
         self.remove(ticket)
         return ticket.item
 

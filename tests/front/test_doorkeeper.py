@@ -5,10 +5,13 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
 
+from llamasup.access.consumption import Consumption
 from llamasup.access.keyring import Caller
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config, KeySettings, Server
@@ -20,6 +23,7 @@ from llamasup.front.doorkeeper import Doorkeeper
 from llamasup.front.routes import Router
 from llamasup.http.requests import Request
 from llamasup.models.names import Choice
+from llamasup.pool.pool import Pool
 from tests.harness import Journal, Reply, chat, request, running
 
 Faking = Callable[..., Mapping[str, object]]
@@ -34,6 +38,7 @@ KEYS: Mapping[str, object] = {
 }
 CHAT = "/v1/chat/completions"
 LAN = "192.0.2.7"
+POOL = cast(Pool, SimpleNamespace(consumption=Consumption()))
 
 
 def settings(**more: object) -> KeySettings:
@@ -42,7 +47,11 @@ def settings(**more: object) -> KeySettings:
 
 def door(*, admin_key: str = "", **keys: KeySettings) -> tuple[Doorkeeper, InEffect, Told]:
     in_effect, told = InEffect(Config(server=Server(admin_key=admin_key), keys=keys)), Told()
-    return Doorkeeper(in_effect, told), in_effect, told
+    return (
+        Doorkeeper(in_effect, told, POOL),
+        in_effect,
+        told,
+    )
 
 
 def let_in(
@@ -127,11 +136,11 @@ async def test_an_answer_is_charged_when_it_is_over_however_it_ended(
     keeper, in_effect, told = door(alice=settings(tokens_per_minute=600))
     alice = let_in(keeper, b"POST", b"/infill", ALICE)
     assert alice is not None
-    told.tell(RequestEnded("id", "m", 1.0, Usage(200, 100, "stop", 50), "alice"))
+    told.tell(RequestEnded("id", "m", 1.0, Usage(200, 100, "stop", 50), LAN, "alice"))
     assert b"x-ratelimit-remaining-tokens: 350" in keeper.lines(alice)
-    told.tell(RequestCancelled("id", "m", Phase.ANSWERING, 1.0, Usage(0, 400, ""), "alice"))
-    told.tell(RequestEnded("id", "m", 1.0, None, "alice"))
-    told.tell(RequestEnded("id", "m", 1.0, Usage(9, 9, "stop"), "somebody else"))
+    told.tell(RequestCancelled("id", "m", Phase.ANSWERING, 1.0, Usage(0, 400, ""), LAN, "alice"))
+    told.tell(RequestEnded("id", "m", 1.0, None, LAN, "alice"))
+    told.tell(RequestEnded("id", "m", 1.0, Usage(9, 9, "stop"), LAN, "somebody else"))
     with pytest.raises(RateLimited):
         keeper.enter(alice)
     await trio.sleep(6)

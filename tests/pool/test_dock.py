@@ -9,6 +9,7 @@ from typing import Any, cast
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from llamasup.access.consumption import Consumption
 from llamasup.children.keeper import Keeper
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config
@@ -63,7 +64,13 @@ class Court:
 async def court(slots: int = 4) -> AsyncIterator[tuple[Court, StubKeeper]]:
     keeper = StubKeeper()
     async with trio.open_nursery() as nursery:
-        gate = Gate(cast(Keeper, keeper), nursery, InEffect(Config()), cast(Any, lambda gate: None))
+        gate = Gate(
+            cast(Keeper, keeper),
+            nursery,
+            InEffect(Config()),
+            cast(Any, lambda gate: None),
+            Consumption(),
+        )
         yield Court(gate, nursery), keeper
         nursery.cancel_scope.cancel()
 

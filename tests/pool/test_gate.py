@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from llamasup.access.consumption import Consumption
 from llamasup.children.keeper import Keeper
 from llamasup.children.slots import Slots
 from llamasup.config.in_effect import InEffect
@@ -131,12 +132,14 @@ class Scene:
     def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
         self.keeper = StubKeeper()
         self.idle: list[Gate] = []
+        self.consumption = Consumption()
         whole = PoolSettings(**{"max_queue": 1000, "queue_timeout": 1e6, **settings})
         self.gate = Gate(
             cast(Keeper, self.keeper),
             nursery,
             InEffect(Config(pool=whole)),
             on_idle=self.idle.append,
+            consumption=self.consumption,
         )
         self.crowd = Crowd(self.gate, nursery)
 
@@ -235,6 +238,34 @@ async def test_a_higher_priority_comes_first() -> None:
         stage.crowd.comes("b", priority=1)
         await wait_all_tasks_blocked()
         assert await stage.served() == [0, 2, 1]
+
+
+async def test_who_used_fewest_tokens_goes_first_and_not_all_slots_to_a_newcomer() -> None:
+    async with scene(fair="tokens") as stage:
+        now = trio.current_time()
+        stage.consumption.add("much", 1000, now)
+        stage.consumption.add("some", 500, now)
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("much", "much", "some", "new", "new", "new")
+        assert await stage.served() == [0, 3, 4, 5, 2, 1]
+        stage.keeper.goes()
+        for _ in range(50):
+            stage.consumption.add("others", 400, now)
+        await stage.crowd_of("much", "some", "new", "new", "new", "new")
+        stage.keeper.comes(slots=4)
+        await wait_all_tasks_blocked()
+        # After two of its requests, the newcomer has 800 tokens in flight, and the other one 500.
+        assert sorted(stage.crowd.served[6:]) == [7, 8, 9, 10]
+
+
+async def test_a_change_of_mind_about_what_is_fair_takes_effect_at_once() -> None:
+    async with scene(fair="tokens") as stage:
+        stage.consumption.add("much", 1000, trio.current_time())
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("much", "much", "new", "new")
+        stage.gate._in_effect.replace(Config())
+        assert await stage.served() == [0, 1, 2, 3]
+        assert not stage.consumption._in_flight
 
 
 async def test_what_needs_no_slot_waits_for_the_child_alone() -> None:

@@ -295,3 +295,53 @@ def test_ten_times_as_many_take_about_ten_times_as_long(keys: int) -> None:
     small = min(seconds(lambda: come_and_go(3_000)) for _ in range(5))
     large = min(seconds(lambda: come_and_go(30_000)) for _ in range(3))
     assert large < 40 * small  # were it quadratic, it would be 100 times
+
+
+# --- by what was used ---
+
+
+@pytest.mark.parametrize(
+    ("pushed", "used", "popped"),
+    [
+        ("a1 b1 c1", {"a": 3, "b": 1, "c": 2}, "b1 c1 a1"),
+        ("a1 a2 b1 b2", {"a": 1}, "b1 b2 a1 a2"),
+        ("a1 a2 b1 b2", {}, "a1 b1 a2 b2"),
+        ("aK1 aK2 aL1 b1", {"b": 1}, "aK1 aL1 aK2 b1"),
+        ("a1:1 b1 c1:1", {"a": 2, "b": 0, "c": 1}, "c1 b1 a1"),
+    ],
+)
+def test_who_used_least_goes_first_among_those_of_one_priority(
+    pushed: str, used: dict[str, float], popped: str
+) -> None:
+    queue = filled(*pushed.split())
+    order = [queue.pop(lambda place: used.get(str(place), 0.0)) for _ in range(len(queue))]
+    assert " ".join(order) == popped
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=40),
+    st.dictionaries(st.sampled_from("abcd"), st.floats(0, 1e9)),
+)
+def test_whatever_was_used_nobody_is_forgotten(
+    pushed: list[tuple[str, int]], used: dict[str, float]
+) -> None:
+    queue = FairQueue[int](100)
+    for number, (place, priority) in enumerate(pushed):
+        queue.push(number, Client(place), priority)
+    popped = [queue.pop(lambda place: used.get(str(place), 0.0)) for _ in pushed]
+    assert sorted(popped) == list(range(len(pushed)))
+    for place in "abcd":
+        for priority in range(3):
+            own = [n for n in popped if pushed[n] == (place, priority)]
+            assert own == sorted(own)
+
+
+def test_with_many_clients_choosing_by_what_was_used_takes_little_time() -> None:
+    queue = FairQueue[int](1000)
+    for number in range(256):
+        queue.push(number, Client(str(number)))
+    used = {str(number): float(number * 7919 % 257) for number in range(256)}
+    began = thread_time()
+    for _ in range(256):
+        queue.pop(lambda place: used[str(place)])
+    assert (thread_time() - began) / 256 < 0.0005
