@@ -172,7 +172,13 @@ WITHOUT_TESTS = {
 }
 TESTS_OF_THE_WHOLE = {
     *("bench", "chaos", "containers", "devices", "end_to_end", "fakes", "fuzz"),
-    *("front/test_hostile.py", "pool/test_simulation.py", "test_examples.py", "test_house.py"),
+    *(
+        "front/test_hostile.py",
+        "front/test_hostile_upstreams.py",
+        "pool/test_simulation.py",
+        "test_examples.py",
+        "test_house.py",
+    ),
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -27,7 +27,7 @@ from llamasup.http.framing import Chunked, FramingError, UntilClose
 from llamasup.http.heads import END_OF_HEAD
 from llamasup.http.reply_heads import LONGEST_HEAD, ReplyHead, read_head
 from llamasup.http.requests import Request, Stored
-from llamasup.http.wire import Wire
+from llamasup.http.wire import AT_ONCE, Wire
 from llamasup.upstream import Upstream, Verdict
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 _SMALL_BODY = 64 << 10
 _LONGEST_VERDICT = 64 << 10
 _MOST_INTERIM_REPLIES = 32
+_AT_ONCE_IN_CHUNKS = 8 << 10
+"""Bytes that are received at once in chunks. Each chunk may be of a single byte, and then so many
+of them take 3 ms."""
+
 _ASK_AGAIN = "; ask again"
 _LONGEST_TRANSLATED = 64 << 20
 
@@ -64,7 +68,10 @@ async def relay(
     """
     with await _connected(upstream) as wire:
         await _send_request(wire, upstream.head_for(request, target), request.body)
+        wire.at_once = _AT_ONCE_IN_CHUNKS
         head, data = await _receive_head(wire)
+        if not head.chunked:
+            wire.at_once = AT_ONCE
         if head.status >= 400:
             head, data = await _read_verdict(wire, upstream, head, request, data)
         if not answer.suits(head):

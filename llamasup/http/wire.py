@@ -20,7 +20,7 @@ _BUFFER = memoryview(bytearray(64 << 10))
 """All reads share this buffer, and what came is copied at once. If each read had its own buffer,
 cut down to the little that came, the heap would be fragmented after some hours."""
 
-_AT_ONCE = len(_BUFFER)
+AT_ONCE = len(_BUFFER)
 _CROWDED_RETRY = 0.001
 _CROWDED_PATIENCE = 5.0
 
@@ -28,9 +28,12 @@ _CROWDED_PATIENCE = 5.0
 class Wire:
     """A connection to an upstream. Closed at the end of the `with` block."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_sock", "at_once")
 
     def __init__(self, sock: socket.socket) -> None:
+        self.at_once = AT_ONCE
+        """How many bytes are received at once at most."""
+
         self._sock = sock
 
     def __enter__(self) -> Wire:
@@ -64,7 +67,7 @@ class Wire:
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                return read(self._sock)
+                return read(self._sock, self.at_once)
             except (BlockingIOError, InterruptedError):
                 continue
 
@@ -96,8 +99,8 @@ class TlsWire(Wire):
         """See `Wire.send`."""
         rest = memoryview(data)
         while rest:
-            await super().send(self._session.sealed(rest[:_AT_ONCE]))
-            rest = rest[_AT_ONCE:]
+            await super().send(self._session.sealed(rest[:AT_ONCE]))
+            rest = rest[AT_ONCE:]
 
     async def receive(self) -> bytes:
         """See `Wire.receive`. An end that the upstream has not announced is an OSError, too: what
@@ -184,6 +187,6 @@ async def _dial_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def read(sock: socket.socket) -> bytes:
+def read(sock: socket.socket, most: int = AT_ONCE) -> bytes:
     """What has come, b"" at the end. Raises BlockingIOError if nothing has, and other OSErrors."""
-    return bytes(_BUFFER[: sock.recv_into(_BUFFER)])
+    return bytes(_BUFFER[: sock.recv_into(_BUFFER, most)])
