@@ -90,6 +90,13 @@ class RouteNotFound(ClientError):
     code = "not_found"
 
 
+class NotOffered(ClientError):
+    """What Ollama does at this path, and llamasup does in another way."""
+
+    status = 501
+    code = "not_offered"
+
+
 class MethodNotAllowed(ClientError):
     """The path is right, the method is not."""
 

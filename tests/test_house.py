@@ -88,6 +88,7 @@ PURE = (
     "config.units",
     "config.wording",
     "control.model_fits",
+    "control.ollama_documents",
     "engine.argv",
     "engine.breakdown",
     "engine.devices",
@@ -126,6 +127,7 @@ PURE = (
     "memory.readings",
     "memory.room",
     "models.discover",
+    "models.facts",
     "models.glances",
     "models.names",
     "models.params",
@@ -153,6 +155,7 @@ DEEDS_OF_PATHS = {
 }
 WORLDLY_ON_PURPOSE = {
     ("http.requests", "random"): "a request that came without an id is given one",
+    ("control.ollama_documents", "datetime"): "it writes given times as text, and reads no clock",
 }
 
 UNDOCUMENTED_HELPERS = {

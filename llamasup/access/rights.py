@@ -23,10 +23,11 @@ class Need(Enum):
     """It shows or changes something of others."""
 
 
-_FOR_ALL: Final = frozenset({b"/health", b"/v1/health", b"/livez", b"/readyz"})
+_FOR_ALL: Final = frozenset({b"/", b"/health", b"/v1/health", b"/livez", b"/readyz"})
 _FOR_CLIENTS: Final = re.compile(
     rb"(?:/v1)?/models(?!/(?:load|unload|sse)$)(?:/.*)?"
     rb"|/openapi\.json|/api/(?:version|tags|show|ps)"
+    rb"|/api/(?:pull|push|create|copy|delete)"  # these only say what to do instead
 )
 _OF_ENGINES_FOR_OPERATORS: Final = re.compile(
     rb"(?P<write>POST /(?:props|lora-adapters|slots/[0-9]+))|(?:GET|HEAD) /(?:slots|metrics)"

@@ -23,11 +23,12 @@ from llamasup import __version__, threads
 from llamasup.access import pages
 from llamasup.access.keyring import EVERYTHING, NOTHING, demand_use, may_use
 from llamasup.access.keys import Tries, header
-from llamasup.apis.openai import OpenAI
+from llamasup.apis.dialects import dialect_at
 from llamasup.children.keeper import Keeper
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config, KeySettings
 from llamasup.control import model_fits, posted
+from llamasup.control.ollama import OllamaPages
 from llamasup.errors import (
     ClientError,
     EngineUnusable,
@@ -93,6 +94,11 @@ class ControlApp:
     """When the last survey began, and its result."""
 
     _tries: Tries = field(factory=Tries, init=False)
+    _ollama: OllamaPages = field(init=False)
+
+    @_ollama.default
+    def _own_ollama_pages(self) -> OllamaPages:
+        return OllamaPages(self.pool, self.roster, self.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or Hypercorn's messages about its start and end."""
@@ -104,11 +110,15 @@ class ControlApp:
                 status, document = await self._answer(scope, receive)
         except LlamasupError as error:
             again = advice(error.retry_after, header(scope["headers"], b"x-request-id"))
-            await _reply(send, error.status, OpenAI().error_body(error), again)
+            dialect = dialect_at(scope["path"].encode(errors="replace"))
+            await _reply(send, error.status, dialect.error_body(error), again)
         else:
             await _reply(send, status, document)
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, object]:
+        if self._ollama.has(scope["path"]):
+            accepted, body = header(scope["headers"], b"accept"), await _body(receive)
+            return 200, await self._ollama.answer(scope["path"], accepted, body, self._key(scope))
         match path := scope["path"].removeprefix("/v1"):
             case "/health":
                 return 200, self.health()
@@ -365,8 +375,10 @@ def _encoded(document: object) -> bytes:
 async def _reply(
     send: Send, status: int, document: object, more: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    body = _encoded(document)
+    is_text = isinstance(document, str)
+    body = document.encode() if isinstance(document, str) else _encoded(document)
+    kind = b"text/plain; charset=utf-8" if is_text else b"application/json"
     length = b"%d" % len(body)
-    headers = [(b"content-type", b"application/json"), (b"content-length", length), *more]
+    headers = [(b"content-type", kind), (b"content-length", length), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -79,7 +79,7 @@ class Router:
         route = _row(request.method, path)
         if route.goal is Whole.ENGINE:
             return ToEngine(path.removeprefix(UPSTREAM), mark + query)
-        target = route.prefix + path.removesuffix(b"/") + mark + query
+        target = (route.prefix + path.removesuffix(b"/") or b"/") + mark + query
         if isinstance(route.goal, Page):
             return ToControl(target, route.lasts)
         wishes = _completed(wishes or _wishes(request), query)
@@ -114,7 +114,7 @@ def to_own(method: bytes, model: str, path: bytes, query: bytes) -> ToModel:
 
     What only looks at a child elsewhere does so here, too. What is not known may be work.
     """
-    rows = rows_at(path)
+    rows = rows_at(path) if path != b"/" else {}  # there, engines have their web page
     goal = rows[method].goal if method in rows else None
     if isinstance(goal, Work):
         work = goal

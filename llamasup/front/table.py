@@ -36,6 +36,7 @@ class Page(Enum):
     CONFIG = "config"
     NEW_CONFIG = "new config"
     OPENAPI = "openapi"
+    OLLAMA = "ollama"
 
 
 class Whole(Enum):
@@ -123,6 +124,9 @@ def _of_dialects() -> Iterator[Route]:
                     yield Route(short, methods, work, dialect.about, streams, prefix=b"/v1")
 
 
+_LEFT_TO_OPERATORS: Final = (b"/api/pull", b"/api/push", b"/api/create", b"/api/copy")
+
+
 def _of_control() -> Iterator[Route]:
     pages: Iterable[tuple[Page, tuple[bytes, ...], tuple[bytes, ...], str]] = (
         (Page.HEALTH, READ, (b"/health", b"/v1/health"), "That llamasup lives, and what is loaded"),
@@ -139,6 +143,13 @@ def _of_control() -> Iterator[Route]:
         (Page.CONFIG, READ, (b"/config",), "The configuration in effect"),
         (Page.NEW_CONFIG, WRITE, (b"/config",), "Put another configuration into effect"),
         (Page.OPENAPI, READ, (b"/openapi.json",), "This table, as OpenAPI"),
+        (Page.OLLAMA, READ, (b"/",), "That llamasup lives, for Ollama's clients"),
+        (Page.OLLAMA, READ, (b"/api/version",), "The version of Ollama whose API this is"),
+        (Page.OLLAMA, READ, (b"/api/tags",), "All models, as Ollama lists them"),
+        (Page.OLLAMA, READ, (b"/api/ps",), "The models that are loaded, as Ollama lists them"),
+        (Page.OLLAMA, WRITE, (b"/api/show",), "What one model can do, as Ollama says it"),
+        (Page.OLLAMA, WRITE, _LEFT_TO_OPERATORS, "Refused: it says what to do here instead"),
+        (Page.OLLAMA, (b"DELETE",), (b"/api/delete",), "Refused, too"),
     )
     for page, methods, paths, about in pages:
         for path in paths:

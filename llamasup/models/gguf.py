@@ -28,6 +28,7 @@ MAX_STRINGS: Final = 1 << 22
 MAX_NAME: Final = 1 << 10
 MAX_DIMENSIONS: Final = 4
 LONGEST_KEPT_TEXT: Final = 1 << 10
+LONGEST_TEXT: Final = 1 << 20
 LONGEST_KEPT_ARRAY: Final = 1 << 10
 """Long enough for one value per layer."""
 
@@ -135,6 +136,21 @@ def header_of(path: Path) -> Header:
     """Read the header of a file. Raises BadModelFile, or OSError if it cannot be read."""
     with open_regular(path) as file:
         return read_header(file)
+
+
+def text_of(path: Path, wanted: str) -> str:
+    """The text of this key in a file's header, even a long one; "" if there is none. Raises
+    BadModelFile, or OSError if the file cannot be read."""
+    with open_regular(path) as file:
+        reader = _Reader(file)
+        _, pair_count = _opening(reader)
+        for _ in range(pair_count):
+            if reader.name("a key") == wanted:
+                is_text = reader.number(_UINT32) == _STRING
+                text = reader.text(LONGEST_TEXT) if is_text else ""
+                return text if isinstance(text, str) else ""
+            _value(reader, wanted)
+    return ""
 
 
 def joined(parts: Sequence[Header]) -> Header:
@@ -290,9 +306,9 @@ class _Reader:
             raise self.bad(f"{what} claims to be {length} bytes long")
         return self._decoded(length)
 
-    def text(self) -> str | Elided:
+    def text(self, longest: int = LONGEST_KEPT_TEXT) -> str | Elided:
         length = self.number(_UINT64)
-        if length <= LONGEST_KEPT_TEXT:
+        if length <= longest:
             return self._decoded(length)
         self.skip(length, f"a text of {length} bytes")
         return Elided(length)

@@ -1,7 +1,7 @@
 """The headers of model files, read once for as long as a file stays as it is.
 
 A header takes tens of milliseconds, and there may be thousands. So a listing of models, which needs
-only the trained contexts, reads just for a moment; the next listing reads on. A disk that does not
+only some facts, reads just for a moment; the next listing reads on. A disk that does not
 answer blocks only its own threads, and while it hangs, what was known before counts.
 """
 
@@ -18,7 +18,15 @@ from attrs import frozen
 
 from llamasup import threads
 from llamasup.models.discover import parts_of
-from llamasup.models.gguf import BadModelFile, BrokenModelFile, Header, header_of, joined
+from llamasup.models.facts import Facts, facts_of
+from llamasup.models.gguf import (
+    BadModelFile,
+    BrokenModelFile,
+    Header,
+    header_of,
+    joined,
+    text_of,
+)
 from llamasup.models.glances import seen
 
 PATIENCE: Final = 5.0
@@ -51,7 +59,7 @@ class Headers:
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[object, Reading]] = {}
-        self._contexts: dict[Path, tuple[object, int | None]] = {}
+        self._facts: dict[Path, tuple[object, Facts | None]] = {}
         """Kept apart, because whole headers are large and a listing keeps none."""
 
         self._lane = threads.Lane(_MOST_THREADS)
@@ -83,33 +91,57 @@ class Headers:
         return reading
 
     async def trained_contexts(self, files: Sequence[Path]) -> Mapping[Path, int]:
-        """The contexts that models were trained on, as far as they are known or can be read in a
-        moment. A file that says nothing, or cannot be read, is left out.
+        """The contexts that models were trained on. See `facts`; a file that does not say is left
+        out."""
+        facts = await self.facts(files)
+        return {
+            file: known.trained_context for file, known in facts.items() if known.trained_context
+        }
+
+    async def facts(self, files: Sequence[Path]) -> Mapping[Path, Facts]:
+        """The facts of these models, as far as they are known or can be read in a moment. A file
+        that cannot be read is left out.
 
         If this is cancelled, a thread may read on for that moment.
         """
         try:
             known = await self._listing.run(
-                self._contexts_within, files, READING, patience=LISTING_PATIENCE
+                self._facts_within, files, READING, patience=LISTING_PATIENCE
             )
         except OSError:
-            known = {file: self._contexts[file][1] for file in files if file in self._contexts}
-        return {file: context for file, context in known.items() if context}
+            known = {file: self._facts[file][1] for file in files if file in self._facts}
+        return {file: facts for file, facts in known.items() if facts}
 
-    def _contexts_within(self, files: Sequence[Path], seconds: float) -> dict[Path, int | None]:
+    def _facts_within(self, files: Sequence[Path], seconds: float) -> dict[Path, Facts | None]:
         deadline = time.monotonic() + seconds
-        return {file: self._context(file, time.monotonic() < deadline) for file in files}
+        return {file: self._facts_of(file, time.monotonic() < deadline) for file in files}
 
-    def _context(self, file: Path, may_read: bool) -> int | None:
+    def _facts_of(self, file: Path, may_read: bool) -> Facts | None:
         now = stamp([file])
+        then, facts = self._facts.get(file, (None, None))
+        if now == then:
+            return facts
         stamped, reading = self._known.get(file, (None, None))
         if stamped == now and reading and reading.header:
-            return reading.header.trained_context
-        then, context = self._contexts.get(file, (None, None))
-        if now != then and may_read:
-            context = _trained_context(file)
-            self._contexts[file] = now, context
-        return context
+            facts = _facts(file, reading.header)
+        elif may_read:
+            facts = _facts(file)
+        else:
+            return facts
+        self._facts[file] = now, facts
+        return facts
+
+    async def chat_template(self, file: Path) -> str:
+        """The model's chat template; "" if it has none, or cannot be read."""
+        try:
+            return await self._lane.run(
+                text_of, file, _CHAT_TEMPLATE, patience=PATIENCE, place=file.parent
+            )
+        except (BadModelFile, OSError):
+            return ""
+
+
+_CHAT_TEMPLATE: Final = "tokenizer.chat_template"
 
 
 def defect_of(path: Path) -> str:
@@ -147,8 +179,11 @@ def _read(path: Path) -> Reading:
         return Reading(size=size)
 
 
-def _trained_context(file: Path) -> int | None:
+def _facts(file: Path, header: Header | None = None) -> Facts | None:
+    """The facts of a model whose header may be known already."""
     try:
-        return header_of(file).trained_context
+        if header is None:
+            header = joined([header_of(part) for part in parts_of(file)])
+        return facts_of(header, file.stat().st_mtime)
     except (BadModelFile, OSError):
         return None

@@ -94,7 +94,7 @@ async def test_its_client_gets_answers_in_a_form(counting: Mapping[str, object])
 
 
 async def test_its_client_embeds(counting: Mapping[str, object]) -> None:
-    config = {**counting, "models.count.extra_args": ["--embeddings", "--pooling", "mean"]}
+    config = {**counting, "models.count.purpose": "embed"}
 
     def use(client: ollama.Client) -> None:
         one = client.embed("count", "hello")

@@ -104,7 +104,7 @@ def test_every_route_of_llama_server_is_answered(
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "///",
         "/nope",
         "/api/nope",
         "/v1/tokenize",

@@ -23,6 +23,7 @@ from llamasup.models.gguf import (
     header_of,
     joined,
     read_header,
+    text_of,
 )
 from tests.harness import steps
 from tests.models.shapes import F16, SHAPES, Shape, described, gguf_head, llama, string
@@ -192,3 +193,13 @@ def test_whatever_bytes_are_changed_a_header_is_read_or_refused(
 def test_types_have_the_names_that_llama_cpp_gives_them() -> None:
     assert TENSOR_TYPES[8].name == "q8_0"
     assert len({kind.name for kind in TENSOR_TYPES.values()}) == len(TENSOR_TYPES)
+
+
+def test_a_text_is_read_whole_however_long_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    template = "{{ messages }}" * 1000
+    path.write_bytes(gguf_head({**ARCHITECTURE, "count": 7, "template": template}, []))
+    assert text_of(path, "template") == template
+    assert text_of(path, "general.architecture") == "llama"
+    assert text_of(path, "count") == ""
+    assert text_of(path, "nothing") == ""

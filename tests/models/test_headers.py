@@ -205,3 +205,25 @@ async def test_a_listing_believes_what_was_known_of_a_disk_that_hangs(
         for _ in range(100):
             assert await headers.trained_contexts([known]) == {known: 1024}
     hangs.set()
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_listing_tells_the_facts_of_all_parts(tmp_path: Path) -> None:
+    parts = [tmp_path / f"big-0000{number}-of-00002.gguf" for number in (1, 2)]
+    llama().write(tmp_path).rename(parts[0])
+    qwen3().write(tmp_path).rename(parts[1])
+    os.utime(parts[0], (7, 7))
+    headers = Headers()
+    for _ in range(2):
+        facts = (await headers.facts([parts[0]]))[parts[0]]
+        assert (facts.architecture, facts.modified) == ("llama", 7)
+        assert facts.size == sum(part.stat().st_size for part in parts)
+        await headers.of(parts[0])
+
+
+async def test_a_chat_template_is_told_if_it_can_be_read(tmp_path: Path) -> None:
+    headers, file = Headers(), counting_model(tmp_path / "x.gguf", up_to=3)
+    assert "messages" in await headers.chat_template(file)
+    assert await headers.chat_template(tmp_path / "gone") == ""
+    file.write_bytes(b"no model")
+    assert await headers.chat_template(file) == ""
