@@ -28,7 +28,10 @@ gate      where the requests for one model wait; the gate's usher asks the keepe
 lease     one request's permission to use one child
 library   the models there are: those of the configuration, and those in its folders
 roster    the same models, with a keeper for each
-upstream  what can answer a request: a leased child, or control
+upstream  what can answer a request: a leased child, an instance elsewhere, or control
+endpoint  an entry of `[[endpoints]]`: servers elsewhere that have models, too
+instance  one server at one address; an endpoint may have several
+fleet     all instances elsewhere, and the models that they have
 exchange  one request and its answer
 replay    a request that is sent again, because its child died before the answer had begun
 relay     carries a request to an upstream, and the answer back
@@ -74,6 +77,8 @@ listed here.
                 `library`, `demo` (the model of a first run)
     memory/     `ladder`; `estimate` (needs by formula); `readings` (what tools and files say, as
                 devices; pure), `machine` (runs the tools), `gauge` (when to ask); `room`
+    endpoints/  `names` become addresses; `probe` asks each `instance` how it is, `health` (pure)
+                says what that means, `balance` (pure) which one answers; `endpoint`, `fleet`
     learned     what outlives llamasup on disk: rungs on which children got ready, and footprints
     engine/     `locate` and `known` (which program), `argv` (its command line), `embedded`; what it
                 prints and answers: `loglines`, `failures`, `error_messages`, `devices`, `breakdown`
@@ -83,7 +88,9 @@ listed here.
                 for them); `needs`, `dry_run` (asks the engine for them), `launcher`
     pool/       `admission` (pure) decides which models are in memory, `residency` carries it out;
                 `gate` and `queue` (waiting requests), `pool` and `lease`, `dock` (trials), `fits`
-                (what `/modelFits` says), `roster`, `opening` (puts the pool together)
+                (what `/modelFits` says), `roster`, `opening` (puts the pool together); `outside`
+                and `remote_lease` for instances elsewhere, `either_lease` for models that are here
+                and there
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
                 `exchange` has their steps; `routes`; `way` (what an answer's head says of its
                 request); `doorkeeper` (lets requests in, by their keys); `callers` (client and
@@ -139,6 +146,8 @@ Which task belongs to which
     │   ├─ the watch over the run folder (again)
     │   ├─ the clocks of trials (`pool.dock`), while a suspect waits or is tried
     │   ├─ usher, one task per model that requests wait for, until its child goes
+    │   ├─ endpoint, one task for each, which looks its name up (again); within it, for each
+    │   │  instance, a task that asks how it is (again)
     │   └─ keeper, one task per model in memory; one more for a preload, or a model's withdrawal
     │       └─ the child's nursery: the process · a reader of each output · the kernel's count of
     │          kills · the wait for readiness, then the watchdog (again) · the retirement
@@ -246,6 +255,16 @@ takes effect at once. If anything fails, nothing has changed. A child whose laun
 (`Plan.launches_like`) is retired, and may take as long for its answers as it likes; its model's
 history is forgotten. So is a child whose model is gone. Other models notice nothing. What decides
 about programs, files or operators' keys cannot be changed over HTTP (`control.posted`).
+
+The way to an instance elsewhere
+--------------------------------
+Requests for models of `[[endpoints]]` wait in `pool.outside`, in a fair line for each model, until
+an instance has room: never more requests go to it than it has slots. A `RemoteLease` holds a place
+and a connection. An instance that does not accept is left for the next one at once, and is asked
+again within a second; one that says that it loads, or has no room, sends the request back into the
+line. One that took a request and gave no answer rests, and is tried with one request then; a
+request that met three of these is refused, as it may be what ends them. A model that is here and
+elsewhere waits in both lines (`pool.either_lease`).
 
 Principles
 ----------
@@ -386,6 +405,13 @@ Decisions, and why: memory
 
 Decisions, and why: the world
 -----------------------------
+- **A line for each model, not for each instance:** an instance that falls would take its line with
+  it, and one that gets free would have to take from others' lines.
+- **Names are looked up again after 30 s at most,** and when an instance cannot be reached:
+  container networks give addresses that come and go a lifetime of a day.
+- **An instance that is away is asked every half second,** without longer and longer pauses: that
+  costs 0.2 ms, and a restart is over as soon as it is over. Pauses grow for those that refuse us,
+  or that gave no answer to requests.
 - **The log holds up no task.** A thread of its own writes from a ring of bounded size. When that is
   full the newest lines are dropped and counted: the lines about how trouble began are worth more. A
   record is one line, and escaped: names, targets and engines' words come from others.

@@ -200,6 +200,19 @@ class ModelNotLoaded(ModelUnavailable):
     code = "model_not_loaded"
 
 
+class EndpointsAway(ModelUnavailable):
+    """No instance elsewhere that has the model can be used, and the request waited for long."""
+
+    code = "endpoint_unavailable"
+
+
+class LoopDetected(LlamasupError):
+    """The request came from this llamasup, over others that know it as an endpoint."""
+
+    status = 508
+    code = "loop_detected"
+
+
 class OutOfMemory(ModelUnavailable):
     """Memory ran out, even on the last rung."""
 
@@ -264,6 +277,10 @@ class ChildLost(LlamasupError):
     status = 502
     code = "engine_lost"
     retry_after = 1.0
+
+
+class NotAnsweredHere(ChildLost):
+    """An instance elsewhere sent the request away, and another one may answer it."""
 
 
 class EngineFailed(LlamasupError):

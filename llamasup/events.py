@@ -293,6 +293,26 @@ class AnswerCut(OfRequest):
     """Did the client get an error event?"""
 
 
+# Instances elsewhere
+
+
+@frozen
+class InstanceChanged(Event):
+    """An instance elsewhere is healthy, loads, refuses or cannot be reached."""
+
+    instance: str
+    condition: str
+    why: str
+
+
+@frozen
+class NameLost(Event):
+    """The name of an endpoint cannot be looked up."""
+
+    endpoint: str
+    why: str
+
+
 # The configuration
 
 

@@ -89,6 +89,13 @@ _LINES: Final[dict[type[Event], tuple[int, _Words]]] = {
             else f"an answer was cut: {event.why}"
         ),
     ),
+    events.InstanceChanged: (
+        logging.INFO,
+        lambda event: (
+            f"instance {event.instance} is {event.condition}{event.why and f': {event.why}'}"
+        ),
+    ),
+    events.NameLost: (logging.WARNING, lambda event: f"endpoint {event.endpoint}: {event.why}"),
     events.ConfigurationChanged: (logging.INFO, lambda event: _CHANGES[event.by]),
     events.ConfigurationRefused: (
         logging.ERROR,

@@ -85,6 +85,7 @@ class Running:
             logs.change(config.log.level, config.log.format)
         self._front.renew()
         self._pool.residency.wake()
+        self._pool.outside.fleet.follow(config.endpoints)
         self._roster.replace(library, look)  # retires the children that are out of date
         self._pool.preload(
             model

@@ -23,6 +23,7 @@ from llamasup.config.schema import Config
 from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
+from llamasup.endpoints.credentials import with_credentials
 from llamasup.engine.locate import is_needed, locate
 from llamasup.errors import LlamasupError, OperatorError
 from llamasup.events import Journal
@@ -86,7 +87,7 @@ async def serve(
     def prepare(config: Config) -> Config:
         if is_needed(config):
             locate(config.engine.command, environ, cache)
-        return with_demo(config, cache)
+        return with_demo(with_credentials(config, environ), cache)
 
     in_effect = InEffect(await _prepared(prepare, config))
     journal = Journal()
@@ -144,6 +145,7 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         children.start_soon(
             tending.again, "the notifier of systemd", notifier.keep_telling, pool.summary
         )
+        pool.outside.fleet.follow(config.endpoints)
         pool.preload(config.pool.preload)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(front.serve)

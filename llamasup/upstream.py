@@ -27,6 +27,9 @@ class Verdict(Enum):
     OUT_OF_MEMORY = "out_of_memory"
     """The upstream's memory ran out: a smaller rung may hold."""
 
+    NOT_HERE = "not_here"
+    """Another upstream may answer the request: this one loads, ends, or has no room."""
+
 
 _PLAIN: Final = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 """What may stand in a header as it is, beside letters, digits and what is always safe."""
@@ -72,6 +75,10 @@ class Upstream(ABC):
     @abstractmethod
     async def connect(self) -> Wire:
         """A connection for one request. Raises OSError; if cancelled, it leaves nothing open."""
+
+    async def dressed(self, request: Request) -> Request:
+        """The request as the upstream has to get it. Raises a LlamasupError if that cannot be."""
+        return request
 
     def head_for(self, request: Request, target: bytes) -> bytes:
         """The head with which the request is sent there."""

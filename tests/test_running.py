@@ -70,6 +70,17 @@ class House:
     def wake(self) -> None:
         self.note("wake")
 
+    @property
+    def outside(self) -> House:
+        return self
+
+    @property
+    def fleet(self) -> House:
+        return self
+
+    def follow(self, endpoints: object) -> None:
+        self.note("follow")
+
     def replace(self, library: object, look: object) -> None:
         self.keepers = {}
         self.note("replace")
@@ -96,6 +107,7 @@ async def test_it_listens_first_then_all_act_by_what_is_in_effect(house: House) 
         ("listen", "first:1"),
         ("renew", "second:2"),
         ("wake", "second:2"),
+        ("follow", "second:2"),
         ("replace", "second:2"),
         # "a" is there already; "b" is new among the preloaded, and "c" was not there before.
         (["preload", "b", "c"], "second:2"),

@@ -12,6 +12,7 @@ from itertools import chain, pairwise
 from typing import Any, Final
 
 from llamasup.config.addresses import parse_address
+from llamasup.config.endpoint_checks import bad_endpoints
 from llamasup.config.placeholders import PORT, SOCKET, holds
 from llamasup.config.problems import Key, Refusal, Unfit
 from llamasup.config.schema import LONGEST_PARAM, variant_name
@@ -31,6 +32,7 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _bad_params(tree)
     yield from _bad_names_of_keys(tree)
     yield from _unreachable_servers(tree)
+    yield from bad_endpoints(tree)
 
 
 def _bad_ladders(tree: Tree) -> Iterator[Refusal]:
@@ -227,6 +229,8 @@ def _unknown_models(tree: Tree) -> Iterator[Refusal]:
     aliases = {alias: name for name, _, alias in (*_variants(tree), *_aliases(tree))}
     askable = {name.casefold() for name in (*models, *aliases)}
     for key, name in tree.texts("server", "default_model"):
+        if tree.items("endpoints"):
+            break  # they may have it
         if name and name.casefold() not in askable:
             yield key, _no_such_model(name, [*models, *aliases])
     groups = [("groups", group, "members") for group in tree.table("groups")]

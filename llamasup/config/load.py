@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import cattrs
@@ -20,7 +20,13 @@ from llamasup.config import secrets, toml_file
 from llamasup.config.checks import contradictions
 from llamasup.config.layers import lay_environment, lay_flags
 from llamasup.config.problems import ConfigError
-from llamasup.config.schema import AnyModel, Config, KeySettings, ServerSettings
+from llamasup.config.schema import (
+    AnyModel,
+    Config,
+    EndpointSettings,
+    KeySettings,
+    ServerSettings,
+)
 from llamasup.config.structure import refusals, strict
 from llamasup.config.tree import Origin, Tree
 
@@ -152,6 +158,12 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
             return key
         return attrs.evolve(key, key_file=absolute("keys", name, "key_file", path=key.key_file))
 
+    def with_absolute_secrets(entry: EndpointSettings) -> EndpointSettings:
+        def found(path: Path | Literal["none"]) -> Path | Literal["none"]:
+            return "none" if path == "none" else absolute("endpoints", path=path)
+
+        return attrs.evolve(entry, key_file=found(entry.key_file), ca_file=found(entry.ca_file))
+
     models = {name: with_absolute_files(name, model) for name, model in config.models.items()}
     keys = {name: with_absolute_key_file(name, key) for name, key in config.keys.items()}
     of_server: dict[str, Any] = {
@@ -176,5 +188,6 @@ def _with_absolute_paths(config: Config, tree: Tree) -> Config:
         keys=keys,
         models=models,
         discover=discover,
+        endpoints=tuple(map(with_absolute_secrets, config.endpoints)),
         folders=attrs.evolve(config.folders, **folders),
     )

@@ -178,6 +178,8 @@ class PoolSettings:
     queue_timeout: Seconds = field(default=Seconds(600), validator=above_zero)
     queue_full_status: Literal[429, 503] = 429
     fair: Literal["turns", "tokens"] = "turns"
+    balance: Literal["least-connections", "round-robin", "priority"] = "least-connections"
+    sticky: bool = True
 
 
 @frozen
@@ -320,6 +322,29 @@ AnyModel: TypeAlias = ModelSettings | ServerSettings
 
 
 @frozen
+class EndpointSettings:
+    """One entry of `[[endpoints]]`: a server elsewhere, and which of its models are offered."""
+
+    name: str
+    url: str
+    key: str = field(default="", repr=False)
+    key_env: str = ""
+    key_file: Path | Literal["none"] = "none"
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    ca_file: Path | Literal["none"] = "none"
+    models: tuple[str, ...] = field(default=("*",), converter=_tuple_of_one_or_many)
+    rename: Mapping[str, str] = field(factory=dict)
+    priority: int = 0
+    max_in_flight: int | Literal["auto"] = field(
+        default="auto",
+        validator=at_least(1),
+        metadata={"write": 'a number of requests such as 4, or "auto"'},
+    )
+    cold_start_timeout: Seconds = Seconds(60)
+    connect_timeout: Seconds = field(default=Seconds(5), validator=above_zero)
+
+
+@frozen
 class Discover:
     """`[discover]`: the folders whose models need no table of their own."""
 
@@ -365,6 +390,7 @@ class Config:
     groups: Mapping[str, GroupSettings] = field(factory=dict)
     keys: Mapping[str, KeySettings] = field(factory=dict)
     discover: Discover = field(factory=Discover)
+    endpoints: tuple[EndpointSettings, ...] = ()
     folders: Folders = field(factory=Folders)
     log: Log = field(factory=Log)
 

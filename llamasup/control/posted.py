@@ -36,6 +36,8 @@ def shown(config: Config) -> dict[str, Any]:
     for name, model in config.models.items():
         key = "command" if isinstance(model, ServerSettings) else "extra_args"
         tables["models"][name][key] = hidden(_arguments(model))
+    for entry in tables["endpoints"]:
+        del entry["key"], entry["headers"]
     return tables
 
 
@@ -98,7 +100,15 @@ def _revealed(config: Config, running: Config) -> Config:
     models = {
         name: revealed(model, running.models.get(name)) for name, model in config.models.items()
     }
+    known = {entry.name: entry for entry in running.endpoints}
+    endpoints = tuple(
+        attrs.evolve(entry, key=same.key, headers=same.headers)
+        if (same := known.get(entry.name))
+        else entry
+        for entry in config.endpoints
+    )
     args = meant_by(config.engine.args, running.engine.args)
+    config = attrs.evolve(config, endpoints=endpoints)
     return attrs.evolve(config, models=models, engine=attrs.evolve(config.engine, args=args))
 
 
@@ -123,6 +133,7 @@ def _beyond(config: Config) -> dict[str, object]:
         "engine.args": engine.args,
         "engine.env": dict(engine.env),
         "discover.folders": config.discover.folders,
+        "endpoints": config.endpoints,
         "folders": config.folders,
         "log": config.log,
     }

@@ -55,7 +55,8 @@ def is_needed(config: Config) -> bool:
     """Is there any model for an engine? Without a model at all, there is the demo."""
     models = config.models.values()
     is_all_served = all(isinstance(model, ServerSettings) for model in models)
-    return bool(config.discover.folders) or not models or not is_all_served
+    has_none = not models and not config.endpoints
+    return bool(config.discover.folders) or has_none or not is_all_served
 
 
 def locate(command: str, environ: Mapping[str, str], cache: Path) -> Program:

@@ -60,7 +60,9 @@ from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.requests import CLIENT, KEY, Request
 from llamasup.logs import cut
 from llamasup.models.names import Choice
-from llamasup.pool.lease import Lease
+from llamasup.pool.beginning import beginning
+from llamasup.pool.pool import Leasing
+from llamasup.pool.trail import Trail
 from llamasup.pool.work import Work
 
 _LONGEST_PATH = 200
@@ -250,7 +252,8 @@ class Exchange:
         choice = await self._chosen(goal)
         model = choice.model
         if residence.loads:
-            async with self._lease(model, evolve(goal, work=Work.ASK), Digest(self._request)):
+            digest = Digest(self._request)
+            async with self._lease(model, evolve(goal, work=Work.ASK), digest, Trail()):
                 pass
         else:
             self._desk.pool.let_go(model)
@@ -260,7 +263,8 @@ class Exchange:
     async def _ask_model(self, goal: ToModel) -> None:
         """Let a child answer, or the next one if it fails before the client has seen a word."""
         roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
-        digest = Digest(self._request)
+        self._desk.pool.outside.refuse_circle(self._request)
+        digest, trail = Digest(self._request), Trail()
         try:
             choice = await self._chosen(goal)
             if (wanted := purposes.wanted_at(goal.target)) is not None:
@@ -269,7 +273,8 @@ class Exchange:
                 await put_under(choice.filter, self._asked, self._wishes, goal.work)
             while True:
                 model = choice.model
-                if await self._relay(self._lease(model, goal, digest), goal, choice, losses):
+                leasing = self._lease(model, goal, digest, trail)
+                if await self._relay(leasing, goal, choice, losses):
                     return
                 self._way.replays += 1
                 self._tell(RequestReplayed(self._id, model, *self._named))
@@ -291,7 +296,7 @@ class Exchange:
             self._desk.door.confirm(self._caller, choice)
 
     async def _relay(
-        self, coming: Lease | KeptAlive, goal: ToModel, choice: Choice, losses: _Losses
+        self, coming: Leasing | KeptAlive, goal: ToModel, choice: Choice, losses: _Losses
     ) -> bool:
         """Wait for the lease, and relay. False if the request has to be sent again."""
         self._way.waits()
@@ -324,7 +329,9 @@ class Exchange:
             raise lost
         return False
 
-    def _lease(self, model: str, goal: ToModel, digest: Digest) -> Lease | KeptAlive:
+    def _lease(
+        self, model: str, goal: ToModel, digest: Digest, trail: Trail
+    ) -> Leasing | KeptAlive:
         """A lease for this client. A client that asked for a stream gets comments while it
         waits."""
         desk, request, caller = self._desk, self._request, self._caller
@@ -334,6 +341,8 @@ class Exchange:
             client=lambda: callers.client(request, self._connection.peer, self._key),
             priority=callers.priority(request, caller.key.settings.priority if caller else None),
             digest=digest,
+            prefix=lambda: beginning(request.body),
+            trail=trail,
         )
         if desk.keepalive is None or not goal.streams:
             return lease

@@ -16,7 +16,8 @@ import trio
 from llamasup.config.schema import Seconds
 from llamasup.front.answer import Answer
 from llamasup.http.connection import ClientLeft, Connection
-from llamasup.pool.lease import Lease
+from llamasup.pool.any_lease import AnyLease
+from llamasup.pool.pool import Leasing
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class KeptAlive:
     """A lease whose client gets comments while it waits for the lease."""
 
     def __init__(
-        self, keepalive: Keepalive, lease: Lease, connection: Connection, answer: Answer
+        self, keepalive: Keepalive, lease: Leasing, connection: Connection, answer: Answer
     ) -> None:
         self._keepalive = keepalive
         self._lease = lease
@@ -86,7 +87,7 @@ class KeptAlive:
         with suppress(ClientLeft):
             self._connection.send_in_passing(self._answer.comment(self._lease.outlook()))
 
-    async def __aenter__(self) -> Lease:
+    async def __aenter__(self) -> AnyLease:
         self._keepalive.begin(self)
         try:
             return await self._lease.__aenter__()

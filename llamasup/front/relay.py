@@ -17,7 +17,14 @@ from attrs import evolve
 from llamasup import threads
 from llamasup.apis.dialects import dialect_at
 from llamasup.engine.error_messages import message_of_reply, messages_in_events
-from llamasup.errors import ChildLost, ClientError, EngineFailed, LlamasupError, TooLargeForEngine
+from llamasup.errors import (
+    ChildLost,
+    ClientError,
+    EngineFailed,
+    LlamasupError,
+    NotAnsweredHere,
+    TooLargeForEngine,
+)
 from llamasup.front.answer import Answer
 from llamasup.front.rendering import Rendering, StreamRendering
 from llamasup.front.stream_events import Overture
@@ -67,7 +74,8 @@ async def relay(
     upstream's connection is closed at once. However this ends, `answer.seen` is right.
     """
     with await _connected(upstream) as wire:
-        await _send_request(wire, upstream.head_for(request, target), request.body)
+        sent = await upstream.dressed(request)
+        await _send_request(wire, upstream.head_for(sent, target), sent.body)
         wire.at_once = _AT_ONCE_IN_CHUNKS
         head, data = await _receive_head(wire)
         if not head.chunked:
@@ -179,6 +187,8 @@ def _judge(upstream: Upstream, request_size: int, status: int, message: str) -> 
     match upstream.judge(status, message, request_size):
         case Verdict.OUT_OF_MEMORY:
             raise RanOutOfMemory(message)
+        case Verdict.NOT_HERE:
+            raise NotAnsweredHere(f"{upstream} does not answer now: {status} {message}")
         case Verdict.TOO_LARGE:
             raise TooLargeForEngine(
                 f"the engine has no memory for a body of {request_size >> 20} MiB:"

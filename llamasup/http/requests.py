@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
 from attrs import define, field
@@ -95,16 +95,24 @@ class Request:
         """The first header of this name (in lower case)."""
         return self._first.get(name)
 
-    def forwarded(self, target: bytes, withheld: Collection[bytes] = ()) -> bytes:
-        """The head for an upstream, without hop-by-hop headers, our own keys and `withheld`."""
+    def forwarded(
+        self,
+        target: bytes,
+        withheld: Collection[bytes] = (),
+        host: bytes = b"",
+        added: Iterable[tuple[bytes, bytes]] = (),
+    ) -> bytes:
+        """The head for an upstream, without hop-by-hop headers, our own keys and `withheld`, but
+        with those that are `added`. Without a `host`, it names the client's."""
         named = self.connection_options.union(withheld, self.secrets)
-        host = self.header(b"host") or b"llamasup"
+        host = host or self.header(b"host") or b"llamasup"
         lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (self.method, target, host)]
         lines += [
             b"%b: %b" % (name, value)
             for name, value in self.headers
             if name not in _WRITTEN_ANEW and name not in named
         ]
+        lines += [b"%b: %b" % header for header in added]
         if self.body or self.method in (b"POST", b"PUT", b"PATCH"):
             lines.append(b"Content-Length: %d" % len(self.body))
         lines.append(b"X-Request-ID: %b\r\nConnection: close\r\n\r\n" % self.id)

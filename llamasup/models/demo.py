@@ -53,11 +53,12 @@ _CHAT_TEMPLATE = (
 
 
 def with_demo(config: Config, cache: Path) -> Config:
-    """`config`, with the demo model added if it has no model and no folders to find one.
+    """`config`, with the demo model added if it has no model, and no folders or endpoints to
+    find one.
 
     Raises OperatorError if the demo model cannot be written.
     """
-    if config.models or config.discover.folders:
+    if config.models or config.discover.folders or config.endpoints:
         return config
     demo = ModelSettings(path=ensure_demo(cache), context_size=_CONTEXT_SERVED)
     return attrs.evolve(config, models={DEMO: demo})

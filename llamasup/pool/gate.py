@@ -130,6 +130,11 @@ class Gate:
             )
         return visit.child
 
+    def is_free(self, work: Work) -> bool:
+        """Would a request for such work be let in at once?"""
+        child = self._open_child()
+        return child is not None and not self._queues[work] and self._has_room(child, work)
+
     def leave(self, visit: Visit) -> None:
         """The request is done, and another one may enter."""
         child = visit.child

@@ -15,15 +15,16 @@ from llamasup.config.addresses import Address
 from llamasup.errors import OutOfMemory
 from llamasup.http.requests import Request
 from llamasup.http.wire import Wire, dial
+from llamasup.pool.any_lease import AnyLease
 from llamasup.pool.gate import Gate, Visit
 from llamasup.states import ChildState
-from llamasup.upstream import Signature, Upstream, Verdict
+from llamasup.upstream import Signature, Verdict
 
 _VERDICT_PATIENCE = 2.0
 _NOTE_PATIENCE = 3.0
 
 
-class Lease(Upstream):
+class Lease(AnyLease):
     """Holds, within `async with`, a child that is ready and, if the work needs one, a slot of it.
 
     Entering loads the model and waits for the request's turn. It raises ModelUnavailable if the

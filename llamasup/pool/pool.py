@@ -16,17 +16,26 @@ from llamasup.access.consumption import Consumption
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
+from llamasup.endpoints.fleet import Fleet
 from llamasup.errors import LlamasupError, ModelNotFound
 from llamasup.events import Journal
 from llamasup.memory.gauge import Gauge
 from llamasup.models.purpose import Purpose
+from llamasup.pool.either_lease import EitherLease
 from llamasup.pool.gate import Gate, Visit
 from llamasup.pool.lease import Glance, Lease
+from llamasup.pool.outside import Errand, Outside
 from llamasup.pool.queue import Client
+from llamasup.pool.remote_lease import RemoteGlance, RemoteLease
 from llamasup.pool.residency import Residency
+from llamasup.pool.trail import Trail
 from llamasup.pool.work import Work
 
 log = logging.getLogger(__name__)
+
+
+Leasing = Lease | RemoteLease | EitherLease
+"""What is entered with `async with`, and gives an `AnyLease`."""
 
 
 class Pool:
@@ -39,7 +48,10 @@ class Pool:
         gauge: Gauge,
         journal: Journal,
         nursery: trio.Nursery,
+        outside: Outside | None = None,
     ) -> None:
+        """`outside` has the models of instances elsewhere; without it there are none."""
+        self.outside = outside or Outside(Fleet(journal, nursery), in_effect)
         self._in_effect = in_effect
         self._nursery = nursery
         self._journal = journal
@@ -117,11 +129,13 @@ class Pool:
 
     def waiting(self, model: str) -> int:
         """How many requests wait for the model."""
-        return self._gates[model].waiting
+        gate = self._gates.get(model)
+        return (gate.waiting if gate else 0) + self.outside.waiting(model)
 
     async def purpose(self, model: str) -> Purpose | None:
         """What the model is for; None if only its engine can tell."""
-        return await self._gates[model].keeper.plan.purpose()
+        gate = self._gates.get(model)
+        return await gate.keeper.plan.purpose() if gate else None
 
     def lease(
         self,
@@ -131,19 +145,44 @@ class Pool:
         client: Callable[[], Client] = Client,
         priority: int = 0,
         digest: Callable[[], Awaitable[bytes]] | None = None,
-    ) -> Lease:
+        prefix: Callable[[], bytes] = bytes,
+        trail: Trail | None = None,
+    ) -> Leasing:
         """A lease on `model` for `work`, to be used with `async with`.
 
         A request that has to wait takes turns with those of other clients, and gets its turn sooner
         with a higher `priority`; `client` is called only in that case. `digest` identifies a
         request that may have ended a child; it is called after a death, and when a client leaves
         without its answer. A request without a digest is never held responsible for a death.
+
+        `prefix` stands for the beginning of the conversation, and `trail` for where the request has
+        been before; both matter only for instances elsewhere.
         """
+        gate = self._gates.get(model)
+        if not self.outside.has(model):
+            if gate is None:
+                raise ModelNotFound(f'there is no model "{model}" any more')
+            return _own(gate, Visit(work, client, priority), digest)
+        kind = RemoteGlance if work is Work.LOOK else RemoteLease
+
+        def remote() -> RemoteLease:
+            errand = Errand(model, work, client, priority, prefix, trail or Trail())
+            return kind(self.outside, errand)
+
+        if gate is None or (work is Work.LOOK and gate.keeper.child is None):
+            return remote()
+        own = _own(gate, Visit(work, client, priority), digest)
         if work is Work.LOOK:
-            return Glance(self._gates[model], Visit(work, client, priority), None)
-        return Lease(self._gates[model], Visit(work, client, priority), digest)
+            return own
+        return EitherLease(own, lambda: gate.is_free(work), remote, self.outside, model)
 
     def _gate(self, plan: Plan) -> Gate:
         keeper = Keeper(plan, self.residency, self._journal, self._nursery)
         in_effect, consumption = self._in_effect, self.consumption
         return Gate(keeper, self._nursery, in_effect, self.residency.note_idle, consumption)
+
+
+def _own(gate: Gate, visit: Visit, digest: Callable[[], Awaitable[bytes]] | None) -> Lease:
+    if visit.work is Work.LOOK:
+        return Glance(gate, visit, None)
+    return Lease(gate, visit, digest)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -18,10 +19,10 @@ import trio
 from llamasup import tending
 from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
-from llamasup.config.schema import AnyModel
+from llamasup.config.schema import AnyModel, ModelSettings
 from llamasup.errors import ClientError, ModelNotFound
 from llamasup.models.library import Library, Look
-from llamasup.models.names import Choice
+from llamasup.models.names import Choice, Names
 from llamasup.pool.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Roster:
         self._nursery = nursery
         self._looked: trio.Event | None = None
         self._not_before = 0.0
+        self._named: tuple[object, object, Names] | None = None
+        """The names of these models here and of those elsewhere, together."""
 
     async def choose(self, asked: str | None) -> Choice:
         """What answers a request for `asked`, even if that is new. Raises ModelNotFound or
@@ -78,6 +81,12 @@ class Roster:
             return self._chosen(asked)
         except ClientError:
             await self.refresh()
+        try:
+            return self._chosen(asked)
+        except ClientError:
+            wanted = asked or self._in_effect.config.server.default_model
+            if not await self._pool.outside.fleet.await_model(wanted):
+                raise
         return self._chosen(asked)
 
     async def beginning(self, path: bytes) -> tuple[Choice, bytes]:
@@ -96,7 +105,22 @@ class Roster:
 
     def _chosen(self, asked: str | None) -> Choice:
         default = self._in_effect.config.server.default_model
-        return self.look.names.choose(asked, default)
+        names, elsewhere = self.look.names, self._pool.outside.fleet
+        if not elsewhere.models:
+            return names.choose(asked, default)
+        wanted = asked or default
+        if (own := names.find(wanted)) or not (model := elsewhere.find(wanted)):
+            return own or self._all_names.choose(asked, default)
+        return Choice(model, model)
+
+    @property
+    def _all_names(self) -> Names:
+        """The names of all models, here and elsewhere, for one that neither knows exactly."""
+        here, elsewhere = self.look.models, self._pool.outside.fleet.models
+        if self._named is None or self._named[0] is not here or self._named[1] is not elsewhere:
+            others = {model: ModelSettings(path=Path(f"{model}.gguf")) for model in elsewhere}
+            self._named = here, elsewhere, Names({**others, **here})
+        return self._named[2]
 
     async def refresh(self) -> None:
         """Look again, unless that was done just now. All calls during a look share it.

@@ -1,0 +1,91 @@
+"""A lease on whatever is free first: a child of ours, or an instance elsewhere.
+
+A loaded child with a free slot comes first, then an instance that has room. Otherwise the request
+waits for both at once: a child is loaded meanwhile, if there is room for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from llamasup.errors import LlamasupError
+from llamasup.pool.any_lease import AnyLease
+from llamasup.pool.lease import Lease
+from llamasup.pool.outside import Outside
+from llamasup.pool.remote_lease import RemoteLease
+
+
+class EitherLease:
+    """Enters one of two leases, and leaves that one."""
+
+    def __init__(
+        self,
+        own: Lease,
+        is_free: Callable[[], bool],
+        remote: Callable[[], RemoteLease],
+        outside: Outside,
+        model: str,
+    ) -> None:
+        """`is_free` says whether a child would take the request at once."""
+        self._own = own
+        self._is_free = is_free
+        self._remote = remote
+        self._outside = outside
+        self._model = model
+        self._entered: AnyLease
+
+    def outlook(self) -> str:
+        """What the request waits for, in words for its client."""
+        return self._own.outlook()
+
+    async def __aenter__(self) -> AnyLease:
+        if self._is_free():
+            self._entered = await self._own.__aenter__()
+        elif self._outside.has_room(self._model):
+            try:
+                self._entered = await self._remote().__aenter__()
+            except LlamasupError:
+                self._entered = await self._own.__aenter__()
+        else:
+            self._entered = await self._first()
+        return self._entered
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._entered.__aexit__(*error)
+
+    async def _first(self) -> AnyLease:
+        """Enter both, and leave the second. Raises what the child's lease raised if none can be
+        entered. If this is cancelled, neither is held."""
+        entered: list[AnyLease] = []
+        failures: dict[AnyLease, LlamasupError] = {}
+
+        async def enter(lease: AnyLease) -> None:
+            try:
+                await lease.__aenter__()
+            except LlamasupError as error:
+                failures[lease] = error
+                return
+            entered.append(lease)
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for lease in (self._own, self._remote()):
+                    nursery.start_soon(enter, lease)
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            await _leave(entered)
+            raise
+        await _leave(entered[1:])
+        if entered:
+            return entered[0]
+        raise failures[self._own]
+
+
+async def _leave(leases: list[AnyLease]) -> None:
+    """Nothing was sent, so leaving takes no time."""
+    for lease in leases:
+        with trio.CancelScope(shield=True):
+            await lease.__aexit__(None, None, None)

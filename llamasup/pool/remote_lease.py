@@ -1,0 +1,194 @@
+"""A lease on an instance elsewhere: a place there, and the connection to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from attrs import evolve
+
+from llamasup.access.keys import SECRETS
+from llamasup.endpoints.instance import Instance
+from llamasup.errors import ChildLost, ClientError, LlamasupError, OutOfMemory
+from llamasup.http.requests import Request
+from llamasup.http.wire import Wire
+from llamasup.pool.any_lease import AnyLease
+from llamasup.pool.outside import Errand, Outside
+from llamasup.pool.renamed import name_in, renamed
+from llamasup.pool.work import Work
+from llamasup.shortages import is_shortage
+from llamasup.upstream import Signature, Verdict
+
+_LOADING: Final = "Loading model"
+_COME_AGAIN: Final = 1.0
+"""Seconds for which an instance that sends a request away gets no more, if others have room."""
+
+
+class RemoteLease(AnyLease):
+    """Holds, within `async with`, an instance that has accepted a connection, and a slot of it.
+
+    Entering waits for one, and tries the next one if an instance does not accept. It raises
+    QueueFull, QueueTimeout, EndpointsAway and ModelNotFound. If it is cancelled, nothing is held.
+    Leaving closes the connection, which cancels what the instance still does for the request. That
+    a client leaves says nothing about the instance.
+    """
+
+    def __init__(self, outside: Outside, errand: Errand) -> None:
+        self._outside = outside
+        self._errand = errand
+        self._wire: Wire | None = None
+        self._instance: Instance
+        self._has_answered = False
+        self._sent_away = False
+
+    def __str__(self) -> str:
+        return f"the instance {self._instance.name}"
+
+    @property
+    def signature(self) -> Signature:
+        """See `Upstream.signature`."""
+        return self._instance.signature(self._errand.model)
+
+    def outlook(self) -> str:
+        """See `AnyLease.outlook`."""
+        return self._outside.outlook(self._errand.model)
+
+    async def __aenter__(self) -> RemoteLease:
+        while True:
+            self._instance = await self._outside.enter(self._errand)
+            try:
+                self._wire = await self._instance.connect()
+                return self
+            except OSError as error:
+                self._outside.leave(self._errand)
+                if is_shortage(error):
+                    raise ChildLost(f"{self} cannot be asked: {error.strerror}") from error
+                self._note_away(error.strerror or str(error))
+            except BaseException:
+                self._outside.leave(self._errand)
+                raise
+
+    def _note_away(self, why: str) -> None:
+        self._errand.trail.tried.add(self._instance.name)
+        self._instance.unreachable(why)
+
+    async def connect(self) -> Wire:
+        """See `Upstream.connect`: the connection was made when the lease was entered."""
+        assert self._wire is not None  # it has been entered
+        return self._wire
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._wire is not None:
+            self._wire.close()
+        if not any(error) and not self._sent_away:
+            self.progressed()
+        self._outside.leave(self._errand)
+
+    async def dressed(self, request: Request) -> Request:
+        """See `Upstream.dressed`: the model's name becomes the one that it has there."""
+        instance, body = self._instance, request.body
+        offer = instance.offers.get(self._errand.model)
+        if offer is None or instance.ignores_names or not body:
+            return request
+        if not isinstance(body, bytes | bytearray):
+            if offer.theirs == self._errand.model:
+                return request  # it is named so, or by an alias that the instance has to know
+            raise ClientError(
+                f'"{self._errand.model}" is "{offer.theirs}" on {instance.name}, and a body over'
+                " 1 MiB is sent there as it is: ask for that name, or give it no other one"
+            )
+        if name_in(body) in (offer.theirs, None):
+            return request
+        other = renamed(body, offer.theirs)
+        return request if other is None else evolve(request, body=other)
+
+    def head_for(self, request: Request, target: bytes) -> bytes:
+        """See `Upstream.head_for`: no key of the client's, but those that the operator wrote."""
+        instance = self._instance
+        ours = self._outside.fleet.ourselves
+        via = b", ".join(
+            [*(value for name, value in request.headers if name == b"via"), b"1.1 " + ours.encode()]
+        )
+        own = [(name.encode(), value.encode()) for name, value in instance.headers]
+        return request.forwarded(
+            instance.url.path.encode() + target,
+            withheld={*SECRETS, b"via", *(name.lower() for name, _ in own)},
+            host=instance.url.authority.encode(),
+            added=[(b"Via", via), *own],
+        )
+
+    def progressed(self) -> None:
+        """See `Upstream.progressed`."""
+        if not self._has_answered:
+            self._has_answered = True
+            self._instance.served()
+
+    async def survived(self) -> bool:
+        """See `Upstream.survived`: is it still there?"""
+        try:
+            (await self._instance.connect()).close()
+        except OSError:
+            return False
+        return True
+
+    def judge(self, status: int, message: str, size: int) -> Verdict:
+        """See `Upstream.judge`."""
+        verdict = self._verdict(status, message)
+        if verdict is Verdict.NOT_HERE:
+            self._sent_away = True
+            self._errand.trail.tried.add(self._instance.name)
+        return verdict
+
+    def _verdict(self, status: int, message: str) -> Verdict:
+        instance = self._instance
+        if self._has_answered or self._errand.work is Work.LOOK:
+            return Verdict.ITS_OWN
+        if status == 503 and _LOADING in message:
+            instance.loads()
+            return Verdict.NOT_HERE
+        if status in (401, 403):
+            instance.refused(f"it refuses our key ({status} {message})")
+            return Verdict.NOT_HERE
+        if status not in (404, 429, 503, 508) or not self._outside.others(self._errand):
+            return Verdict.ITS_OWN
+        if status in (429, 503):
+            instance.turned_away(_COME_AGAIN)
+        return Verdict.NOT_HERE
+
+    def broke_off(self) -> None:
+        """See `AnyLease.broke_off`."""
+        if self._sent_away:
+            return
+        if self._has_answered:
+            self._instance.ask_again()
+            return
+        self._sent_away = True
+        self._errand.trail.tried.add(self._instance.name)
+        self._errand.trail.failures += 1
+        self._instance.failed("it took a request, and gave no answer")
+
+    async def outcome(self) -> Callable[[], bool]:
+        """See `AnyLease.outcome`: what an instance does is not the request's doing, unless several
+        give no answer to it."""
+        if self._errand.trail.is_too_long:
+            raise ChildLost(
+                f"{self._errand.trail.failures} instances took this request, and gave no answer"
+            )
+        return lambda: True
+
+    def exhausted(self, words: str) -> LlamasupError:
+        """See `AnyLease.exhausted`."""
+        return OutOfMemory(f"{self} ran out of memory: {words}")
+
+
+class RemoteGlance(RemoteLease):
+    """A look at an instance elsewhere: it waits for none, and holds none of its slots."""
+
+    async def __aenter__(self) -> RemoteLease:
+        self._instance = self._outside.to_look_at(self._errand)
+        try:
+            self._wire = await self._instance.connect()
+        except OSError as error:
+            self._note_away(error.strerror or str(error))
+            raise ChildLost(f"{self} cannot be reached: {error.strerror}") from error
+        return self
