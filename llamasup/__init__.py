@@ -52,7 +52,8 @@ listed here.
     shortages   what a system can run short of (descriptors, threads, ...)
     events      the typed events, and the journal
     apis/       one file a dialect (`openai_chat`, `anthropic_messages`, `llama_cpp`, ...);
-                `usage` reads what an answer took
+                `usage` reads what an answer took. No engine speaks `ollama_*`: a `translation` puts
+                a request into an engine's words, and tells what was `said`
     logs        writes the log to stderr, as text or JSON, and never makes a task wait
     narrator    turns events into lines of the log
     tending     what follows when a task raises: it ends alone, or it begins again
@@ -73,7 +74,7 @@ listed here.
                 connection to an upstream); `tls` (sessions without sockets), `tls_connection` of a
                 client, `certificate` (which is followed)
     upstream    what the relay knows of a child or of control, and how their answers are signed
-    models/     `gguf` and `headers` of files, `discover` folders, `names` that clients may use,
+    models/     `gguf`, `headers` and `facts` of files, `discover` folders, `names` that clients may use,
                 `library`, `demo` (the model of a first run)
     memory/     `ladder`; `estimate` (needs by formula); `readings` (what tools and files say, as
                 devices; pure), `machine` (runs the tools), `gauge` (when to ask); `room`
@@ -97,8 +98,10 @@ listed here.
                 priority); `bodies`, `rooms` and `shares` (memory);
                 `guests` (which connection is closed when there are too many); `keepalive`; `relay`;
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
-                seen); `stream_events`
-    control/    `app` answers, on Hypercorn (`server`); `posted` is the configuration over HTTP
+                seen); `stream_events`; `interpreter` and `translated_answer` (for an API that no
+                engine speaks)
+    control/    `app` answers, on Hypercorn (`server`); `posted` is the configuration over HTTP;
+                `ollama` has what its clients ask about models
     systemd, pid1, terminal
                 duties towards systemd, as a container's first process, and when a terminal closes
     stop        how llamasup stops, in bounded time
@@ -175,7 +178,8 @@ The way of a request
 2. `front.routes` finds its goal: a model, control, or an error. Where there are keys,
    `front.doorkeeper` finds whose request it is, and what that key may do and has left; the key goes
    no further, and without a valid one nothing is loaded or shown. `pool.roster` knows which model a
-   name means, and looks into the folders again if none does.
+   name means, and looks into the folders again if none does. A request in Ollama's API goes on in
+   an engine's words (`front.interpreter`).
 3. `pool.lease`: the request waits at the model's gate until a child is ready and has a free slot.
    The gate's usher asks the keeper to have one loaded. Requests never wait inside llama-server.
    Meanwhile `front.keepalive` may send comments to a client that asked for a stream.
@@ -442,6 +446,11 @@ Decisions, and why: the world
   The course of a request is told only where something listens to it: it would cost 6 µs.
 - **Errors of engines are read in all dialects, ours are written in one.** Which form an engine uses
   at a path has changed from version to version (`engine.error_messages`).
+- **A translated stream is held back, replayed and cut like any other:** only what is passed on at
+  last is told in the client's API (`front.translated_answer`), always in whole lines. While it
+  waits, its client gets blanks: JSON allows them before a value, but no comments.
+- **A client's `keep_alive: 0` unloads only what nobody else uses.** Many clients say it with every
+  request; other times are not obeyed, because the memory belongs to all.
 - **A key joins the configuration with the capability that reads it.** No key is without effect, and
   only `[folders]` needs a restart.
 """
