@@ -24,7 +24,7 @@ from llamasup.config.source import Source
 from llamasup.control.app import ControlApp
 from llamasup.control.server import ControlServer
 from llamasup.endpoints.credentials import with_credentials
-from llamasup.engine.locate import is_needed, locate
+from llamasup.engine.locate import is_needed, locate, own_engines
 from llamasup.errors import LlamasupError, OperatorError
 from llamasup.events import Journal
 from llamasup.front.bodies import Bodies
@@ -87,6 +87,8 @@ async def serve(
     def prepare(config: Config) -> Config:
         if is_needed(config):
             locate(config.engine.command, environ, cache)
+        for name, command in own_engines(config):
+            locate(command, environ, cache, f"models.{name}.engine")
         return with_demo(with_credentials(config, environ), cache)
 
     in_effect = InEffect(await _prepared(prepare, config))
@@ -188,6 +190,6 @@ async def _keep_run_folder(run_folder: RunFolder, control: ControlServer, pool: 
 async def _look_at_engine(launcher: Launcher) -> None:
     """Report an unusable engine at the start, not only to the first client."""
     try:
-        await launcher.engine.now()
+        await launcher.engines.common.now()
     except LlamasupError as error:
         log.error("%s", error)

@@ -15,9 +15,9 @@ from llamasup.children.server_launcher import ServerLauncher
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import ModelSettings
-from llamasup.engine.argv import argv, asks_for_keys, files_in, for_questions
+from llamasup.engine.argv import argv, asks_for_keys, files_in, for_questions, own_args
 from llamasup.engine.breakdown import can_be_asked, question
-from llamasup.engine.known import KnownEngine
+from llamasup.engine.known import Engines
 from llamasup.engine.locate import Engine
 from llamasup.engine.memory_args import cache_ram
 from llamasup.errors import ModelUnavailable
@@ -50,7 +50,7 @@ class Launcher:
     ) -> None:
         self.in_effect = in_effect
         self.machine = machine or ThisMachine()
-        self.engine = KnownEngine(in_effect, environ, cache)
+        self.engines = Engines(in_effect, environ, cache)
         self._ports = Ports()
         self.servers = ServerLauncher(in_effect, environ, run_folder, self._ports)
         self._run_folder = run_folder
@@ -68,9 +68,9 @@ class Launcher:
         purpose: Purpose = Purpose.GENERATE,
     ) -> Child:
         """The next child of `model`, on `rung`, not yet started. Raises ModelUnavailable."""
-        engine = await self.engine.now()
+        known = self.engines.of(settings)
+        engine = await known.now()
         address = self._address(engine)
-        engine_args = self.engine.settings.args
         launch = Launch(
             model=model,
             argv=argv(
@@ -80,14 +80,14 @@ class Launcher:
                 rung,
                 address,
                 await self._cache_ram(),
-                engine_args,
+                known.settings.args,
                 purpose,
             ),
-            environment=self.engine.environment(engine.program),
+            environment=known.environment(engine.program),
             address=address,
             slots=settings.parallel,
             in_effect=self.in_effect,
-            asks_for_keys=asks_for_keys(self._args(settings), self.engine.settings.env),
+            asks_for_keys=asks_for_keys(self.args(settings), known.settings.env),
         )
         child = Child(launch, self._run_folder)
         self._ports.give(child)
@@ -113,9 +113,9 @@ class Launcher:
 
         None if the engine cannot be found, or a disk does not answer soon.
         """
-        files = [settings.path, Path(settings.mmproj), *files_in(self._args(settings))]
+        files = [settings.path, Path(settings.mmproj), *files_in(self.args(settings))]
         try:
-            identity = await self.engine.identity(_BRIEFLY)
+            identity = await self.engines.of(settings).identity(_BRIEFLY)
             stamps = await self._in_passing.run(
                 _stamp_of_all_parts, files, patience=_BRIEFLY, place=settings.path.parent
             )
@@ -125,7 +125,8 @@ class Launcher:
 
     async def key(self, settings: ModelSettings) -> str:
         """The key for what is learned of a model: all that it depends on. Raises EngineUnusable."""
-        engine = await self.engine.now()
+        known = self.engines.of(settings)
+        engine = await known.now()
         path = settings.path
         size = await seen((Launcher, path), lambda: self._size(path))
         depends_on = [
@@ -135,9 +136,8 @@ class Launcher:
             str(engine.program),
             engine.version,
             settings.parallel,
-            *self.engine.settings.args,
-            *settings.extra_args,
-            self.engine.devices_by_environment(engine.program),
+            *self.args(settings),
+            known.devices_by_environment(engine.program),
             *(() if settings.purpose == "auto" else (settings.purpose,)),
         ]
         return json.dumps(depends_on)
@@ -149,44 +149,50 @@ class Launcher:
 
         None if the engine cannot be asked, or has no answer. Raises Unheard, and EngineUnusable.
         """
-        engine = await self.engine.now()
-        args = self._args(settings)
+        known = self.engines.of(settings)
+        engine = await known.now()
+        args = self.args(settings)
         if not can_be_asked(engine.flags, args):
             return None
         address = self._private_address(engine)
-        engine_args, cached = self.engine.settings.args, await self._cache_ram()
+        engine_args, cached = known.settings.args, await self._cache_ram()
         words = argv(engine, "", settings, rung, address, cached, engine_args, purpose)
-        surroundings = for_questions(self.engine.environment(engine.program))
+        surroundings = for_questions(known.environment(engine.program))
         attempt = DryRun(question(words), surroundings, address)
         return await run_dry(attempt, self._run_folder)
 
     async def listing(self, settings: ModelSettings) -> Listing | None:
         """How to make the engine list the devices that a child of this model would see; None if it
         cannot list them. Raises EngineUnusable."""
-        return await self.engine.listing(self._args(settings))
+        return await self.engines.of(settings).listing(self.args(settings))
+
+    async def common_listing(self) -> Listing | None:
+        """The same for the engine that most models share."""
+        return await self.engines.common.listing(self.in_effect.config.engine.args)
 
     def most_cache_ram(self, settings: ModelSettings) -> int:
         """The most bytes of the host's memory that a child's prompt cache may take."""
-        wanted = self.engine.settings.cache_ram
-        args = self._args(settings)
+        wanted = self.in_effect.config.engine.cache_ram
+        args = self.args(settings)
         return cache_ram(args, _MOST_CACHE_RAM if wanted == "auto" else wanted)
 
     async def _cache_ram(self) -> int:
         """How much host memory a child's prompt cache may take now; the engine's default is 8 GiB.
 
         If the system does not say what is free, the usual limit stands."""
-        wanted = self.engine.settings.cache_ram
+        wanted = self.in_effect.config.engine.cache_ram
         if wanted != "auto":
             return wanted
         shares = [device.free // 8 for device in await host(self.machine)]
         return min([_MOST_CACHE_RAM, *shares])
 
-    def _args(self, settings: ModelSettings) -> list[str]:
-        return [*self.engine.settings.args, *settings.extra_args]
+    def args(self, settings: ModelSettings) -> list[str]:
+        """What the operator tells the engine of this model."""
+        return own_args(self.in_effect.config.engine.args, settings)
 
     def _address(self, engine: Engine) -> Address:
         """A private Unix socket; a port where the engine has none, or the operator wants one."""
-        first = self.engine.settings.port_range_start
+        first = self.in_effect.config.engine.port_range_start
         if first or not engine.unix_sockets:
             return self._ports.free(first)
         return self._private_address(engine)

@@ -16,6 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from llamasup.children.launcher import Launcher
 from llamasup.config.schema import ModelSettings
 from llamasup.engine import memory_args
 from llamasup.engine.argv import says_its_purpose
+from llamasup.engine.known import KnownEngine
+from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.learned import Footprint, SourceName, State
 from llamasup.memory.estimate import Need, estimate
 from llamasup.memory.gauge import Gauge
@@ -116,7 +119,7 @@ class Needs:
         self._asking = trio.Lock()
         self._unanswered: dict[str, float] = {}
         self._not_asked_before = -math.inf
-        self._glances: dict[tuple[str, ...], tuple[float, Sequence[Device] | None]] = {}
+        self._glances: dict[tuple[object, ...], tuple[float, Sequence[Device] | None]] = {}
 
     async def trained_context(self, settings: ModelSettings) -> int | None:
         """How much context the model was trained on; None if its file does not say."""
@@ -145,37 +148,51 @@ class Needs:
 
         Answers are kept for a moment, by arguments: hundreds of models have few kinds of them.
         """
-        return await self._seen(self._args(settings))
+        return await self._seen(self._launcher.engines.of(settings), self._args(settings))
 
     async def devices_of_all(self) -> Sequence[Device] | None:
         """The devices that the engine would use for a model without arguments of its own."""
-        return await self._seen(self._launcher.engine.settings.args)
+        engine = self._launcher.engines.common
+        return await self._seen(engine, engine.settings.args)
 
-    async def _seen(self, arguments: Sequence[str]) -> Sequence[Device] | None:
-        args, now = tuple(arguments), trio.current_time()
-        at, devices = self._glances.get(args, (-math.inf, None))
+    async def _seen(self, engine: KnownEngine, arguments: Sequence[str]) -> Sequence[Device] | None:
+        key, now = (engine, *arguments), trio.current_time()
+        at, devices = self._glances.get(key, (-math.inf, None))
         if now - at >= _GLANCE:
-            devices = await self._look_at_devices(args)
+            devices = await self._look_at_devices(engine, arguments)
             if len(self._glances) >= _MOST_GLANCES:
                 self._glances.clear()
-            self._glances[args] = now, devices
+            self._glances[key] = now, devices
         return devices
 
-    async def _look_at_devices(self, args: Sequence[str]) -> Sequence[Device] | None:
-        listing = await self._launcher.engine.listing(args)
+    async def _look_at_devices(
+        self, engine: KnownEngine, args: Sequence[str]
+    ) -> Sequence[Device] | None:
+        listing = await engine.listing(args)
         if listing is None:
             return []
+        if listing.owner is not None:
+            await self._look_at_common_devices()
         listed = await self.gauge.listed(listing)
         if listed is None:
             return None
         chosen = memory_args.devices(args, listing.environment)
         return listed if chosen is None else [d for d in listed if d.name in chosen]
 
+    async def _look_at_common_devices(self) -> None:
+        """Budgets have the names of the common engine's devices, so they are needed first."""
+        with suppress(ModelUnavailable):
+            if listing := await self._launcher.common_listing():
+                await self.gauge.listed(listing)
+
     async def of(self, settings: ModelSettings, rung: Rung, free: Amounts | None = None) -> Needed:
         """What a child on `rung` needs. Raises EngineUnusable.
 
         The engine is asked only if its answer can matter when this much is `free`.
         """
+        has_own = settings.engine or settings.devices
+        if has_own and (defect := await self._defect_of_its_own(settings)):
+            return Needed({}, Source.HEADER, defect)
         name = await self._name(settings, rung)
         word = self._answered(name)
         if word is None:
@@ -183,6 +200,24 @@ class Needs:
             if free is not None and not word.defect and self._matters(settings, word, free):
                 word = await self.ask_engine(settings, rung) or word
         return word if word.defect else await self._refined(settings, name, word)
+
+    async def _defect_of_its_own(self, settings: ModelSettings) -> str:
+        """What is wrong with the engine or the devices that this model alone has."""
+        try:
+            listing = await self._launcher.listing(settings)
+        except EngineUnusable as error:
+            if not settings.engine:
+                raise
+            return str(error)
+        listed = await self.gauge.listed(listing) if listing else []
+        there = [*(device.name for device in listed or ()), "none"]
+        missing = [name for name in settings.devices if name not in there]
+        if listed is None or not missing:
+            return ""
+        return (
+            f"its engine lists no device {' and no '.join(missing)}; write {' or '.join(there)} as"
+            " `devices` of the model"
+        )
 
     async def ask_engine(self, settings: ModelSettings, rung: Rung) -> Needed | None:
         """The need as the engine says it; None if it does not say.
@@ -280,7 +315,7 @@ class Needs:
         return listing.servers if listing else ()
 
     def _has_servers(self, settings: ModelSettings) -> bool:
-        environment = self._launcher.engine.settings.env
+        environment = self._launcher.engines.of(settings).settings.env
         named = memory_args.word_after(self._args(settings), memory_args.RPC)
         return bool(memory_args.servers_of(named, environment))
 
@@ -302,7 +337,7 @@ class Needs:
         )
 
     def _args(self, settings: ModelSettings) -> Sequence[str]:
-        return [*self._launcher.engine.settings.args, *settings.extra_args]
+        return self._launcher.args(settings)
 
     async def _with_context(self, settings: ModelSettings, rung: Rung) -> Rung:
         """The rung with an explicit context. If it leaves the context to the engine, that is the

@@ -49,7 +49,7 @@ class ServerLauncher:
         launch = Launch(
             model=model,
             argv=[filled(word, values) for word in settings.command],
-            environment=inherited(self._environ),
+            environment=self._environment(settings),
             address=address,
             slots=settings.slots,
             in_effect=self._in_effect,
@@ -58,6 +58,9 @@ class ServerLauncher:
         child = Child(launch, self._run_folder)
         self._ports.give(child)
         return child
+
+    def _environment(self, settings: ServerSettings) -> dict[str, str]:
+        return {**inherited(self._environ), **settings.env}
 
     def _address(self, settings: ServerSettings) -> Address:
         if holds(settings.command, SOCKET):
@@ -69,7 +72,7 @@ class ServerLauncher:
         if a disk does not answer soon."""
         try:
             return await self._in_passing.run(
-                _stamps, settings.command, inherited(self._environ), patience=_BRIEFLY
+                _stamps, settings.command, self._environment(settings), patience=_BRIEFLY
             )
         except OSError:
             return None

@@ -17,7 +17,7 @@ from llamasup.config.folders import cache_folder
 from llamasup.config.load import dump
 from llamasup.config.schema import Config, ServerSettings
 from llamasup.engine.argv import environment
-from llamasup.engine.locate import Engine, ask, is_needed, locate
+from llamasup.engine.locate import Engine, ask, is_needed, locate, own_engines
 from llamasup.errors import EngineUnusable
 from llamasup.models.headers import defect_of
 from llamasup.models.library import Library, Look
@@ -113,5 +113,8 @@ def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[st
 
 def find_engine(config: Config) -> Engine:
     """Find the engine, and run it once. Raises EngineUnusable in the engine's own words."""
-    program = locate(config.engine.command, os.environ, cache_folder(config))
+    cache = cache_folder(config)
+    for name, command in own_engines(config):
+        locate(command, os.environ, cache, f"models.{name}.engine")
+    program = locate(config.engine.command, os.environ, cache)
     return trio.run(ask, program, environment(program, os.environ, config.engine.env, sys.platform))

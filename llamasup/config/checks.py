@@ -32,6 +32,7 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _bad_params(tree)
     yield from _bad_names_of_keys(tree)
     yield from _unreachable_servers(tree)
+    yield from _bad_devices(tree)
     yield from bad_endpoints(tree)
 
 
@@ -186,10 +187,24 @@ def _bad_names(tree: Tree) -> Iterator[Refusal]:
         if not name or name != name.strip() or not name.isprintable() or set(name) & set("\"'\\"):
             fix = "write printable characters without quotes, backslashes or spaces around them"
             yield key, Unfit(f"{shown(name)} cannot be a model's name", fix)
-    for name in tree.table("engine", "env"):
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            what = f"{shown(name)} cannot be an environment variable's name"
-            yield ("engine", "env", name), Unfit(what, "write letters, digits and underscores")
+    for where in (("engine", "env"), *(("models", name, "env") for name in tree.table("models"))):
+        for name in tree.table(*where):
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                what = f"{shown(name)} cannot be an environment variable's name"
+                yield (*where, name), Unfit(what, "write letters, digits and underscores")
+
+
+def _bad_devices(tree: Tree) -> Iterator[Refusal]:
+    for model in tree.table("models"):
+        devices = tree.texts("models", model, "devices")
+        for key, name in devices:
+            if not re.fullmatch(r"[A-Za-z]+[0-9]*", name):
+                yield key, Unfit(f"{shown(name)} is no device", 'write names such as "CUDA1"')
+            elif name == "none" and len(devices) > 1:
+                yield key, Unfit('"none" stands beside other devices', "remove one of them")
+        for key, argument in tree.texts("models", model, "extra_args") if devices else ():
+            if argument in ("-dev", "--device"):
+                yield key, Unfit(f"{argument} would replace `devices`", "remove one of them")
 
 
 def _bad_names_of_keys(tree: Tree) -> Iterator[Refusal]:

@@ -258,6 +258,7 @@ class Offer:
     unlisted: bool = False
     unloadable: bool = True
     idle_unload: Seconds | Literal["auto"] = "auto"
+    env: Mapping[str, str] = field(factory=dict)
     set_params: Params = field(factory=lambda: Params({}))
     default_params: Params = field(factory=lambda: Params({}))
     strip_params: tuple[str, ...] = ()
@@ -298,6 +299,8 @@ class ModelSettings(Offer):
     ladder: tuple[RungSettings, ...] = ()
     overcommit: bool = False
     extra_args: tuple[str, ...] = ()
+    engine: str = ""
+    devices: tuple[str, ...] = ()
 
 
 def page_or_none(_table: object, _attribute: Attribute[Any], value: str) -> None:

@@ -280,7 +280,7 @@ class ControlApp:
 
     async def status(self) -> object:
         """What an operator wants to know first."""
-        engine = self.launcher.engine.last
+        engine = self.launcher.engines.common.last
         return {
             "version": __version__,
             "uptime_seconds": round(time.time() - self.started, 1),

@@ -36,6 +36,7 @@ def shown(config: Config) -> dict[str, Any]:
     for name, model in config.models.items():
         key = "command" if isinstance(model, ServerSettings) else "extra_args"
         tables["models"][name][key] = hidden(_arguments(model))
+        tables["models"][name]["env"] = dict.fromkeys(model.env, _HIDDEN)
     for entry in tables["endpoints"]:
         del entry["key"], entry["headers"]
     return tables
@@ -92,6 +93,8 @@ def _revealed(config: Config, running: Config) -> Config:
     def revealed(model: AnyModel, own: AnyModel | None) -> AnyModel:
         if own is None or type(model) is not type(own):
             return model
+        env = {k: own.env.get(k, v) if v == _HIDDEN else v for k, v in model.env.items()}
+        model = attrs.evolve(model, env=env)
         args = meant_by(_arguments(model), _arguments(own))
         if isinstance(model, ServerSettings):
             return attrs.evolve(model, command=args)
@@ -138,12 +141,14 @@ def _beyond(config: Config) -> dict[str, object]:
         "log": config.log,
     }
     for name, model in config.models.items():
+        keys[f"models.{name}.env"] = dict(model.env)
         if isinstance(model, ServerSettings):
             keys[f"models.{name}.command"] = model.command
             continue
         keys[f"models.{name}.path"] = model.path
         keys[f"models.{name}.mmproj"] = model.mmproj
         keys[f"models.{name}.extra_args"] = model.extra_args
+        keys[f"models.{name}.engine"] = model.engine
     return keys
 
 
@@ -160,6 +165,8 @@ def _of_a_newcomer(name: str, model: AnyModel, folders: Sequence[Path]) -> dict[
         f"models.{name}.path": model.path if lies_there(model.path) else None,
         f"models.{name}.mmproj": mmproj if mmproj == "none" or lies_there(mmproj) else "none",
         f"models.{name}.extra_args": (),
+        f"models.{name}.engine": "",
+        f"models.{name}.env": {},
     }
 
 

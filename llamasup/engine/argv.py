@@ -64,12 +64,19 @@ def argv(
     add("--batch-size", settings.batch_size)
     # Without this, each child's cache could take 8 GiB of host memory.
     add("--cache-ram", cache_ram >> 20)
-    if not says_its_purpose([*engine_args, *settings.extra_args]):
+    args = own_args(engine_args, settings)
+    if not says_its_purpose(args):
         for flag in _PURPOSES[purpose]:
             add(*flag)
     add("--metrics")
     add("--slots")
-    return [*words, *engine_args, *settings.extra_args]
+    return [*words, *args]
+
+
+def own_args(engine_args: Sequence[str], settings: ModelSettings) -> list[str]:
+    """What the operator tells a model's engine, the most particular last: that counts."""
+    devices = ["--device", ",".join(settings.devices)] if settings.devices else []
+    return [*engine_args, *devices, *settings.extra_args]
 
 
 def says_its_purpose(args: Sequence[str]) -> bool:

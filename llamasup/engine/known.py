@@ -11,18 +11,20 @@ import json
 import logging
 import re
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import trio
+from attrs import evolve, frozen
 
 from llamasup import threads
 from llamasup.config.in_effect import InEffect
-from llamasup.config.schema import EngineSettings
+from llamasup.config.schema import EngineSettings, ModelSettings
 from llamasup.engine.argv import environment
 from llamasup.engine.devices import listing
-from llamasup.engine.locate import Engine, Program, ask, locate
+from llamasup.engine.locate import COMMAND, Engine, Program, ask, locate
 from llamasup.engine.memory_args import RPC, word_after
 from llamasup.errors import ModelUnavailable
 from llamasup.memory.listing import Listing
@@ -39,11 +41,53 @@ _SAYS_DEVICES: Final = re.compile(
 )
 
 
-class KnownEngine:
-    """The engine of the configuration in effect."""
+_MOST_OWN: Final = 64
+
+
+class Engines:
+    """The engine of the configuration in effect, and those of models that have one of their own, or
+    an environment of their own."""
 
     def __init__(self, in_effect: InEffect, environ: Mapping[str, str], cache: Path) -> None:
+        self._known = in_effect, environ, cache
+        self.common = KnownEngine(in_effect, environ, cache)
+        self._own: OrderedDict[Own, KnownEngine] = OrderedDict()
+
+    def of(self, model: ModelSettings) -> KnownEngine:
+        """The engine of this model."""
+        own = Own(model.engine, tuple(sorted(model.env.items())))
+        if own == _NOTHING_OWN:
+            return self.common
+        if own not in self._own:
+            self._own[own] = KnownEngine(*self._known, own)
+        self._own.move_to_end(own)
+        if len(self._own) > _MOST_OWN:
+            self._own.popitem(last=False)
+        return self._own[own]
+
+
+@frozen
+class Own:
+    """What the engine of a model has of its own."""
+
+    command: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+
+
+_NOTHING_OWN: Final = Own()
+
+
+class KnownEngine:
+    """The engine of the configuration in effect; or with something `own`, that of some models."""
+
+    def __init__(
+        self, in_effect: InEffect, environ: Mapping[str, str], cache: Path, own: Own = _NOTHING_OWN
+    ) -> None:
         self._in_effect = in_effect
+        self._own = own
+        self._settings: tuple[EngineSettings, EngineSettings] | None = None
+        """The settings of the common engine, and what they are for this one."""
+
         self._environ = environ
         self._cache = cache
         self._asking = trio.Lock()
@@ -64,7 +108,14 @@ class KnownEngine:
     @property
     def settings(self) -> EngineSettings:
         """The configuration of the engine."""
-        return self._in_effect.config.engine
+        common = self._in_effect.config.engine
+        if self._own == _NOTHING_OWN:
+            return common
+        if self._settings is None or self._settings[0] is not common:
+            command = self._own.command or common.command
+            env = {**common.env, **dict(self._own.env)}
+            self._settings = common, evolve(common, command=command, env=env)
+        return self._settings[1]
 
     @property
     def last(self) -> Engine | None:
@@ -114,7 +165,8 @@ class KnownEngine:
             raise ModelUnavailable(f"the engine cannot be looked for: {error.strerror}") from error
 
     def _located(self) -> tuple[Program, object]:
-        program = locate(self.settings.command, self._environ, self._cache)
+        key = "models.NAME.engine" if self._own.command else COMMAND
+        program = locate(self.settings.command, self._environ, self._cache, key)
         return program, (program, stamp([program.command[0]]))
 
     async def listing(self, args: Sequence[str]) -> Listing | None:
@@ -122,7 +174,8 @@ class KnownEngine:
         if it cannot list them. Raises what `now` raises."""
         identity, engine = await seen(self, self._looked)
         servers = word_after(args, RPC)
-        return listing(engine, identity, servers, self.environment(engine.program))
+        found = listing(engine, identity, servers, self.environment(engine.program))
+        return found and evolve(found, owner=None if self._own == _NOTHING_OWN else self._own)
 
     def environment(self, program: Program) -> dict[str, str]:
         """The environment of the engine's processes."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
-from llamasup.config.schema import Config, ServerSettings
+from llamasup.config.schema import Config, ModelSettings, ServerSettings
 from llamasup.engine.failures import Kind, explain
 from llamasup.errors import EngineUnusable, ModelUnavailable
 from llamasup.processes import asking
@@ -51,6 +51,9 @@ class Engine:
 EMBEDDED = Program((sys.executable, "-m", "llamasup.engine.embedded"), None)
 
 
+COMMAND = "engine.command"
+
+
 def is_needed(config: Config) -> bool:
     """Is there any model for an engine? Without a model at all, there is the demo."""
     models = config.models.values()
@@ -59,22 +62,31 @@ def is_needed(config: Config) -> bool:
     return bool(config.discover.folders) or has_none or not is_all_served
 
 
-def locate(command: str, environ: Mapping[str, str], cache: Path) -> Program:
+def own_engines(config: Config) -> Iterator[tuple[str, str]]:
+    """The models that have an engine of their own, and its command."""
+    for name, model in config.models.items():
+        if isinstance(model, ModelSettings) and model.engine:
+            yield name, model.engine
+
+
+def locate(command: str, environ: Mapping[str, str], cache: Path, key: str = COMMAND) -> Program:
     """The program that `engine.command` means. This only looks, and runs nothing.
+
+    If it was written under another key, errors name that.
 
     Raises EngineUnusable with what was looked for, and ModelUnavailable for a shortage.
     """
     try:
-        return _located(command, environ, cache)
+        return _located(command, environ, cache, key)
     except OSError as error:
         raise _verdict(error)(f"the engine cannot be looked for: {error.strerror}") from error
 
 
-def _located(command: str, environ: Mapping[str, str], cache: Path) -> Program:
+def _located(command: str, environ: Mapping[str, str], cache: Path, key: str) -> Program:
     if command == "embedded":
         return _embedded()
     if command != "auto":
-        return _named(command, environ)
+        return _named(command, environ, key)
     for program in _candidates(environ, cache):
         return program
     raise EngineUnusable(
@@ -114,26 +126,24 @@ def _embedded() -> Program:
     return EMBEDDED
 
 
-def _named(command: str, environ: Mapping[str, str]) -> Program:
+def _named(command: str, environ: Mapping[str, str], key: str) -> Program:
     """The words of `engine.command`: it is a path, which may hold blanks, or a command line."""
     whole = os.path.expanduser(command)
-    words = [whole] if os.path.isfile(whole) else _split(command)
+    words = [whole] if os.path.isfile(whole) else _split(command, key)
     found = shutil.which(os.path.expanduser(words[0]), path=environ.get("PATH", ""))
     if found is None:
         there = "cannot be executed" if os.path.exists(words[0]) else "does not exist"
-        raise EngineUnusable(
-            f'engine.command: {words[0]} {there}; name a llama-server, or write "auto"'
-        )
+        raise EngineUnusable(f'{key}: {words[0]} {there}; name a llama-server, or write "auto"')
     return _program(found, *words[1:])
 
 
-def _split(command: str) -> list[str]:
+def _split(command: str, key: str) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise EngineUnusable(f"engine.command: {command}: {error}") from None
+        raise EngineUnusable(f"{key}: {command}: {error}") from None
     if not words:
-        raise EngineUnusable('engine.command is empty; write "auto" or a path')
+        raise EngineUnusable(f'{key} is empty; write "auto" or a path')
     return words
 
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import trio
 from attrs import define, field
 
 from llamasup.memory.cards import Card
-from llamasup.memory.listing import Listing, is_remote, refined
+from llamasup.memory.listing import Listing, is_remote, refined, under_common_names
 from llamasup.memory.machine import Machine, cards, host, physical_memory
 from llamasup.memory.readings import Device
 
@@ -77,7 +77,8 @@ class Gauge:
         async with self._asking:
             for listing in list(self._answers):
                 await self._bring_up_to_date(listing)
-        found = {d.place or d.name: d for answer in self._answers.values() for d in answer.now}
+        by_rank = sorted(self._answers.items(), key=lambda item: item[0].owner is None)
+        found = {d.identity: d for _, answer in by_rank for d in answer.now}
         return [*await host(self.machine), *found.values()]
 
     async def listed(self, listing: Listing) -> list[Device] | None:
@@ -87,7 +88,7 @@ class Gauge:
         """
         async with self._asking:
             for other in list(self._answers):
-                if not other.is_of_one_engine_with(listing):
+                if other.owner == listing.owner and not other.is_of_one_engine_with(listing):
                     del self._answers[other]
             answer = self._answers.setdefault(listing, _Answer())
             self._answers.move_to_end(listing)
@@ -108,6 +109,18 @@ class Gauge:
         answer.now, answer.is_old = refined(
             answer.devices, known, listing.environment, await physical_memory(self.machine)
         )
+        if listing.owner is not None and (found := self._common()):
+            asked, common = found
+            answer.now = under_common_names(
+                answer.now, listing.environment, common, asked.environment, known
+            )
+
+    def _common(self) -> tuple[Listing, Sequence[Device]] | None:
+        """What the engine that most models share listed last."""
+        for listing, answer in reversed(self._answers.items()):
+            if listing.owner is None and answer.devices is not None:
+                return listing, answer.now
+        return None
 
     async def _ask(self, listing: Listing, answer: _Answer) -> None:
         begun = trio.current_time()

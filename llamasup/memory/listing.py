@@ -44,6 +44,9 @@ class Listing:
     devices_in: Callable[[str], list[Device] | None]
     """Reads the answer; None if the engine printed something else."""
 
+    owner: object = None
+    """Whose engine it is: None for the one that most models share."""
+
     servers: tuple[str, ...] = ()
     """RPC servers that the engine connects to. Each serves one engine at a time, and all others
     have to wait."""
@@ -96,6 +99,41 @@ def refined(
             is_old = True
             result.append(device)
     return result, is_old
+
+
+def under_common_names(
+    devices: Sequence[Device],
+    environment: Mapping[str, str],
+    common: Sequence[Device],
+    common_environment: Mapping[str, str],
+    cards: Sequence[Card],
+) -> list[Device]:
+    """The devices of a model's own engine, with the budgets that the `common` engine's names give.
+
+    Its CUDA0 may be the common CUDA1, if its environment hides the first card; or Vulkan0, if it is
+    another build. Devices are the same if they are certainly the same card, or else, if only one
+    has this label and size, or the same name with it.
+    """
+    budgets = {card: device.budget for device, card in _matches(common, cards, common_environment)}
+    known = {device.name: card for device, card in _matches(devices, cards, environment)}
+
+    def budget(device: Device) -> str:
+        if (card := known.get(device.name)) in budgets:
+            return budgets[card]
+        alike = [other for other in common if _is_alike(device, other)]
+        same = [other for other in alike if other.name == device.name] or alike
+        if len(same) == 1:
+            return same[0].budget
+        is_taken = any(other.name == device.name for other in common)
+        return f"{device.name} of another engine" if is_taken else device.name
+
+    return [
+        device if is_remote(device) else evolve(device, common=budget(device)) for device in devices
+    ]
+
+
+def _is_alike(one: Device, other: Device) -> bool:
+    return one.label == other.label and abs(one.total - other.total) <= _MIB
 
 
 def shares_the_hosts(device: Device, cards: Sequence[Card], host_total: int) -> bool:

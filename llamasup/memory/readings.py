@@ -61,10 +61,19 @@ class Device:
     place: str = ""
     """What identifies the device if its name does not: an RPC server's address."""
 
+    common: str = ""
+    """The budget of the same device under the name that the common engine gives it, if a model's
+    own engine listed it."""
+
+    @property
+    def identity(self) -> str:
+        """What is the same for this device in all lists of devices."""
+        return self.place or self.common or self.name
+
     @property
     def budget(self) -> str:
         """The name of the budget that pays for what is placed on this device."""
-        return HOST if self.unified else self.place or self.name
+        return HOST if self.unified else self.identity
 
 
 @lru_cache(maxsize=1)  # finding the paths takes longer than reading the files

@@ -127,7 +127,7 @@ async def test_without_a_descriptor_to_look_for_a_port_the_load_fails_and_nothin
     faking: Fake, launching: Launching, first_port: int
 ) -> None:
     launcher = launching({**faking(), "engine.port_range_start": first_port})
-    await launcher.engine.now()
+    await launcher.engines.common.now()
     with out_of_descriptors(), pytest.raises(ModelUnavailable, match="no port can be looked for"):
         await child_of(launcher, "fake")
 
@@ -222,3 +222,34 @@ async def test_within_a_glance_each_file_is_looked_at_once_and_never_on_the_loop
     await launcher.key(settings)
     assert len(looks) == 2
     assert threading.get_ident() not in looks
+
+
+async def test_a_model_may_have_an_engine_and_variables_of_its_own(
+    faking: Fake, launching: Launching, tmp_path: Path
+) -> None:
+    other = script(tmp_path / "other-llama-server", f'exec {FAKE} "$@"')
+    launcher = launching(
+        {
+            **faking(name="common"),
+            **faking(name="own", engine=other, env={"MINE": "1", "BOTH": "2"}),
+            "engine.env": {"BOTH": "1"},
+        }
+    )
+    common, own = [(await child_of(launcher, name)).launch for name in ("common", "own")]
+    assert own.argv[0] == other
+    assert common.argv[0] != other
+    assert (own.environment["MINE"], own.environment["BOTH"]) == ("1", "2")
+    assert "MINE" not in common.environment
+    assert common.environment["BOTH"] == "1"
+    keys = {
+        await launcher.key(launcher.in_effect.config.models[name]) for name in ("common", "own")
+    }
+    assert len(keys) == 2
+
+
+async def test_a_model_s_engine_that_is_not_there_is_named(
+    faking: Fake, launching: Launching
+) -> None:
+    launcher = launching(faking(engine="/nowhere/llama-server"))
+    with pytest.raises(ModelUnavailable, match=r"models\.NAME\.engine: /nowhere"):
+        await child_of(launcher, "fake")

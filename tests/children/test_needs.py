@@ -584,7 +584,7 @@ async def test_a_real_engine_confirms_the_formula_or_has_no_answer(
         settings = evolve(config.models["m"], parallel=parallel)
         formula = (await needs.of(settings, RUNG)).amounts[HOST]
         answer = await needs.ask_engine(settings, RUNG)
-        if "--log-jsonl" in (await launcher.engine.now()).flags:
+        if "--log-jsonl" in (await launcher.engines.common.now()).flags:
             assert answer is not None
             assert answer.amounts[HOST] == pytest.approx(formula, rel=0.02)
         else:

@@ -115,6 +115,19 @@ WRONG = {
         "models.q.variants.a.default_params.x.y: it is in set_params, too; remove it from one of"
         " them"
     ),
+    '[models.q]\npath = "a"\nenv = { "A-B" = "1" }': (
+        'models.q.env.A-B: "A-B" cannot be an environment variable\'s name; write letters, digits'
+        " and underscores"
+    ),
+    '[models.q]\npath = "a"\ndevices = ["CUDA0,CUDA1"]': (
+        'models.q.devices[0]: "CUDA0,CUDA1" is no device; write names such as "CUDA1"'
+    ),
+    '[models.q]\npath = "a"\ndevices = ["none", "CUDA1"]': (
+        'models.q.devices[0]: "none" stands beside other devices; remove one of them'
+    ),
+    '[models.q]\npath = "a"\ndevices = ["none"]\nextra_args = ["-dev", "CUDA1"]': (
+        "models.q.extra_args[0]: -dev would replace `devices`; remove one of them"
+    ),
     '[pool]\npreload = ["b", "zzz"]\n[models.b]\npath = "a"\n[models.a]\npath = "a"': (
         'pool.preload[1]: there is no model "zzz"; known are "a" and "b"'
     ),

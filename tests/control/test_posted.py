@@ -27,6 +27,7 @@ BEFORE: dict[str, object] = {
     "models.m.path": "/m.gguf",
     "models.m.extra_args": ["--hf-token", "secret", "--api-key"],
     "models.n.path": "/n.gguf",
+    "models.n.env": {"TOKEN": "secret", "OTHER": "secret"},
 }
 
 
@@ -50,6 +51,8 @@ def test_what_is_shown_has_no_secrets_and_means_the_same_when_it_is_posted(form:
         ({"models.m.path": "/etc/passwd"}, "models.m.path"),
         ({"models.m.mmproj": "/etc/passwd"}, "models.m.mmproj"),
         ({"models.m.extra_args": ["x"]}, "models.m.extra_args"),
+        ({"models.m.engine": "sh"}, "models.m.engine"),
+        ({"models.m.env": {"PATH": "x"}}, "models.m.env"),
         ({"models.new.path": "/m.gguf"}, "models.new.path"),
         ({"discover.folders": ["/"]}, "discover.folders"),
         ({"folders.run": "/x"}, "folders"),

@@ -18,7 +18,7 @@ from llamasup.config.addresses import Address, TcpAddress, UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.config.schema import ModelSettings
-from llamasup.engine.argv import argv, asks_for_keys, environment, files_in
+from llamasup.engine.argv import argv, asks_for_keys, environment, files_in, own_args
 from llamasup.engine.locate import Engine, Program
 from llamasup.memory.ladder import Rung, ladder
 from llamasup.models.purpose import Purpose
@@ -147,6 +147,12 @@ def test_the_engine_is_told_what_the_model_is_for_unless_the_operator_does(
     assert told(engine_args=("--rerank",)) == set()
 
 
+def test_a_model_s_devices_are_named_before_its_own_arguments() -> None:
+    own = evolve(SETTINGS, devices=("CUDA1", "CUDA0"), extra_args=("--x",))
+    assert own_args(["--jinja"], own) == ["--jinja", "--device", "CUDA1,CUDA0", "--x"]
+    assert own_args(["--jinja"], SETTINGS) == ["--jinja", *SETTINGS.extra_args]
+
+
 # --- the environment ---
 
 
@@ -190,7 +196,7 @@ async def test_real_engines_know_every_flag_and_start_with_all_of_them(
     ):
         whole = load(None, {}, config)
         launcher = Launcher(InEffect(whole), os.environ, Path(base), folder)
-        engine = await launcher.engine.now()
+        engine = await launcher.engines.common.now()
         child = await launcher.child("count", whole.models["count"], Rung(2048, "f16", 0))
         used = {word for word in child.launch.argv if word.startswith("--")}
         assert used == FLAGS - {"--port"}

@@ -197,6 +197,23 @@ async def test_under_another_environment_the_old_names_mean_nothing() -> None:
     assert [d.label for d in await gauge.devices()] == ["", "B"]
 
 
+async def test_a_model_s_own_engine_has_the_devices_that_the_common_one_has() -> None:
+    machine = Machine(says("CUDA0: A (8 MiB, 8 MiB", "CUDA1: B (8 MiB, 8 MiB"))
+    gauge = Gauge(machine)
+    await gauge.listed(LISTING)
+    machine.lists = says("CUDA0: B (8 MiB, 6 MiB")
+    own = evolve(LISTING, owner="x", surroundings=(("CUDA_VISIBLE_DEVICES", "1"),))
+    [device] = await gauge.listed(own) or []
+    assert (device.name, device.budget) == ("CUDA0", "CUDA1")
+    assert {d.budget: d.label for d in await gauge.devices()} == {
+        HOST: "",
+        "CUDA0": "A",
+        "CUDA1": "B",
+    }
+    await gauge.listed(evolve(own, engine="another build"))
+    assert {d.budget for d in await gauge.devices()} == {HOST, "CUDA0", "CUDA1"}
+
+
 class Watched(ThisMachine):
     """This machine, and what was asked of it."""
 

@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 
 from llamasup.memory.cards import Card, Maker, parse_nvidia_smi
-from llamasup.memory.listing import Listing, refined
+from llamasup.memory.listing import Listing, refined, under_common_names
 from llamasup.memory.readings import HOST, Device, Kind
 from tests.memory.recorded import recorded
 
@@ -99,6 +99,47 @@ def test_a_radeon_is_known_by_its_size() -> None:
     vulkan = Device("Vulkan0", Kind.OTHER, 20 * GIB, 20 * GIB, "AMD Radeon RX 7900 XT (RADV)")
     devices, is_old = refined([vulkan], cards, {}, HOST_TOTAL)
     assert (free(devices), is_old) == ([7], False)
+
+
+# --- a model's own engine ---
+
+SECOND = {"CUDA_VISIBLE_DEVICES": "1"}
+
+
+@pytest.mark.parametrize(
+    ("own", "environment", "common", "cards", "budgets"),
+    [
+        # The second of two alike.
+        ([cuda(0)], SECOND, [cuda(0), cuda(1)], [card(0, 5), card(1, 9)], ["CUDA1"]),
+        ([cuda(0), cuda(1)], {}, [cuda(0), cuda(1)], [card(0, 5), card(1, 9)], ["CUDA0", "CUDA1"]),
+        # Nothing is known of cards: a label that only one has, or else the same name.
+        ([cuda(0, "B")], SECOND, [cuda(0, "A"), cuda(1, "B")], [], ["CUDA1"]),
+        ([cuda(0), cuda(1)], {}, [cuda(0), cuda(1)], [], ["CUDA0", "CUDA1"]),
+        # Another build, with names of its own.
+        ([evolve(cuda(0), name="Vulkan0")], {}, [cuda(0)], [card(0, 5)], ["CUDA0"]),
+        ([evolve(cuda(0), name="Vulkan0")], {}, [cuda(0)], [], ["CUDA0"]),
+        # A device that the common engine does not have.
+        ([cuda(0, "C")], {}, [cuda(0, "A")], [], ["CUDA0 of another engine"]),
+        ([cuda(0)], {}, [], [card(0, 5)], ["CUDA0"]),
+    ],
+)
+def test_a_device_has_the_same_budget_whichever_engine_names_it(
+    own: list[Device],
+    environment: dict[str, str],
+    common: list[Device],
+    cards: list[Card],
+    budgets: list[str],
+) -> None:
+    named = under_common_names(own, environment, common, {}, cards)
+    assert [device.budget for device in named] == budgets
+    assert [device.name for device in named] == [device.name for device in own]
+
+
+def test_an_rpc_server_is_known_by_its_address_whichever_engine_names_it() -> None:
+    remote = Device("RPC0", Kind.OTHER, GIB, GIB, "h:1", place="h:1")
+    unified = evolve(cuda(0), unified=True)
+    named = under_common_names([remote, unified], {}, [cuda(0)], {}, [])
+    assert [device.budget for device in named] == ["h:1", HOST]
 
 
 # --- whose memory it is ---
