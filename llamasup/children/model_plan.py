@@ -90,6 +90,8 @@ class ModelPlan(Plan):
 
     async def child(self, rung: Rung) -> Child:
         """See Plan."""
+        if defect := await self._needs.defect_of_its_own(self.settings):
+            raise ModelUnavailable(defect)  # a device may come back
         purpose = await self._needs.purpose(self.settings)
         self._purpose = None  # the file may be another one by now
         return await self._launcher.child(self.model, self.settings, rung, purpose)

@@ -190,8 +190,7 @@ class Needs:
 
         The engine is asked only if its answer can matter when this much is `free`.
         """
-        has_own = settings.engine or settings.devices
-        if has_own and (defect := await self._defect_of_its_own(settings)):
+        if defect := await self.defect_of_its_own(settings):
             return Needed({}, Source.HEADER, defect)
         name = await self._name(settings, rung)
         word = self._answered(name)
@@ -201,8 +200,11 @@ class Needs:
                 word = await self.ask_engine(settings, rung) or word
         return word if word.defect else await self._refined(settings, name, word)
 
-    async def _defect_of_its_own(self, settings: ModelSettings) -> str:
-        """What is wrong with the engine or the devices that this model alone has."""
+    async def defect_of_its_own(self, settings: ModelSettings) -> str:
+        """What is wrong with the engine or the devices that this model alone has; "" if nothing is.
+        Raises EngineUnusable for the engine that most models share."""
+        if not settings.engine and not settings.devices:
+            return ""
         try:
             listing = await self._launcher.listing(settings)
         except EngineUnusable as error:

@@ -115,6 +115,6 @@ class Plan(ABC):
         """Remember the rung that held, unless the engine is unusable by now."""
 
 
-OF_THE_OFFER: Final = {field.name for field in attrs.fields(Offer)}
-"""The settings that a child does not know: what listings show, what becomes of requests, and how
-long it stays."""
+OF_THE_OFFER: Final = {field.name for field in attrs.fields(Offer)} - {"env"}
+"""The settings of an offer that a child does not know: what listings show, what becomes of
+requests, and how long it stays."""

@@ -100,6 +100,7 @@ async def test_what_it_held_the_last_time_is_expected_and_refuses_nothing(
         ({"command": ["speak", "-v", "${PORT}"]}, True),
         ({"health": "/health"}, True),
         ({"slots": 2}, True),
+        ({"env": {"X": "1"}}, True),
         ({"memory": "1GiB"}, False),
         ({"idle_unload": 1}, False),
     ],

@@ -193,3 +193,25 @@ async def count(llamasup: Llamasup) -> Reply:
 async def is_counted(llamasup: Llamasup) -> bool:
     reply = await count(llamasup)
     return reply.status == 200 and reply.text() == counted(4)
+
+
+async def test_a_model_s_own_devices_are_its_budgets_and_wrong_ones_are_told(
+    small_devices: str, wide_model: Path, rpc_server: RpcServers
+) -> None:
+    async with rpc_server() as one, rpc_server() as other:
+        config = models(wide_model, a=[], b=[], c=[])
+        config |= {
+            "engine.args": ["--rpc", f"{one},{other}"],
+            "models.a.devices": ["RPC1"],
+            "models.b.devices": ["none"],
+            "models.c.devices": ["CUDA7"],
+        }
+        async with running({**config, "engine.command": small_devices}) as llamasup:
+            entries = {entry["name"]: entry for entry in (await fits(llamasup))["models"]}
+            assert set(entries["a"]["begins"]["needs"]) == {HOST, other}
+            assert set(entries["b"]["begins"]["needs"]) == {HOST}
+            refused = await llamasup.ask("POST", "/v1/chat/completions", chat(2, model="c"))
+            assert refused.status == 503
+            assert "lists no device CUDA7; write RPC0 or RPC1 or" in refused.error["message"]
+            await answers(llamasup, "b")
+            assert await loaded(llamasup) == {"b"}
