@@ -74,8 +74,8 @@ listed here.
                 connection to an upstream); `tls` (sessions without sockets), `tls_connection` of a
                 client, `certificate` (which is followed)
     upstream    what the relay knows of a child or of control, and how their answers are signed
-    models/     `gguf`, `headers` and `facts` of files, `discover` folders, `names` that clients may use,
-                `library`, `demo` (the model of a first run)
+    models/     `gguf`, `headers` and `facts` of files, `discover` folders, `names` that clients may
+                use, `library`, `demo` (the model of a first run)
     memory/     `ladder`; `estimate` (needs by formula); `readings` (what tools and files say, as
                 devices; pure), `machine` (runs the tools), `gauge` (when to ask); `room`
     endpoints/  `names` become addresses; `probe` asks each `instance` how it is, `health` (pure)

@@ -93,6 +93,9 @@ class OllamaPages:
         for name, keeper in listed:
             tags.append(documents.tag(name, facts.get(keeper.model)))
             await trio.lowlevel.checkpoint()  # there may be thousands
+        elsewhere = self.pool.outside.fleet.models.keys() - keepers.keys()
+        for name in sorted(model for model in elsewhere if may_use(key, model, model)):
+            tags.append(documents.tag(name, None))
         return {"models": tags}
 
     async def running(self, key: KeySettings) -> Document:
@@ -127,7 +130,9 @@ class OllamaPages:
             raise ClientError('name a model: {"model": "NAME"}')
         choice = await self.roster.named(asked)
         demand_use(key, choice.model, choice.name)
-        keeper = self.pool.keepers[choice.model]
+        keeper = self.pool.keepers.get(choice.model)
+        if keeper is None:
+            return documents.shown(documents.ELSEWHERE)
         path, settings = keeper.plan.path, keeper.plan.settings
         facts = await self._facts([keeper])
         return documents.shown(

@@ -106,6 +106,12 @@ class Shown:
     """The context with which it is loaded, if it is."""
 
 
+ELSEWHERE: Final = Shown(
+    facts=None, header=None, template="", projector=None, purpose=None, context=None
+)
+"""A model that only instances elsewhere have: they know more, and are not asked."""
+
+
 def shown(model: Shown) -> Document:
     """Everything about one model."""
     metadata = model.header.metadata if model.header else {}

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from llamasup.apis.ollama_models import VERSION
-from tests.harness import Llamasup, counting_model, request, running
+from tests.harness import Llamasup, counting_model, eventually, request, running
 
 Fake = Callable[..., Mapping[str, object]]
 
@@ -138,3 +138,28 @@ async def test_a_key_finds_only_the_models_that_it_may_use(two: Mapping[str, obj
         assert (await ask("POST", "/api/generate", {"model": "fake"}))[0] == 200
         _, loaded = await ask("GET", "/api/ps")
         assert [model["name"] for model in loaded["models"]] == ["fake"]
+
+
+async def test_models_of_instances_elsewhere_are_found_and_answer(
+    counting: Mapping[str, object], faking: Fake
+) -> None:
+    async with running(counting) as inner:
+        here = {**faking(), "endpoints": [{"name": "there", "url": inner.url}]}
+        async with running(here) as llamasup:
+
+            async def names() -> list[str]:
+                return [model["name"] for model in (await get(llamasup, "/api/tags"))["models"]]
+
+            async def are_both_known() -> bool:
+                return await names() == ["fake", "count"]
+
+            await eventually(are_both_known)
+            status, shown = await post(llamasup, "/api/show", {"model": "count"})
+            assert (status, shown["capabilities"]) == (200, ["completion"])
+            asked = {"model": "count", "prompt": "x", "options": {"num_predict": 3}}
+            status, answer = await post(llamasup, "/api/generate", {**asked, "stream": False})
+            assert (status, answer["response"]) == (200, " 0 1 2")
+            assert (await post(llamasup, "/api/generate", {"model": "count"}))[0] == 200
+            assert (await post(llamasup, "/api/chat", {"model": "count", "keep_alive": 0}))[
+                0
+            ] == 200
