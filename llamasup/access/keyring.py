@@ -107,6 +107,8 @@ class Keyring:
     def still(self, key: Key, now: float) -> Key:
         """This key as it is now. Raises InvalidKey if it was taken away or has expired."""
         known = self._by_name.get(key.name)
+        if known is key and not key.settings.expires:
+            return key
         if known is None or known.settings.key_hash != key.settings.key_hash:
             raise InvalidKey(f'the key "{key.name}" was taken away')
         _refuse_expired(known, now)
@@ -130,8 +132,10 @@ def _refusal(authorization: bytes | None, api_key: bytes | None) -> InvalidKey:
 
 def may_use(settings: KeySettings, *names: str) -> bool:
     """May this key use what has these names: the model's own, and that of a variant?"""
+    if "*" in settings.models:
+        return True
     return any(
-        pattern == "*" or fnmatchcase(name.casefold(), pattern.casefold())
+        fnmatchcase(name.casefold(), pattern.casefold())
         for pattern in settings.models
         for name in names
     )

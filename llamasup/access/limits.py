@@ -124,11 +124,12 @@ def _lines(what: bytes, bucket: Bucket, most: int, now: float) -> list[bytes]:
         return []
     left = math.floor(max(0.0, bucket.left(most, now)) + most * _SLIP / _MINUTE)
     reset = _duration(bucket.seconds_to_full(now)).encode()
-    return [
-        b"x-ratelimit-limit-%b: %d" % (what, most),
-        b"x-ratelimit-remaining-%b: %d" % (what, left),
-        b"x-ratelimit-reset-%b: %b" % (what, reset),
-    ]
+    return [_LINES % (what, most, what, left, what, reset)]
+
+
+_LINES: Final = (
+    b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b"
+)
 
 
 def _duration(seconds: float) -> str:

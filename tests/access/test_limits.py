@@ -153,7 +153,7 @@ def test_the_headers_are_openai_s() -> None:
     limits, alice = Limits(), key(requests_per_minute=60, tokens_per_minute=6000)
     limits.enter(alice, 0)
     limits.charge(alice, 12_345, 0)
-    assert limits.lines(alice, 0) == [
+    assert b"\r\n".join(limits.lines(alice, 0)).split(b"\r\n") == [
         b"x-ratelimit-limit-requests: 60",
         b"x-ratelimit-remaining-requests: 59",
         b"x-ratelimit-reset-requests: 1s",
@@ -170,5 +170,6 @@ def test_the_headers_are_openai_s() -> None:
 def test_a_duration_is_written_as_openai_writes_it(charged: int, reset: bytes) -> None:
     limits, alice = Limits(), key(tokens_per_minute=60_000)
     limits.charge(alice, charged, 0)
-    assert limits.lines(alice, 0)[2] == b"x-ratelimit-reset-tokens: " + reset
-    assert limits.lines(alice, math.inf)[2] == b"x-ratelimit-reset-tokens: 0ms"
+    for now, expected in ((0, reset), (math.inf, b"0ms")):
+        [lines] = limits.lines(alice, now)
+        assert lines.endswith(b"x-ratelimit-reset-tokens: " + expected)

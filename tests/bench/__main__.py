@@ -62,6 +62,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_measure_names, default=list(MEASURES), help=",".join(MEASURES)
     )
+    parser.add_argument(
+        "--guarded", action="store_true", help="with a key, its limits and a filter of params"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round there")
     parser.add_argument(
         "--engine", help="a real llama-server for cold start and swap; with --model"
@@ -98,7 +101,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Bench]:
         # Workers start when there is more to do than workers; the first round shall find them all.
         crowd.map(time.sleep, [0.2] * CLIENT_PROCESSES)
         direct, engine = stack.enter_context(reference_engine(folder))
-        llamasup = Llamasup(options.llamasup_command)
+        llamasup = Llamasup(options.llamasup_command, guarded=options.guarded)
         bench = Bench([direct], llamasup, crowd, QUICK if options.quick else FULL)
         _join(bench, "nginx", nginx(folder, engine, direct.engine_pids), stack)
         _join(bench, "llamasup", llamasup.serving(folder), stack)

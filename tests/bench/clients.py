@@ -23,6 +23,9 @@ Address = tuple[str, int] | str
 PATIENCE = 30.0
 """Seconds after which a silent proxy counts as broken."""
 
+KEY = "sk-the-key-of-the-bench"
+"""Sent on every way, as clients of OpenAI do; llamasup reads it only if it is guarded."""
+
 _QUESTION = "Please say in a few words what stands between a client and its model, and why. " * 2
 
 
@@ -94,7 +97,7 @@ def completion(**wishes: object) -> bytes:
     question = {"model": "canned", "messages": messages, "max_tokens": 256, **wishes}
     body = json.dumps(question, separators=(",", ":")).encode()
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

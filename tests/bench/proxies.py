@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench.clients import PATIENCE, Address, connect
+from tests.bench.clients import KEY, PATIENCE, Address, connect
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
 CANNED_ENGINE = f"{sys.executable} -I -S {UPSTREAM}"
@@ -49,10 +49,20 @@ listen = "{host}:{port}"
 command = "{engine}"
 [pool]
 max_loaded_models = {max_loaded}
+fair = "{fair}"
 [folders]
 cache = "{folder}/cache"
 run = "{folder}/run"
 state = "{folder}/state"
+"""
+GUARD_CONFIG = """
+[keys.bench]
+key = "{key}"
+requests_per_minute = 1_000_000_000
+tokens_per_minute = 1_000_000_000
+at_once = 1_000_000
+"""
+FILTER_CONFIG = """default_params = {{ top_k = 40, metadata = {{ from = "the bench" }} }}
 """
 MODEL_CONFIG = """
 [models.{name}]
@@ -121,17 +131,26 @@ class Llamasup:
     """Names for the one model file."""
 
     max_loaded: int = 0
+    guarded: bool = False
+    """With a key that has limits, fairness by tokens, and a filter of params."""
 
     @contextlib.contextmanager
     def serving(self, folder: Path) -> Iterator[Way]:
         address = host, port = free_address()
         config = folder / "llamasup.toml"
         whole = LLAMASUP_CONFIG.format(
-            host=host, port=port, engine=self.engine, max_loaded=self.max_loaded, folder=folder
+            host=host,
+            port=port,
+            engine=self.engine,
+            max_loaded=self.max_loaded,
+            fair="tokens" if self.guarded else "turns",
+            folder=folder,
         )
         path = self.model or _empty_gguf(folder)
         for name in self.models:
             whole += MODEL_CONFIG.format(name=name, path=path, parallel=self.parallel)
+            whole += FILTER_CONFIG.format() if self.guarded else ""
+        whole += GUARD_CONFIG.format(key=KEY) if self.guarded else ""
         config.write_text(whole)
         spawning = time.monotonic()
         with _running("llamasup", [*self.command, "serve", str(config)], folder) as process:

@@ -137,7 +137,7 @@ async def test_an_answer_is_charged_when_it_is_over_however_it_ended(
     alice = let_in(keeper, b"POST", b"/infill", ALICE)
     assert alice is not None
     told.tell(RequestEnded("id", "m", 1.0, Usage(200, 100, "stop", 50), LAN, "alice"))
-    assert b"x-ratelimit-remaining-tokens: 350" in keeper.lines(alice)
+    assert b"x-ratelimit-remaining-tokens: 350" in keeper.lines(alice)[0]
     told.tell(RequestCancelled("id", "m", Phase.ANSWERING, 1.0, Usage(0, 400, ""), LAN, "alice"))
     told.tell(RequestEnded("id", "m", 1.0, None, LAN, "alice"))
     told.tell(RequestEnded("id", "m", 1.0, Usage(9, 9, "stop"), LAN, "somebody else"))
