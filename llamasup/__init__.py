@@ -134,9 +134,10 @@ a key, to be added                   `config.schema`, `config.checks`, `llamasup
 a route, to be added                 its dialect in `apis`, and the README's table
 a word of the engine's, to be known  `engine.loglines`, `failures` or `error_messages`, and a log in
                                      `tests/engine/logs`
-tests          in the folders of their rooms; beside them `end_to_end` (real engines), `bench`,
-               `chaos` and `fuzz` (`python -m tests.chaos --help`), `devices`, `containers`, `fakes`
-               (an engine that does what it is told) and `harness`
+tests          in the folders of their rooms; beside them `end_to_end` (real engines), `conformance`
+               (what engines answer directly and through llamasup), `bench`, `chaos` and `fuzz`
+               (`python -m tests.chaos --help`), `devices`, `containers`, `fakes` (an engine that
+               does what it is told) and `harness`
 
 Which task belongs to which
 ---------------------------

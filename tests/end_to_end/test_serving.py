@@ -53,36 +53,8 @@ async def test_an_answer_goes_on_from_an_assistants_message(counting: dict[str, 
         assert reply.text().removeprefix(counted(3)) == " 3 4 5 6"
 
 
-# --- every route ---
+# --- embeddings and rankings of a model that writes; all routes: tests/conformance ---
 
-USER = {"role": "user", "content": "count"}
-GENERATING: dict[str, dict[str, object]] = {
-    "/completion": {"prompt": "count", "n_predict": 5},
-    "/completions": {"prompt": "count", "n_predict": 5},
-    "/v1/completions": {"prompt": "count", "max_tokens": 5},
-    "/chat/completions": {"messages": [USER], "max_tokens": 5},
-    "/v1/chat/completions": {"messages": [USER], "max_tokens": 5},
-    "/responses": {"input": "count", "max_output_tokens": 5},
-    "/v1/responses": {"input": "count", "max_output_tokens": 5},
-    "/v1/messages": {"messages": [USER], "max_tokens": 5},
-}
-OTHERS: list[tuple[str, str, object]] = [
-    ("POST", "/v1/messages/count_tokens", {"messages": [USER]}),
-    ("POST", "/infill", {"input_prefix": "a", "input_suffix": "b", "n_predict": 3}),
-    ("POST", "/v1/audio/transcriptions", {}),
-    ("POST", "/tokenize", {"content": " 0 1 2"}),
-    ("POST", "/detokenize", {"tokens": [260, 261]}),
-    ("POST", "/apply-template", {"messages": [USER]}),
-    ("GET", "/props", None),
-    ("POST", "/props", {}),
-    ("GET", "/metrics", None),
-    ("GET", "/slots", None),
-    ("POST", "/slots/0?action=save", {"filename": "slot"}),
-    ("POST", "/slots/0?action=restore", {"filename": "slot"}),
-    ("POST", "/slots/0?action=erase", {}),
-    ("GET", "/lora-adapters", None),
-    ("POST", "/lora-adapters", []),
-]
 EMBEDDING: dict[str, object] = {
     "/embedding": {"content": "count"},
     "/embeddings": {"input": "count"},
@@ -92,23 +64,6 @@ QUESTION: dict[str, object] = {"query": "count", "documents": ["one", "two", "th
 RERANKING: dict[str, object] = dict.fromkeys(
     ["/rerank", "/v1/rerank", "/reranking", "/v1/reranking"], QUESTION
 )
-
-
-async def test_every_way_to_generate_gives_the_engines_own_answer(
-    counting: dict[str, object],
-) -> None:
-    async with running(counting | {"models.count.parallel": 1}) as llamasup:
-        for path, body in GENERATING.items():
-            for stream in (False, True):
-                reply = await the_engines_own(llamasup, "POST", path, body | {"stream": stream})
-                assert reply.status == 200, path
-                assert b" 4" in reply.body, path  # the last of the five tokens
-
-
-async def test_every_other_route_gives_the_engines_own_answer(counting: dict[str, object]) -> None:
-    async with running(counting) as llamasup:
-        for asked in OTHERS:
-            await the_engines_own(llamasup, *asked)
 
 
 @pytest.mark.parametrize(
