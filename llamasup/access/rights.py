@@ -16,17 +16,20 @@ class Need(Enum):
     """What a request needs where there are keys."""
 
     NOTHING = "nothing"
-    """It tells whether llamasup lives: supervisors and load balancers have no key."""
+    """It tells whether llamasup lives, or how to ask it: supervisors and load balancers have no
+    key."""
 
     KEY = "key"
     OPERATOR = "operator"
     """It shows or changes something of others."""
 
 
-_FOR_ALL: Final = frozenset({b"/", b"/health", b"/v1/health", b"/livez", b"/readyz"})
+_FOR_ALL: Final = frozenset(
+    {b"/", b"/health", b"/v1/health", b"/livez", b"/readyz", b"/openapi.json"}
+)
 _FOR_CLIENTS: Final = re.compile(
     rb"(?:/v1)?/models(?!/(?:load|unload|sse)$)(?:/.*)?"
-    rb"|/openapi\.json|/api/(?:version|tags|show|ps)"
+    rb"|/api/(?:version|tags|show|ps)"
     rb"|/api/(?:pull|push|create|copy|delete)"  # these only say what to do instead
 )
 _OF_ENGINES_FOR_OPERATORS: Final = re.compile(

@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from llamasup.access.consumption import Consumption
 from llamasup.config.in_effect import InEffect
 from llamasup.endpoints.balance import Where, choose
 from llamasup.endpoints.fleet import Fleet
@@ -69,6 +70,9 @@ class Outside:
 
     def __init__(self, fleet: Fleet, in_effect: InEffect) -> None:
         self.fleet = fleet
+        self.consumption = Consumption()
+        """What clients used lately, if `pool.fair` is "tokens". Who hears of answers adds it."""
+
         self._in_effect = in_effect
         self._lines: OrderedDict[str, FairQueue[Errand]] = OrderedDict()
         """Of the models that requests wait for, in the order of their turns."""
@@ -172,7 +176,8 @@ class Outside:
 
     def _let_next_in(self, model: str) -> None:
         line = self._lines[model]
-        errand = line.pop()
+        by_tokens = self._in_effect.config.pool.fair == "tokens"
+        errand = line.pop(self.consumption.at(trio.current_time()) if by_tokens else None)
         errand.ticket = None
         if line:
             self._lines.move_to_end(model)

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable
 import trio
 
 from llamasup import tending
-from llamasup.access.consumption import Consumption
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
@@ -52,12 +51,10 @@ class Pool:
     ) -> None:
         """`outside` has the models of instances elsewhere; without it there are none."""
         self.outside = outside or Outside(Fleet(journal, nursery), in_effect)
+        self.consumption = self.outside.consumption
         self._in_effect = in_effect
         self._nursery = nursery
         self._journal = journal
-        self.consumption = Consumption()
-        """What clients used lately, if `pool.fair` is "tokens". Who hears of answers adds it."""
-
         self._gates: dict[str, Gate] = {}
         self.residency = Residency(in_effect, self._gates, gauge, journal)
         self.offer(plans)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup.access.rights import Need, is_from_here, need_of_engine, need_of_page
+from llamasup.front.table import TABLE, Page
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,7 @@ from llamasup.access.rights import Need, is_from_here, need_of_engine, need_of_p
     [
         (b"/health", Need.NOTHING),
         (b"/livez", Need.NOTHING),
+        (b"/openapi.json", Need.NOTHING),
         (b"/readyz", Need.NOTHING),
         (b"/models", Need.KEY),
         (b"/v1/models", Need.KEY),
@@ -66,3 +68,15 @@ def test_another_machine_is_not_this_one(peer: str) -> None:
 @given(st.ip_addresses())
 def test_every_address_is_either(address: object) -> None:
     assert is_from_here(str(address)) in (True, False)
+
+
+def test_every_page_of_the_table_needs_what_it_should() -> None:
+    """A new page is for operators until somebody decides otherwise, here too."""
+    needs: dict[Need, set[str]] = {need: set() for need in Need}
+    for route in TABLE:
+        if isinstance(route.goal, Page):
+            needs[need_of_page(route.path.replace(b"{model}", b"x"))].add(route.goal.value)
+    assert needs[Need.NOTHING] >= {"health", "live", "ready", "openapi"}
+    assert needs[Need.KEY] >= {"models", "model"}
+    assert needs[Need.OPERATOR] >= {"load", "unload", "changes", "status", "config", "new config"}
+    assert not needs[Need.OPERATOR] & (needs[Need.NOTHING] | needs[Need.KEY])
