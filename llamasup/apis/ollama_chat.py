@@ -125,7 +125,9 @@ def _messages(messages: list[_Message]) -> list[Members]:
 
 def _call(call: _Call, id: str) -> Members:
     given = bytes(call.function.arguments)
-    arguments = call.function.arguments if given.startswith(b'"') else given.decode()
+    # Engines want the object as a text. What is no UTF-8 is theirs to refuse, here as elsewhere.
+    is_text = given.startswith(b'"')
+    arguments = call.function.arguments if is_text else given.decode(errors="replace")
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": id, "type": "function", "function": function}
 

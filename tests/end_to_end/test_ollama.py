@@ -199,12 +199,21 @@ async def test_a_whole_answer_that_is_cut_is_made_again_by_the_next_child(
     assert len(journal.entries("died")) == 1
 
 
-async def test_an_error_before_the_first_word_has_a_status(faking: Fake) -> None:
+@pytest.mark.parametrize("options", [["--fake-error-in-stream"], []])
+async def test_memory_that_runs_out_before_the_first_word_is_found_on_the_next_rung(
+    faking: Fake, journal: Journal, options: list[str]
+) -> None:
+    error = "500 CUDA error: out of memory"
+    config = faking("--fake-error", error, *options, "--fake-scripted-lives", "1")
+    async with running({**config, "ladder.contexts": [16384, 8192]}) as llamasup:
+        assert said(lines(await llamasup.ask("POST", CHAT, chat()))) == counted(5)
+    assert len(journal.entries("started")) == 2
+
+
+async def test_an_error_after_a_ping_is_the_only_line(faking: Fake) -> None:
     config = faking("--fake-error", "500 something broke", "--fake-error-in-stream")
     async with running(config) as llamasup:
-        reply = await llamasup.ask("POST", CHAT, chat())
-        told = reply.body.splitlines()[-1]
-        assert "something broke" in json.loads(told)["error"]
+        assert lines(await llamasup.ask("POST", CHAT, chat())) == [{"error": "something broke"}]
 
 
 async def test_a_client_that_waits_is_sent_blanks_and_its_lines_can_be_read(faking: Fake) -> None:

@@ -321,12 +321,15 @@ async def test_what_an_answer_took_is_told(
     counting: dict[str, object], told: list[events.OfRequest]
 ) -> None:
     async with running(counting) as llamasup:
-        for asked in (
-            chat(5, stream=False),
-            chat(5, stream=True, stream_options={"include_usage": True}),
+        in_ollamas = {"messages": [{"role": "user", "content": "x"}], "options": {"num_predict": 5}}
+        for path, asked in (
+            (CHAT, chat(5, stream=False)),
+            (CHAT, chat(5, stream=True, stream_options={"include_usage": True})),
+            ("/api/chat", in_ollamas),
+            ("/api/chat", {**in_ollamas, "stream": False}),
         ):
-            assert (await llamasup.ask("POST", CHAT, asked)).status == 200
-        await eventually(lambda: kinds(told).count(events.RequestEnded) == 2)
+            assert (await llamasup.ask("POST", path, asked)).status == 200
+        await eventually(lambda: kinds(told).count(events.RequestEnded) == 4)
     ended = [event.usage for event in told if isinstance(event, events.RequestEnded)]
     assert all(usage is not None and usage.answer_tokens == 5 for usage in ended), ended
 
