@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 import re
+import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
+from llamasup.config.load import dump, load
 from llamasup.errors import ClientError, LlamasupError
 from llamasup.front.limits import take_content
 from llamasup.front.routes import Router, ToControl
@@ -23,10 +27,12 @@ from tests.harness import (
     Journal,
     Llamasup,
     Reply,
+    chat,
     eventually,
     loop_holdups,
     request,
     running,
+    started,
     tasks,
 )
 
@@ -494,3 +500,69 @@ async def test_two_thousand_mutants_on_the_network_leave_everything_well(
     assert seen[200] > 100
     assert seen[400] > 100
     assert "a conversation failed" not in caplog.text
+
+
+# --- very many at once ---
+
+
+@contextmanager
+def many_descriptors() -> Iterator[int]:
+    """As many as this process may have, and llamasup after it; how many connections that allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, 1 << 16) if hard != resource.RLIM_INFINITY else 1 << 16
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield min(10_000, most - 500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_ten_thousand_idle_connections_hurt_nobody_and_cost_little(
+    faking: Faking, tmp_path: Path
+) -> None:
+    """Half of them say nothing, half have begun a request; they come from two addresses."""
+    settings = {
+        **faking(),
+        "server.listen": "127.0.0.1:0",
+        "server.max_connections": 11_000,
+        **{f"folders.{name}": str(tmp_path / name) for name in ("run", "state", "cache")},
+    }
+    file = tmp_path / "llamasup.toml"
+    file.write_text(dump(load(None, {}, settings)))
+    with many_descriptors() as number, ExitStack() as stack:
+        async with started(file) as program:
+            llamasup = await program.listens(tmp_path / "run")
+            asks = request("POST", "/v1/chat/completions", chat(3))
+            process = psutil.Process(program.process.pid)
+            async with Client(llamasup.address, source="127.0.0.2") as modest:
+                await modest.send(asks)
+                assert (await modest.reply()).text() == " 0 1 2"
+                before = process.memory_info().rss
+                for nth in range(number):
+                    idle = stack.enter_context(trio.socket.socket())
+                    await idle.bind((f"127.0.0.{3 + nth % 2}", 0))
+                    await idle.connect((llamasup.address.host, llamasup.address.port))
+                    if nth % 4 < 2:
+                        await idle.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-")
+                await modest.send(asks)
+                assert (await modest.reply()).text() == " 0 1 2"
+                each = (process.memory_info().rss - before) / number
+                assert each < 20_000
+            async with Client(llamasup.address, source="127.0.0.5") as newcomer:
+                await newcomer.send(asks)
+                assert (await newcomer.reply()).text() == " 0 1 2"
+
+
+async def test_readers_that_stop_delay_no_other_client(faking: Faking) -> None:
+    """Each holds a slot until `send_timeout`, but nobody's turn on the loop."""
+    endless = request("POST", "/v1/chat/completions", chat(1_000_000))
+    settings = {"models.fake.parallel": 4, "server.send_timeout": "60s"}
+    async with running({**faking(), **settings}) as llamasup, AsyncExitStack() as stack:
+        for _ in range(3):
+            stuck = await stack.enter_async_context(llamasup.connect())
+            await stuck.send(endless)
+            await stuck.read_until(b" 0")
+        for _ in range(5):
+            with trio.fail_after(5):
+                reply = await llamasup.ask("POST", "/v1/chat/completions", chat(3))
+            assert reply.text() == " 0 1 2"
