@@ -61,8 +61,10 @@ def _digest(name: str, facts: Facts | None) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A time, in seconds since 1970, as RFC 3339 has it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    """A time, in seconds since 1970, as RFC 3339 has it. Files may claim any."""
+    return (
+        datetime.fromtimestamp(min(max(seconds, 0), _NEVER), UTC).isoformat().replace("+00:00", "Z")
+    )
 
 
 @frozen

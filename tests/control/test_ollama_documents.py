@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from llamasup.control import ollama_documents
 from llamasup.control.ollama_documents import Loaded, Shown, capabilities, refusal, shown, tag
@@ -57,6 +58,12 @@ def test_a_digest_is_that_of_a_files_state() -> None:
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
     assert all(len(digest) == 64 for digest in digests)
+
+
+@pytest.mark.parametrize(("seconds", "year"), [(-1e9, 1970), (1e300, 2100)])
+def test_a_file_may_claim_any_time(seconds: float, year: int) -> None:
+    told = tag("a", evolve(FACTS, modified=seconds))
+    assert datetime.fromisoformat(told["modified_at"]).year == year
 
 
 def test_a_model_whose_header_is_not_known_yet_is_listed_all_the_same() -> None:

@@ -156,6 +156,40 @@ async def test_its_client_loads_and_unloads(counting: Mapping[str, object]) -> N
         assert await state() == "unloaded"
 
 
+async def test_its_client_calls_tools(faking: Fake, journal: Journal) -> None:
+    parts = [
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "add", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"x":'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
+    ]
+    data = [*(json.dumps({"choices": [{"delta": part}]}) for part in parts), "[DONE]"]
+    head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    stream = head + "".join(f"data: {event}\n\n" for event in data)
+    # The fake engine answers with what the body has in `raw`: the model's params put it there.
+    config = faking("--fake-raw", set_params={"raw": stream})
+
+    def add(x: int) -> int:
+        """Add one."""
+        return x + 1
+
+    def use(client: ollama.Client) -> None:
+        asking, end = client.chat("fake", COUNT, tools=[add], stream=True)
+        assert end.done
+        [call] = asking.message.tool_calls or []
+        assert (call.function.name, call.function.arguments) == ("add", {"x": 1})
+        answered = [*COUNT, asking.message, {"role": "tool", "tool_name": "add", "content": "2"}]
+        list(client.chat("fake", answered, tools=[add], stream=True))
+
+    async with running(config) as llamasup:
+        await with_client(llamasup, use)
+    bodies = [entry["body"] for entry in journal.entries("request")]
+    first, second = (json.loads(body) for body in bodies if body)
+    assert first["tools"][0]["function"]["name"] == "add"
+    _, called, told = second["messages"]
+    assert called["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"x":1}'}
+    assert told["tool_call_id"] == called["tool_calls"][0]["id"]
+
+
 # --- what happens to its streams ---
 
 
