@@ -225,6 +225,12 @@ class EngineUnusable(ModelUnavailable):
     code = "engine_unusable"
 
 
+class RemoteUnavailable(ModelUnavailable):
+    """An RPC server does not answer, and the model does not fit without its devices."""
+
+    code = "remote_unavailable"
+
+
 class NotAdmitted(ModelUnavailable):
     """Other models hold the memory that the model needs, and will not be unloaded for it."""
 

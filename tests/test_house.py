@@ -303,7 +303,7 @@ BORDERS = {
     "to_thread": {"threads"},
     "killpg": {"processes.identity", "processes.process"},
     "open_process": {"processes.process"},
-    "getaddrinfo": {"endpoints.names", "http.listeners"},
+    "getaddrinfo": {"children.remotes", "endpoints.names", "http.listeners"},
 }
 """What few modules may call, each of which makes of its failures what all others expect."""
 

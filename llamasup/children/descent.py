@@ -12,8 +12,10 @@ from llamasup.children.landlord import Landlord, Place, Tenant
 from llamasup.children.needs import Needed
 from llamasup.children.position import Position
 from llamasup.engine.failures import Cause, Kind
+from llamasup.errors import RemoteUnavailable
 from llamasup.events import Journal, MadeRoom, SteppedDown
 from llamasup.memory.ladder import Rung
+from llamasup.memory.room import shortage
 from llamasup.models.glances import one_glance
 
 
@@ -37,11 +39,16 @@ class Descent:
         return self.position.rung
 
     async def next_rung(self) -> Rung:
-        """Choose the next child's rung by the room that there is now. Raises ModelUnavailable."""
+        """Choose the next child's rung by the room that there is now. Raises ModelUnavailable, and
+        RemoteUnavailable if the model fits only with an RPC server that does not answer."""
         with one_glance():  # it asks many times about the same engine and files
             room = await self._landlord.room(self._tenant)
             rung = await self.position.take(room)
-            self._needed = await self.position.plan.need(rung, room.free)
+            needed = await self.position.plan.need(rung, room.free)
+        missing = self.position.plan.missing
+        if missing and shortage(needed.least, room.most):
+            raise RemoteUnavailable(f"{missing}, and it does not fit without")
+        self._needed = needed
         return rung
 
     async def place(self) -> Place:

@@ -127,7 +127,7 @@ class Keeper:
                 self._load.reconsider()
 
     async def _ready(self) -> Child:
-        if self.history.record.given_up and self.idle:
+        if self.history.awaits_change and self.idle:
             self.history.note_circumstances(await self.plan.circumstances())
         while True:
             if self.child is not None and self.child.state is ChildState.READY:
@@ -279,7 +279,7 @@ class Keeper:
         """Load a preloaded model again without a request, unless it was given up."""
         if self.history.record.given_up:
             return
-        await self.history.rest(self.history.wait())
+        await self.history.rest(self.history.wait(), self.plan.circumstances)
         if self.idle:
             with suppress(ModelUnavailable, ModelNotFound):  # given up or dismissed meanwhile
                 self._begin()

@@ -32,6 +32,7 @@ from llamasup.errors import (
     ModelUnavailable,
     NotAdmitted,
     OutOfMemory,
+    RemoteUnavailable,
     TaskFell,
 )
 from llamasup.events import (
@@ -54,7 +55,11 @@ from llamasup.states import AT_REST, HAS_CHILD, OUT_OF_DATE, ChildState, KeeperS
 _NOTE_PATIENCE = 1.0
 _TESTIMONY_PATIENCE = 1.0
 
-_ERRORS = {Kind.ENGINE_UNUSABLE: EngineUnusable, Kind.MISSING_FILE: ModelFileMissing}
+_ERRORS = {
+    Kind.ENGINE_UNUSABLE: EngineUnusable,
+    Kind.MISSING_FILE: ModelFileMissing,
+    Kind.REMOTE: RemoteUnavailable,
+}
 
 
 class Load:
@@ -113,7 +118,7 @@ class Load:
         child is ended. The caller has to call `finish` afterwards, in any case.
         """
         try:
-            await self._history.rest(wait)
+            await self._history.rest(wait, self._plan.circumstances)
             # Not later, when the load has failed: the reason may have changed by then.
             self._begun_in = await self._plan.circumstances()
             return await self._serve()
@@ -124,8 +129,8 @@ class Load:
             return False
         except LlamasupError as error:
             # What is not the engine's fault may be temporary, such as a range without a free port.
-            unusable = isinstance(error, EngineUnusable)
-            self._fail_at_once(Kind.ENGINE_UNUSABLE if unusable else Kind.SHORTAGE, str(error))
+            kind = next((kind for kind, known in _ERRORS.items() if type(error) is known), None)
+            self._fail_at_once(kind or Kind.SHORTAGE, str(error))
             return True
         except Exception as error:
             # This ends only this load. The next one may fall as well, so it has to wait.
@@ -175,6 +180,8 @@ class Load:
             child = await self._run_one()
             if child is None:
                 return False
+            if child.cause is not None:
+                child.cause = await self._plan.explained(child.cause)
             if self.state in HAS_CHILD:
                 try:
                     await self._note_end(child)

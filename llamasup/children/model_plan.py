@@ -13,6 +13,7 @@ from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
 from llamasup.children.plan import OF_THE_OFFER, Plan
 from llamasup.config.schema import Config, ModelSettings
+from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import ModelUnavailable
 from llamasup.learned import State
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
@@ -44,6 +45,10 @@ class ModelPlan(Plan):
         self._launcher = launcher
         self._state = state
         self._needs = needs
+        self._servers = settings.rpc or config.engine.rpc
+        self._there = attrs.evolve(settings, rpc=self._servers) if self._servers else settings
+        """The settings with the RPC servers that answered when the devices were looked at."""
+
         self._purpose: tuple[Purpose | None] | None = None
 
     def _launched_by(self, config: Config) -> object:
@@ -51,7 +56,38 @@ class ModelPlan(Plan):
             self.settings, recurse=False, filter=lambda key, _: key.name not in _NOT_OF_CHILDREN
         )
         engine = config.engine
-        return own, engine.command, engine.args, dict(engine.env), engine.cache_ram
+        launched = engine.command, engine.args, dict(engine.env), engine.cache_ram, engine.rpc
+        return own, *launched
+
+    async def _with_those_that_answer(self) -> ModelSettings:
+        """The settings with those RPC servers that answer now."""
+        if not self._servers:
+            return self.settings
+        there = await self._needs.remotes.answering(self._servers)
+        return attrs.evolve(self.settings, rpc=there)
+
+    @property
+    def missing(self) -> str:
+        """See Plan."""
+        silent = [server for server in self._servers if server not in self._there.rpc]
+        why = self._needs.remotes.why_silent
+        told = (f"its RPC server {one} does not answer ({why(one)})" for one in silent)
+        return ", ".join(told)
+
+    async def explained(self, cause: Cause) -> Cause:
+        """See Plan. An engine does not say which of its RPC servers is gone, and hangs if that has
+        vanished without a word."""
+        used = self._there.rpc
+        if not used or cause.kind not in (Kind.REMOTE, Kind.HANG):
+            return cause
+        there = await self._needs.remotes.answering(used, anew=True)
+        gone = [server for server in used if server not in there]
+        if gone:
+            return Cause(Kind.REMOTE, f"its RPC server {', '.join(gone)} is gone: {cause.words}")
+        if cause.kind is Kind.REMOTE:
+            words = f"an RPC server broke off, of {', '.join(used)}: {cause.words}"
+            return Cause(Kind.REMOTE, words)
+        return cause
 
     async def rungs(self) -> Sequence[Rung]:
         """See Plan."""
@@ -71,16 +107,17 @@ class ModelPlan(Plan):
     async def look_at_devices(self) -> None:
         """See Plan."""
         with suppress(ModelUnavailable):
-            await self._needs.devices(self.settings)
+            self._there = await self._with_those_that_answer()
+            await self._needs.devices(self._there)
 
     async def need(self, rung: Rung, free: Amounts | None = None) -> Needed:
         """See Plan."""
-        return await self._needs.of(self.settings, rung, free)
+        return await self._needs.of(self._there, rung, free)
 
     async def measured(self, rung: Rung, resident: int) -> None:
         """See Plan."""
         with suppress(ModelUnavailable):
-            await self._needs.measured(self.settings, rung, resident)
+            await self._needs.measured(self._there, rung, resident)
 
     async def purpose(self) -> Purpose | None:
         """See Plan. Its file is read once for each child."""
@@ -94,17 +131,20 @@ class ModelPlan(Plan):
             raise ModelUnavailable(defect)  # a device may come back
         purpose = await self._needs.purpose(self.settings)
         self._purpose = None  # the file may be another one by now
-        return await self._launcher.child(self.model, self.settings, rung, purpose)
+        return await self._launcher.child(self.model, self._there, rung, purpose)
 
     async def circumstances(self) -> object:
         """See Plan."""
-        return await self._launcher.circumstances(self.settings)
+        known = await self._launcher.circumstances(self.settings)
+        if known is None or not self._servers:
+            return known
+        return known, await self._needs.remotes.answering(self._servers)
 
     async def learned(self) -> Learned | None:
         """See Plan."""
-        return self._state.learned(await self._launcher.key(self.settings))
+        return self._state.learned(await self._launcher.key(self._there))
 
     async def learn(self, learned: Learned) -> None:
         """See Plan."""
         with suppress(ModelUnavailable):
-            await self._state.learn(await self._launcher.key(self.settings), learned)
+            await self._state.learn(await self._launcher.key(self._there), learned)

@@ -25,6 +25,7 @@ from attrs import evolve, field, frozen
 
 from llamasup.children.dry_run import Unheard
 from llamasup.children.launcher import Launcher
+from llamasup.children.remotes import Remotes
 from llamasup.config.schema import ModelSettings
 from llamasup.engine import memory_args
 from llamasup.engine.argv import says_its_purpose
@@ -113,6 +114,7 @@ class Needs:
         self, launcher: Launcher, state: State, gauge: Gauge, headers: Headers | None = None
     ) -> None:
         self.gauge = gauge
+        self.remotes = Remotes(gauge)
         self._launcher = launcher
         self._state = state
         self._headers = headers or Headers()

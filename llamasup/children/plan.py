@@ -16,6 +16,7 @@ import attrs
 from llamasup.children.child import Child
 from llamasup.children.needs import Needed
 from llamasup.config.schema import AnyModel, Config, Offer
+from llamasup.engine.failures import Cause
 from llamasup.memory.ladder import Learned, Rung
 from llamasup.memory.room import Amounts
 from llamasup.models.purpose import Purpose
@@ -81,6 +82,16 @@ class Plan(ABC):
     async def file_size(self) -> int:
         """Bytes of the model's file, all parts together; 0 if there is none to read."""
         return 0
+
+    @property
+    def missing(self) -> str:
+        """What the model has to do without, in words: its RPC servers that did not answer when the
+        devices were looked at."""
+        return ""
+
+    async def explained(self, cause: Cause) -> Cause:
+        """Why a child has ended, with all that is known about it."""
+        return cause
 
     async def look_at_devices(self) -> None:  # noqa: B027 - not every kind can
         """Let the gauge learn which devices would be used for the model. An unusable engine is no

@@ -78,7 +78,7 @@ def after_change(record: Record) -> Record:
 
 def after_failed_start(record: Record, now: float, kind: Kind, jitter: float) -> Record:
     """A child died before it was ready. `jitter` is random, from 0 to 1."""
-    if kind is Kind.SHORTAGE:
+    if kind in (Kind.SHORTAGE, Kind.REMOTE):
         return _delayed(record, now, jitter)  # this says nothing about the model, however often
     if kind is Kind.OUT_OF_MEMORY:
         # Other models may leave more memory later, so it is tried again, but not all the time.

@@ -33,6 +33,7 @@ def contradictions(tree: Tree) -> Iterator[Refusal]:
     yield from _bad_names_of_keys(tree)
     yield from _unreachable_servers(tree)
     yield from _bad_devices(tree)
+    yield from _bad_rpc_servers(tree)
     yield from bad_endpoints(tree)
 
 
@@ -86,6 +87,20 @@ def _bad_addresses(tree: Tree) -> Iterator[Refusal]:
         if not re.fullmatch(r"(/[^/\s?#]+)+", prefix):
             what = f"{shown(prefix)} is not the beginning of a path"
             yield key, Unfit(what, 'write one such as "/llama", without a slash at its end')
+
+
+def _bad_rpc_servers(tree: Tree) -> Iterator[Refusal]:
+    models = (("models", name, "rpc") for name in tree.table("models"))
+    for where in (("engine", "rpc"), *models):
+        for key, server in tree.texts(*where):
+            named = _RPC_SERVER.fullmatch(server)
+            if not named or not 0 < int(named[1]) <= _HIGHEST_PORT:
+                what = f"{shown(server)} is not an RPC server"
+                yield key, Unfit(what, 'write its host and port, such as "gpubox:50052"')
+
+
+_RPC_SERVER = re.compile(r"(?:[^\s,:\[\]]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_HIGHEST_PORT = 65535
 
 
 def _unreachable_servers(tree: Tree) -> Iterator[Refusal]:

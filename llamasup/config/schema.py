@@ -148,6 +148,7 @@ class EngineSettings:
     command: str = "auto"
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(factory=dict)
+    rpc: tuple[str, ...] = ()
     port_range_start: int = field(
         default=0,
         validator=port_or_zero,
@@ -271,6 +272,7 @@ class ModelSettings(Offer):
 
     path: Path = field(kw_only=True)
     purpose: Literal["auto", "generate", "embed", "rerank"] = "auto"
+    rpc: tuple[str, ...] = ()
     mmproj: Path | Literal["none"] = "none"
     context_size: int | Literal["auto"] = field(
         default="auto",

@@ -135,6 +135,7 @@ def _beyond(config: Config) -> dict[str, object]:
         "engine.command": engine.command,
         "engine.args": engine.args,
         "engine.env": dict(engine.env),
+        "engine.rpc": engine.rpc,
         "discover.folders": config.discover.folders,
         "endpoints": config.endpoints,
         "folders": config.folders,
@@ -149,6 +150,7 @@ def _beyond(config: Config) -> dict[str, object]:
         keys[f"models.{name}.mmproj"] = model.mmproj
         keys[f"models.{name}.extra_args"] = model.extra_args
         keys[f"models.{name}.engine"] = model.engine
+        keys[f"models.{name}.rpc"] = model.rpc
     return keys
 
 
@@ -167,6 +169,7 @@ def _of_a_newcomer(name: str, model: AnyModel, folders: Sequence[Path]) -> dict[
         f"models.{name}.extra_args": (),
         f"models.{name}.engine": "",
         f"models.{name}.env": {},
+        f"models.{name}.rpc": (),
     }
 
 

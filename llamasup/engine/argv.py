@@ -75,8 +75,10 @@ def argv(
 
 def own_args(engine_args: Sequence[str], settings: ModelSettings) -> list[str]:
     """What the operator tells a model's engine, the most particular last: that counts."""
+    # RPC servers come first: the engine has to know their devices before it is told which to use.
+    servers = ["--rpc", ",".join(settings.rpc)] if settings.rpc else []
     devices = ["--device", ",".join(settings.devices)] if settings.devices else []
-    return [*engine_args, *devices, *settings.extra_args]
+    return [*engine_args, *servers, *devices, *settings.extra_args]
 
 
 def says_its_purpose(args: Sequence[str]) -> bool:

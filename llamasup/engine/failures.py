@@ -39,6 +39,8 @@ class Kind(Enum):
     """The child lives, but makes no progress."""
     FINISHED = "finished"
     """The child ended by itself, without an error."""
+    REMOTE = "remote"
+    """An RPC server is gone or cannot be reached, on whose devices the model is."""
     SHORTAGE = "shortage"
     """llamasup lacked a process, a descriptor or a port to start the child, or the engine lacked
     threads. That may be temporary."""
@@ -135,6 +137,8 @@ _ALARMING = (
 # Without pinned pages, locked pages or a cached prompt the engine goes on.
 _HARMLESS = re.compile(r"pinned memory|mlock|prompt cache")
 
+_REMOTE_LOST = r"ggml-rpc\.cpp:[0-9]+: (?:Remote RPC server crashed|Failed to connect to )"
+
 # The first kind that has a sign in the log wins, so whatever explains others stands before them.
 _SIGNS = tuple(
     (kind, re.compile("|".join(signs)))
@@ -161,6 +165,7 @@ _SIGNS = tuple(
             r"couldn't bind",
             r"[Aa]ddress already in use",
         ),
+        Kind.REMOTE: (_REMOTE_LOST,),
         Kind.MISSING_FILE: (
             r"failed to open .*No such file",
             r"failed to open GGUF file",
@@ -248,6 +253,8 @@ def _from_abort(lines: Sequence[str]) -> Cause | None:
         return None
     if _NOT_RELOADED.search(last):
         return _from_lines(lines)
+    if re.search(_REMOTE_LOST, last):
+        return Cause(Kind.REMOTE, clean(last))
     ran_out = [message for message in messages if _RAN_OUT.fullmatch(clean(message))]
     reasons = [message for message in messages if _REASON.match(clean(message))]
     is_reason = bool(ran_out and reasons) and reasons[-1] == ran_out[-1]

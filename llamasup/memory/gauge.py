@@ -97,6 +97,12 @@ class Gauge:
             await self._bring_up_to_date(listing)
             return None if answer.devices is None else answer.now
 
+    def forget(self, servers: Set[str]) -> None:
+        """These RPC servers do not answer: do not ask the engine for their devices any more."""
+        for listing in list(self._answers):
+            if not servers.isdisjoint(listing.servers):
+                del self._answers[listing]
+
     async def _bring_up_to_date(self, listing: Listing) -> None:
         answer = self._answers[listing]
         if answer.is_due(trio.current_time()) and self.occupied.isdisjoint(listing.servers):

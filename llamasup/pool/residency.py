@@ -16,6 +16,7 @@ from llamasup.children.landlord import Tenant
 from llamasup.children.needs import Needed
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import GroupSettings
+from llamasup.engine.failures import Kind
 from llamasup.errors import NoRoom, NotAdmitted
 from llamasup.events import Evicted, Journal, Reason
 from llamasup.memory.gauge import Gauge
@@ -126,6 +127,12 @@ class Place:
         if state is ChildState.READY:
             return State.DRAINING if self.gate.held else State.READY
         return State.STOPPING
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Is an RPC server gone that the child was connected to? Nobody says what is free there."""
+        cause = self._child.cause if self._child else None
+        return cause is not None and cause.kind is Kind.REMOTE
 
     @property
     def anonymous_memory(self) -> int:
@@ -431,7 +438,7 @@ class Residency:
     async def _until_returned(self, place: Place) -> None:
         """Wait until the memory is back: the system frees the host's when a process ends, but a
         GPU's driver frees its own some time later."""
-        if place.holds.keys() <= {HOST}:
+        if place.holds.keys() <= {HOST} or place.is_cut_off:
             return
         with trio.move_on_after(_RETURN_PATIENCE):
             while not self._has_returned(place):

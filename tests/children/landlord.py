@@ -38,6 +38,7 @@ class RoomForAll:
         self.is_crowded = False
 
     async def room(self, keeper: Tenant) -> Room:
+        await keeper.plan.look_at_devices()
         return Room(self.free, self.free)
 
     async def place(self, keeper: Tenant, needed: Needed) -> House:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import trio
 
 from llamasup import events
 from llamasup.children.child import Child
+from llamasup.children.inquest import may_be_a_requests_doing
 from llamasup.children.keeper import Keeper
+from llamasup.children.restarts import Record
+from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import (
     ModelNotFound,
+    RemoteUnavailable,
 )
+from llamasup.memory.readings import HOST
 from llamasup.states import ChildState, KeeperState
 from tests.children.keeping import (
     HOPELESS,
@@ -240,3 +249,81 @@ async def test_a_dismissed_keeper_is_idle_after_its_last_answer(
         with trio.fail_after(10):
             await keeper.until_idle()
         assert keeper.idle
+
+
+# --- with RPC servers ---
+
+
+@pytest.fixture
+def remote() -> str:
+    """An address where an RPC server could be."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def serving(remote: str) -> socket.socket:
+    return socket.create_server(("127.0.0.1", int(remote.rpartition(":")[2])))
+
+
+async def test_a_model_does_without_an_rpc_server_that_does_not_answer_if_it_fits(
+    faking: Fake, planning: Planning, journal: Journal, remote: str
+) -> None:
+    async with keeping(planning(faking(rpc=[remote]))) as keeper:
+        await keeper.ready()
+        keeper.unload()
+        await keeper.until_idle()
+        with serving(remote):
+            await trio.sleep(1.1)  # what is known of it lasts a second
+            await keeper.ready()
+    without, with_it = (entry["argv"] for entry in journal.entries("started"))
+    assert "--rpc" not in without
+    assert with_it[with_it.index("--rpc") + 1] == remote
+
+
+async def test_a_model_that_does_not_fit_without_it_waits_until_it_answers(
+    faking: Fake, planning: Planning, journal: Journal, remote: str, count_model: Path
+) -> None:
+    config = {**faking(rpc=[remote], path=str(count_model)), "recovery.patience": "0.5s"}
+    async with keeping(planning(config), free={HOST: 1}) as keeper:
+        told = f"its RPC server {remote} does not answer (Connection refused)"
+        for _ in range(3):
+            error = await refusal(keeper)
+            assert isinstance(error, RemoteUnavailable)
+            assert told in str(error)
+        assert error.retry_after
+        assert not keeper.history.record.given_up
+        with serving(remote), trio.fail_after(5):
+            while True:
+                try:
+                    await keeper.ready()
+                    break
+                except RemoteUnavailable:
+                    await trio.sleep(0.1)
+    assert len(journal.entries("started")) == 1
+
+
+async def test_a_preloaded_model_comes_back_by_itself_when_its_rpc_server_does(
+    faking: Fake, planning: Planning, remote: str, count_model: Path
+) -> None:
+    config = {**faking(rpc=[remote], path=str(count_model)), "pool.preload": ["fake"]}
+    async with keeping(planning(config), free={HOST: 1}) as keeper:
+        keeper.history.record = Record(deaths=6)  # so that it would wait half a minute
+        await refusal(keeper)
+        with serving(remote):
+            await eventually(lambda: keeper.child is not None, within=10)
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_an_rpc_server_that_is_gone_is_named_and_no_request_is_blamed(
+    faking: Fake, planning: Planning, remote: str, is_back: bool
+) -> None:
+    plan = planning(faking(rpc=[remote]))
+    crash = Cause(Kind.REMOTE, "ggml-rpc.cpp:682: Remote RPC server crashed")
+    with serving(remote) if is_back else nullcontext():
+        cause = await plan.explained(crash)
+        hang = await plan.explained(Cause(Kind.HANG, "it did not move"))
+    told = "an RPC server broke off, of" if is_back else "its RPC server"
+    assert cause.words.startswith(f"{told} {remote}")
+    assert cause.words.endswith(crash.words)
+    assert hang.kind is (Kind.HANG if is_back else Kind.REMOTE)
+    assert not may_be_a_requests_doing(cause, by_itself=True)

@@ -253,6 +253,8 @@ async def test_a_child_is_planned_on_the_rung_that_is_wanted(
         {"engine.env": {"X": "1"}},
         {"engine.command": "another"},
         {"engine.cache_ram": 0},
+        {"engine.rpc": ["gpubox:1"]},
+        {"models.fake.rpc": ["gpubox:1"]},
         {"models.fake.path": "/another.gguf"},
         {"models.fake.mmproj": "/eyes.gguf"},
         {"models.fake.context_size": 4096},

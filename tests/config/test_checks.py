@@ -24,6 +24,14 @@ def ladder_of(*rungs: str) -> str:
 
 
 WRONG = {
+    '[engine]\nrpc = ["gpubox"]': (
+        'engine.rpc[0]: "gpubox" is not an RPC server;'
+        ' write its host and port, such as "gpubox:50052"'
+    ),
+    '[models.x]\npath = "a"\nrpc = ["a:1", "b:2,c:3", "[::1]:4"]': (
+        'models.x.rpc[1]: "b:2,c:3" is not an RPC server;'
+        ' write its host and port, such as "gpubox:50052"'
+    ),
     # addresses and paths of requests
     '[server]\nlisten = "8080"': f'server.listen: "8080" is not an address; {ADDRESSES}',
     '[server]\nlisten = [":1", "x"]': f'server.listen[1]: "x" is not an address; {ADDRESSES}',

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
+import trio
 
 from llamasup.children.launcher import Launcher
 from llamasup.config.in_effect import InEffect
@@ -15,9 +18,25 @@ from llamasup.memory.gauge import Gauge
 from llamasup.memory.readings import HOST
 from llamasup.processes.run_folder import own_run_folder
 from tests.devices.conftest import RpcServers
-from tests.harness import Llamasup, Reply, chat, counted, eventually, running
+from tests.harness import (
+    Llamasup,
+    Reply,
+    chat,
+    counted,
+    counting_model,
+    eventually,
+    request,
+    running,
+)
 
 MIB = 1 << 20
+
+
+@asynccontextmanager
+async def two_servers(start: RpcServers) -> AsyncIterator[tuple[str, str, AsyncExitStack]]:
+    """Two RPC servers; the first one ends when its stack is closed."""
+    async with AsyncExitStack() as first, start() as other:
+        yield await first.enter_async_context(start()), other, first
 
 
 def models(path: Path, **args: list[str]) -> dict[str, object]:
@@ -215,3 +234,54 @@ async def test_a_model_s_own_devices_are_its_budgets_and_wrong_ones_are_told(
             assert "lists no device CUDA7; write RPC0 or RPC1 or" in refused.error["message"]
             await answers(llamasup, "b")
             assert await loaded(llamasup) == {"b"}
+
+
+async def loaded_on(llamasup: Llamasup) -> str:
+    """The RPC servers that the child was started with."""
+    pid = (await llamasup.model_status("count"))["child"]["pid"]
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return words[words.index("--rpc") + 1] if "--rpc" in words else ""
+
+
+@pytest.mark.parametrize("key", ["models.count.rpc", "engine.rpc"])
+async def test_a_server_killed_under_a_stream_is_named_done_without_and_used_again(
+    engine_with_devices: str, tmp_path: Path, rpc_server: RpcServers, key: str
+) -> None:
+    slow = counting_model(tmp_path / "count.gguf", hidden=2048)
+    async with two_servers(rpc_server) as (one, other, first):
+        config = {**models(slow, count=[]), key: [one, other]}
+        config["engine.command"] = engine_with_devices
+        async with running(config) as llamasup:
+            async with llamasup.connect() as client:
+                await client.send(
+                    request("POST", "/v1/chat/completions", chat(2000, model="count"))
+                )
+                await client.head()
+                await client.read_until(b'"content":')
+                assert await loaded_on(llamasup) == f"{one},{other}"
+                await first.aclose()
+                rest = await client.read_until(b"\r\n0\r\n\r\n")
+                assert b'"error"' in rest
+                assert b"[DONE]" not in rest
+            assert (await count(llamasup)).text() == counted(4)
+            assert await loaded_on(llamasup) == other
+            async with rpc_server(address=one):
+                await trio.sleep(1.1)
+                await llamasup.ask("POST", "/api/restart?model=count")
+
+                async def is_on_both() -> bool:
+                    await answers(llamasup, "count")
+                    return await loaded_on(llamasup) == f"{one},{other}"
+
+                await eventually(is_on_both)
+
+
+async def test_servers_that_were_never_there_cost_a_second_and_no_answer(
+    engine_with_devices: str, count_model: Path
+) -> None:
+    config = models(count_model, count=[])
+    config |= {"engine.command": engine_with_devices}
+    config["models.count.rpc"] = ["127.0.0.1:1", "no-such-host.invalid:50052"]
+    async with running(config) as llamasup:
+        assert (await count(llamasup)).text() == counted(4)
+        assert await loaded_on(llamasup) == ""

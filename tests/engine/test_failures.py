@@ -49,6 +49,11 @@ def said(log: str) -> list[str]:
             Kind.MISSING_FILE,
             "failed to open /models/missing.gguf: No such file or directory",
         ),
+        (
+            "rpc_refused",
+            Kind.REMOTE,
+            "./src/ggml-rpc/ggml-rpc.cpp:650: Failed to connect to 127.0.0.1:59999",
+        ),
         ("bad_magic", Kind.BAD_MODEL_FILE, "invalid magic characters: 'GGML', expected 'GGUF'"),
         ("empty_file", Kind.BAD_MODEL_FILE, "failed to read magic"),
         ("cut_header", Kind.BAD_MODEL_FILE, "failed to read key-value pairs"),
@@ -258,6 +263,15 @@ def test_threads_that_were_missing_beside_memory_are_one_more_sign_that_it_ran_o
 )
 def test_an_abort_says_what_it_stumbled_over(log: str, words: str) -> None:
     assert explain(-6, said(f"not_seen_here/{log}")) == Cause(Kind.CRASH, words)
+
+
+def test_a_lost_rpc_server_is_no_crash_of_the_engine() -> None:
+    heard = [Heard(1.0, line) for line in said("rpc_lost")]
+    cause = explain_death(-6, heard, 1.0)
+    assert cause.kind is Kind.REMOTE
+    assert cause.words.endswith("Remote RPC server crashed or returned malformed response")
+    said_by_a_client = [*heard[:-1], Heard(1.0, "crash: Remote RPC server crashed")]
+    assert explain_death(-6, said_by_a_client, 1.0).kind is not Kind.REMOTE
 
 
 def test_a_failed_wake_up_is_blamed_on_the_file_and_not_on_the_abort() -> None:
