@@ -27,6 +27,7 @@ from llamasup.errors import (
 )
 from llamasup.front.answer import Answer
 from llamasup.front.rendering import Rendering, StreamRendering
+from llamasup.front.rooms import Part
 from llamasup.front.stream_events import Overture
 from llamasup.front.translated_answer import TranslatedStream, TranslatedWhole
 from llamasup.http.connection import Connection
@@ -86,7 +87,7 @@ async def relay(
             raise _refusal(head, request, data)
         rendering = _rendering(head, request, answer, upstream)
         if isinstance(rendering, TranslatedWhole):
-            await _tell_whole(connection, upstream, wire, rendering, data)
+            await _tell_whole(connection, upstream, answer, wire, rendering, data)
             return
         if isinstance(rendering, StreamRendering):
             first = await _first_word(connection, upstream, answer, wire, rendering, data)
@@ -292,12 +293,14 @@ async def _pass_on(
 async def _tell_whole(
     connection: Connection,
     upstream: Upstream,
+    answer: Answer,
     wire: Wire,
     rendering: TranslatedWhole,
     data: bytes,
 ) -> None:
     """Wait for the whole answer, and send it in the client's API."""
     body = bytearray(_content_of(data, rendering))
+    held = Part(answer.hold)
     while not rendering.body.done:
         if len(body) > _LONGEST_TRANSLATED:
             raise EngineFailed("the engine's answer is too long to be translated")
@@ -307,6 +310,7 @@ async def _tell_whole(
             raise ChildLost(f"the engine broke off its answer: {error.strerror}") from error
         if data:
             body += _content_of(data, rendering)
+            held.grow(len(body))
         elif isinstance(rendering.body, UntilClose) and await upstream.survived():
             break
         else:
@@ -316,7 +320,8 @@ async def _tell_whole(
     else:
         told = await threads.run(rendering.told, bytes(body))
     try:
-        await connection.send(rendering.answered(told))
+        if rest := connection.send_now(rendering.answered(told)):
+            await _send_slowly(connection, upstream, answer, rest)
     finally:
         rendering.note_seen()
 

@@ -147,9 +147,14 @@ class Hold:
         Raises OutOfRoom if that takes too long. If this is cancelled, nothing is taken.
         """
         if self.amount + amount <= SMALL:
-            self._room.count(self.holder, amount)
+            self.count(amount)
         else:
             await self._room.take(self.holder, amount)
+            self.amount += amount
+
+    def count(self, amount: int) -> None:
+        """So much more is held already, whether or not this client may have it."""
+        self._room.count(self.holder, amount)
         self.amount += amount
 
     def give_back(self, amount: int) -> None:
@@ -164,11 +169,11 @@ class Hold:
     @contextmanager
     def counting(self, amount: int) -> Iterator[None]:
         """A block in which so much more is held, whether or not this client may have it."""
-        self._room.count(self.holder, amount)
+        self.count(amount)
         try:
             yield
         finally:
-            self._room.give_back(self.holder, amount)
+            self.give_back(amount)
 
 
 class Part:
@@ -190,3 +195,9 @@ class Part:
             self._hold.give_back(self._size - kept)
         self._size = kept
         return fits
+
+    def grow(self, size: int) -> None:
+        """Hold so much from now on, whether or not there is room for it."""
+        if self._hold is not None:
+            self._hold.count(size - self._size)
+            self._size = size

@@ -130,8 +130,10 @@ def to_own(method: bytes, model: str, path: bytes, query: bytes) -> ToModel:
 def _row(method: bytes, path: bytes) -> Route:
     rows = rows_at(path)
     if not rows:
-        hint = "; try /v1/models or /health" if path == b"/" else ""
-        raise RouteNotFound(f"there is nothing at {path.decode('latin-1')}{hint}")
+        raise RouteNotFound(
+            f"there is nothing at {path.decode('latin-1')}; /openapi.json lists what there is,"
+            " and /v1/models the models"
+        )
     if method not in rows:
         allowed = ", ".join(method.decode() for method in rows)
         raise MethodNotAllowed(

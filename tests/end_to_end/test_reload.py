@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -385,3 +385,20 @@ async def test_what_is_configured_for_children_reaches_those_that_run(operator: 
         operator.write()
         await eventually(lambda: not is_alive(child))
         assert (await ask(llamasup, "one")).status == 200
+
+
+async def test_another_bound_for_what_requests_hold_counts_at_once(operator: Operator) -> None:
+    operator.tables["server"]["max_buffered"] = "4MiB"
+    async with operator.runs() as llamasup, AsyncExitStack() as clients:
+        assert (await ask(llamasup, "one")).status == 200
+        for _ in range(40):  # their heads take what one client may have
+            client = await clients.enter_async_context(llamasup.connect())
+            await client.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 60_000)
+        client = await clients.enter_async_context(llamasup.connect())
+        await client.send(request("POST", "/tokenize", {"model": "one", "content": "x" * 20_000}))
+        with trio.move_on_after(0.5) as waits:
+            await client.reply()
+        assert waits.cancelled_caught
+        operator.tables["server"]["max_buffered"] = "64MiB"
+        operator.write()
+        assert (await client.reply()).status == 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup.front.rooms import SMALL, Hold, OutOfRoom, Part, Room
@@ -129,6 +131,32 @@ async def test_what_is_held_anyway_makes_others_wait_sooner(autojump_clock: Mock
     assert room.take_now("b", 30)
 
 
+@given(st.lists(st.tuples(st.sampled_from("tcgpr"), st.integers(0, 400)), max_size=30))
+def test_the_room_has_taken_what_the_requests_hold(deeds: list[tuple[str, int]]) -> None:
+    room = Room(1000, "too much")
+    holds = [Hold(room, "a"), Hold(room, "a"), Hold(room, "b")]
+    parts = [Part(hold) for hold in holds]
+    for number, (deed, amount) in enumerate(deeds):
+        hold, part = holds[number % 3], parts[number % 3]
+        match deed:
+            case "t":
+                hold.take_now(amount)
+            case "c":
+                hold.count(amount)
+            case "g":
+                part.grow(amount)
+            case "p":
+                part.resize(amount)
+            case "r":
+                hold.release()
+                parts[number % 3] = Part(hold)
+        assert room.taken == sum(each.amount for each in holds)
+        assert all(each.amount >= 0 for each in holds)
+    for hold in holds:
+        hold.release()
+    assert room.taken == 0
+
+
 def test_a_part_without_room_is_not_held() -> None:
     room = Room(100, "too much")
     part = Part(Hold(room, "a"))
@@ -138,6 +166,10 @@ def test_a_part_without_room_is_not_held() -> None:
     assert not part.resize(51)
     assert room.taken == 0
     assert part.resize(20)
+    assert part.resize(0)
+    assert room.taken == 0
+    part.grow(500)
+    assert room.taken == 500
     assert part.resize(0)
     assert room.taken == 0
     assert Part(None).resize(1 << 60)
