@@ -171,7 +171,7 @@ def chat_request(asked: Request, messages: Sequence[object]) -> Members:
         members["chat_template_kwargs"] = _thinking(asked.think)
     if asked.logprobs:
         members["logprobs"] = True
-        members["top_logprobs"] = asked.top_logprobs or 0
+        members["top_logprobs"] = asked.top_logprobs or 1  # for 0, llama-server says none at all
     return members
 
 

@@ -68,6 +68,7 @@ def test_it_goes_to_the_engines_chat() -> None:
             {"enable_thinking": True, "reasoning_effort": "high"},
         ),
         ({"logprobs": True, "top_logprobs": 2}, "top_logprobs", 2),
+        ({"logprobs": True}, "top_logprobs", 1),
     ],
 )
 def test_each_wish_has_its_member(asked: dict[str, object], member: str, value: object) -> None:

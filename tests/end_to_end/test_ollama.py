@@ -78,6 +78,21 @@ async def test_its_client_prompts(counting: Mapping[str, object]) -> None:
         await with_client(llamasup, use)
 
 
+async def test_its_client_learns_how_probable_words_were(counting: Mapping[str, object]) -> None:
+    def use(client: ollama.Client) -> None:
+        asked = {"options": {"num_predict": 3}, "logprobs": True}
+        chat = client.chat("count", COUNT, **asked)
+        stream = client.chat("count", COUNT, stream=True, top_logprobs=2, **asked)
+        raw = client.generate("count", "count<|go|>", raw=True, **asked)
+        streamed = [told for part in stream for told in part.logprobs or []]
+        assert [len(told.top_logprobs or []) for told in streamed] == [2, 2, 2]
+        for logprobs in (chat.logprobs, raw.logprobs, streamed):
+            assert "".join(told.token for told in logprobs or []) == counted(3)
+
+    async with running(counting) as llamasup:
+        await with_client(llamasup, use)
+
+
 async def test_its_client_gets_answers_in_a_form(counting: Mapping[str, object]) -> None:
     # The model counts if it may; this makes it say what it never would.
     form = {"type": "string", "enum": ["no"]}
