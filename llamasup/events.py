@@ -13,6 +13,8 @@ from typing import Any
 
 from attrs import frozen
 
+from llamasup.states import KeeperState
+
 
 @frozen
 class Event:
@@ -35,6 +37,18 @@ class OfRequest(Event):
 
 
 # Models
+
+
+@frozen
+class StateChanged(OfModel):
+    """The model's keeper is in another state."""
+
+    state: KeeperState
+
+
+@frozen
+class ModelsChanged(Event):
+    """There are other models than before."""
 
 
 @frozen

@@ -139,7 +139,9 @@ async def _serve(opened: Opened, announce: Announce) -> None:
         certificate = opened.certificate
         front = Front(desk, opened.listeners, certificate)
         running = Running(in_effect, opened.prepare, pool, roster, front, certificate)
-        app = ControlApp(running, pool, roster, launcher, headers, journal, started=time.time())
+        app = ControlApp(
+            running, pool, roster, launcher, headers, journal, time.time(), stop.wished
+        )
         await children.start(control.run, app)
         children.start_soon(_keep_run_folder, opened.run_folder, control, pool)
         if is_needed(config):

@@ -10,7 +10,10 @@ class Chat(WithChoices):
 
     about = "OpenAI's chat completions"
     stream_paths = (b"/chat/completions", b"/v1/chat/completions")
-    question_paths = (b"/chat/completions/input_tokens", b"/v1/chat/completions/input_tokens")
+    question_paths = (
+        *(b"/chat/completions/input_tokens", b"/v1/chat/completions/input_tokens"),
+        b"/v1/chat/completions/control",
+    )
     several = ("n",)
 
     def says_nothing(self, choice: object) -> bool:

@@ -189,8 +189,9 @@ class Child:
         """How many seconds its answers may go on once something is wrong with the child."""
         return self.launch.in_effect.config.recovery.retirement
 
-    def retire(self, cause: Cause, patience: float = math.inf) -> None:
-        """Admit no more requests, let those that it has finish for `patience` seconds, then stop.
+    def retire(self, cause: Cause | None = None, patience: float = math.inf) -> None:
+        """Admit no more requests, let those that it has finish for `patience` seconds, then stop:
+        for a cause, or because we want it.
 
         The first cause counts, and the shortest patience: later calls can only hasten the end.
         """

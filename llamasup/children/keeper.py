@@ -34,11 +34,13 @@ from llamasup.errors import (
     NotAdmitted,
     OutOfMemory,
 )
-from llamasup.events import Journal, RanOutOfMemory
+from llamasup.events import ChildRetires, Journal, RanOutOfMemory
 from llamasup.memory.ladder import Rung
 from llamasup.states import AT_REST, ChildState, KeeperState
 
 _LEAST_WAIT = 1.0
+
+_PUT_AWAY = "an operator has unloaded its model"
 
 
 class Keeper:
@@ -103,12 +105,17 @@ class Keeper:
         return self.history.last_failure
 
     @property
+    def progress(self) -> float | None:
+        """How much of the model is loaded, from 0 to 1, if it loads and the engine says so."""
+        starting = self._load and self._load.starting
+        return starting.load_progress if starting else None
+
+    @property
     def outlook(self) -> str:
         """What a request that wants a child is waiting for."""
         if self.state is KeeperState.WAITING:
             return f"waiting for room for {self.model}"
-        starting = self._load and self._load.starting
-        progress = starting and starting.load_progress
+        progress = self.progress
         return f"loading {self.model}" + ("" if progress is None else f", {progress:.0%}")
 
     async def ready(self) -> Child:
@@ -184,6 +191,19 @@ class Keeper:
         """End the child: another model needs its place, or it has not been used for long."""
         if self.child is not None:
             self.child.stop()
+
+    def put_away(self) -> None:
+        """Unload the model for an operator: its child ends after its answers. A load that has begun
+        goes on, but only for the requests that wait for it.
+
+        Later requests load it again.
+        """
+        if self.child is not None:
+            if self.child.state is ChildState.READY:
+                self._journal.tell(ChildRetires(self.model, str(self.child), _PUT_AWAY))
+            self.child.retire()
+        elif self._load is not None and not self.idle:
+            self._load.overtake(_PUT_AWAY)
 
     def room_appeared(self) -> None:
         """Another model gave its memory back: if this one did not fit beside it, it need not

@@ -47,6 +47,7 @@ from llamasup.events import (
     LoadRefused,
     Ready,
     StartFailed,
+    StateChanged,
     SteppedUp,
 )
 from llamasup.memory.ladder import Rung
@@ -97,6 +98,7 @@ class Load:
         self._waiting = trio.CancelScope()
         self._begun_in: object = None
         self._tried_again = False
+        journal.tell(StateChanged(self._model, self.state))
 
     @property
     def is_out_of_date(self) -> bool:
@@ -165,6 +167,7 @@ class Load:
 
     def _move(self, to: KeeperState) -> None:
         self.state = moved(self.state, to)
+        self._journal.tell(StateChanged(self._model, to))
         if to in HAS_CHILD or to in AT_REST:
             self.settled.set()
         if to in AT_REST:

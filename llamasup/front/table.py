@@ -88,6 +88,9 @@ _VARYING: Final = {b"{slot}": rb"[0-9]{1,6}", b"{model}": rb".+", b"{path}": rb"
 def _table() -> Iterator[Route]:
     yield from _of_dialects()
     yield Route(ONE_SLOT + b"{slot}", WRITE, Work.ASK, "Save, restore or erase a slot's cache")
+    about = "Streams that go on without their client, as llama-server's own pages ask for them"
+    yield Route(b"/v1/streams/lookup", WRITE, Work.LOOK, about)
+    yield Route(b"/v1/stream", (*READ, b"DELETE"), Work.LOOK, about)
     for media in (b"audio", b"images"):
         for path, prefix in ((b"/v1/%b/{path}", b""), (b"/%b/{path}", b"/v1")):
             named = path % media

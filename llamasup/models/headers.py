@@ -1,8 +1,8 @@
 """The headers of model files, read once for as long as a file stays as it is.
 
 A header takes tens of milliseconds, and there may be thousands. So a listing of models, which needs
-only some facts, reads just for a moment; the next listing reads on. A disk that does not
-answer blocks only its own threads, and while it hangs, what was known before counts.
+only their profiles, reads just for a moment; the next listing reads on. A disk that does not answer
+blocks only its own threads, and while it hangs, what was known before counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from attrs import frozen
 
 from llamasup import threads
 from llamasup.models.discover import parts_of
-from llamasup.models.facts import Facts, facts_of
+from llamasup.models.facts import Facts
 from llamasup.models.gguf import (
     BadModelFile,
     BrokenModelFile,
@@ -28,6 +28,7 @@ from llamasup.models.gguf import (
     text_of,
 )
 from llamasup.models.glances import seen
+from llamasup.models.profile import Profile, profile_of
 
 PATIENCE: Final = 5.0
 """Seconds for a disk. A sleeping disk wakes up in less; one that hangs needs more than any
@@ -59,7 +60,7 @@ class Headers:
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[object, Reading]] = {}
-        self._facts: dict[Path, tuple[object, Facts | None]] = {}
+        self._profiles: dict[Path, tuple[object, Profile]] = {}
         """Kept apart, because whole headers are large and a listing keeps none."""
 
         self._lane = threads.Lane(_MOST_THREADS)
@@ -90,46 +91,47 @@ class Headers:
             self._known[path] = now, reading
         return reading
 
-    async def trained_contexts(self, files: Sequence[Path]) -> Mapping[Path, int]:
-        """The contexts that models were trained on. See `facts`; a file that does not say is left
-        out."""
-        facts = await self.facts(files)
-        return {
-            file: known.trained_context for file, known in facts.items() if known.trained_context
-        }
-
     async def facts(self, files: Sequence[Path]) -> Mapping[Path, Facts]:
-        """The facts of these models, as far as they are known or can be read in a moment. A file
-        that cannot be read is left out.
+        """The facts of these models. See `profiles`; a file that cannot be read is left out."""
+        profiles = await self.profiles(files)
+        return {file: known.facts for file, known in profiles.items() if known.facts}
+
+    async def profiles(self, files: Sequence[Path]) -> Mapping[Path, Profile]:
+        """What these files say about themselves, as far as it is known or can be read in a moment.
 
         If this is cancelled, a thread may read on for that moment.
         """
         try:
-            known = await self._listing.run(
-                self._facts_within, files, READING, patience=LISTING_PATIENCE
+            return await self._listing.run(
+                self._profiles_within, files, READING, patience=LISTING_PATIENCE
             )
         except OSError:
-            known = {file: self._facts[file][1] for file in files if file in self._facts}
-        return {file: facts for file, facts in known.items() if facts}
+            return {file: self._profiles[file][1] for file in files if file in self._profiles}
 
-    def _facts_within(self, files: Sequence[Path], seconds: float) -> dict[Path, Facts | None]:
+    def _profiles_within(self, files: Sequence[Path], seconds: float) -> dict[Path, Profile]:
         deadline = time.monotonic() + seconds
-        return {file: self._facts_of(file, time.monotonic() < deadline) for file in files}
+        found = {file: self._profile(file, time.monotonic() < deadline) for file in files}
+        return {file: profile for file, profile in found.items() if profile is not None}
 
-    def _facts_of(self, file: Path, may_read: bool) -> Facts | None:
-        now = stamp([file])
-        then, facts = self._facts.get(file, (None, None))
-        if now == then:
-            return facts
+    def _profile(self, file: Path, may_read: bool) -> Profile | None:
+        now = stamp(parts_of(file))
+        then, profile = self._profiles.get(file, (None, None))
+        if then == now:
+            return profile
         stamped, reading = self._known.get(file, (None, None))
-        if stamped == now and reading and reading.header:
-            facts = _facts(file, reading.header)
-        elif may_read:
-            facts = _facts(file)
-        else:
-            return facts
-        self._facts[file] = now, facts
-        return facts
+        if stamped != now or reading is None:
+            if not may_read:
+                return profile
+            try:
+                reading = _read(file)
+            except FileNotFoundError as error:
+                reading = Reading(defect=error.strerror or "")
+            except OSError:
+                return profile  # not remembered: the reason may be the disk, or a shortage
+        defect = reading.defect.removeprefix(f"{file}: ")
+        profile = profile_of(reading.header, reading.size, defect, _modified(file))
+        self._profiles[file] = now, profile
+        return profile
 
     async def chat_template(self, file: Path) -> str:
         """The model's chat template; "" if it has none, or cannot be read."""
@@ -179,11 +181,9 @@ def _read(path: Path) -> Reading:
         return Reading(size=size)
 
 
-def _facts(file: Path, header: Header | None = None) -> Facts | None:
-    """The facts of a model whose header may be known already."""
+def _modified(file: Path) -> float:
+    """When the file was changed, in seconds since 1970; 0 if there is none."""
     try:
-        if header is None:
-            header = joined([header_of(part) for part in parts_of(file)])
-        return facts_of(header, file.stat().st_mtime)
-    except (BadModelFile, OSError):
-        return None
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

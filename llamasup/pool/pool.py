@@ -17,7 +17,7 @@ from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
 from llamasup.endpoints.fleet import Fleet
 from llamasup.errors import LlamasupError, ModelNotFound
-from llamasup.events import Journal
+from llamasup.events import Journal, ModelsChanged
 from llamasup.memory.gauge import Gauge
 from llamasup.models.purpose import Purpose
 from llamasup.pool.either_lease import EitherLease
@@ -56,6 +56,9 @@ class Pool:
         self._nursery = nursery
         self._journal = journal
         self._gates: dict[str, Gate] = {}
+        self._loading: set[Keeper] = set()
+        """The keepers of models that are loaded without a request."""
+
         self.residency = Residency(in_effect, self._gates, gauge, journal)
         self.offer(plans)
         nursery.start_soon(tending.again, "the residency's clock", self.residency.run)
@@ -73,6 +76,7 @@ class Pool:
         there.
         """
         planned = {plan.model: plan for plan in plans}
+        before = {model for model, gate in self._gates.items() if not gate.keeper.dismissed}
         for model, gate in list(self._gates.items()):
             if model not in planned and not gate.keeper.dismissed:
                 self._withdraw(gate)
@@ -81,6 +85,8 @@ class Pool:
                 self._gates[model].keeper.follow(plan)
             else:
                 self._gates[model] = self._gate(plan)
+        if before != planned.keys():
+            self._journal.tell(ModelsChanged())
 
     def _withdraw(self, gate: Gate) -> None:
         gate.turn_away(ModelNotFound(f'there is no model "{gate.keeper.model}" any more'))
@@ -101,16 +107,28 @@ class Pool:
         """Load these models without a request."""
         for model in models:
             if model in self._gates:
-                keeper = self._gates[model].keeper
-                self._nursery.start_soon(tending.alone, "a preload", self._preload, keeper)
+                self.load(model)
             else:
                 log.warning("%s cannot be preloaded: there is no such model", model)
+
+    def load(self, model: str) -> None:
+        """Begin to load this model, unless that was begun already. A failure is only logged."""
+        keeper = self._gates[model].keeper
+        if keeper not in self._loading:
+            self._loading.add(keeper)
+            self._nursery.start_soon(tending.alone, "a preload", self._preload, keeper)
 
     async def _preload(self, keeper: Keeper) -> None:
         try:
             await keeper.ready()
         except LlamasupError:
             log.warning("%s could not be preloaded; its next request tries again", keeper.model)
+        finally:
+            self._loading.discard(keeper)
+
+    def unload(self, model: str) -> None:
+        """Unload this model when its requests are answered; the next one loads it again."""
+        self._gates[model].keeper.put_away()
 
     def let_go(self, model: str) -> None:
         """Its client needs the model no more: unload it, unless others use it, or the operator

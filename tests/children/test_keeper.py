@@ -327,3 +327,50 @@ async def test_an_rpc_server_that_is_gone_is_named_and_no_request_is_blamed(
     assert cause.words.endswith(crash.words)
     assert hang.kind is (Kind.HANG if is_back else Kind.REMOTE)
     assert not may_be_a_requests_doing(cause, by_itself=True)
+
+
+# --- put away by an operator ---
+
+
+async def test_a_child_that_is_put_away_ends_after_its_answers_and_is_not_missed(
+    faking: Fake, planning: Planning
+) -> None:
+    async with keeping(planning({**faking(), "pool.preload": ["fake"]})) as keeper:
+        child = await keeper.ready()
+        child.enter()
+        for _ in range(2):
+            keeper.put_away()
+            assert child.state is ChildState.RETIRING
+        child.leave()
+        await keeper.until_idle()
+        assert (keeper.state, keeper.loads) == (KeeperState.UNLOADED, 1)
+        assert keeper.last_failure is None
+        keeper.put_away()
+        assert (await keeper.ready()).state is ChildState.READY
+
+
+async def test_a_load_that_is_put_away_serves_those_who_wait_for_it_with_another_one(
+    faking: Fake, planning: Planning, journal: Journal
+) -> None:
+    async with keeping(planning(faking("--fake-load-seconds", "0.3"))) as keeper:
+        async with trio.open_nursery() as requests:
+            requests.start_soon(keeper.ready)
+            await journal.first("started")
+            keeper.put_away()
+            assert keeper.state is KeeperState.OVERTAKEN
+        assert (keeper.state, keeper.loads) == (KeeperState.READY, 2)
+
+
+async def test_each_change_of_the_state_is_told(faking: Fake, planning: Planning) -> None:
+    told: list[KeeperState] = []
+    async with trio.open_nursery() as nursery:
+        journal = events.Journal()
+        keeper = Keeper(planning(faking()), RoomForAll(), journal, nursery)
+        with journal.heard_by(lambda event: told.append(event.state), events.StateChanged):
+            await keeper.ready()
+            keeper.put_away()
+            await keeper.until_idle()
+    assert told == [
+        *(KeeperState.LOADING, KeeperState.WAITING, KeeperState.LOADING),
+        *(KeeperState.READY, KeeperState.UNLOADED),
+    ]

@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from llamasup.control.app import ControlApp
+from llamasup.control.catalogue import Catalogue
 from llamasup.control.server import ControlServer
 from tests.harness import Llamasup, Reply, chat, eventually, request, running
 
@@ -145,11 +146,11 @@ async def test_what_control_says_of_engines_is_not_taken_for_an_engines_own_word
 async def test_a_control_that_hangs_is_not_waited_for_without_end(
     faking: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(app: ControlApp, key: object) -> object:
+    async def hang(catalogue: Catalogue, key: object, for_anthropic: bool) -> object:
         await trio.sleep_forever()
         return None
 
-    monkeypatch.setattr(ControlApp, "models", hang)
+    monkeypatch.setattr(Catalogue, "all", hang)
     monkeypatch.setattr("llamasup.front.exchange._PATIENCE_WITH_CONTROL", 0.3)
     async with running(faking()) as llamasup:
         reply = await llamasup.ask("GET", "/v1/models")

@@ -211,7 +211,9 @@ def test_what_an_engine_alone_reads_is_not_read_here() -> None:
         ("POST", b"/tokenize", b"", ASK),
         ("POST", b"/something/new", b"", GENERATE),
         ("POST", b"/models/load", b"", GENERATE),
-        ("DELETE", b"/v1/stream", b"?id=7", ASK),
+        ("DELETE", b"/v1/stream", b"?id=7", LOOK),
+        ("POST", b"/v1/streams/lookup", b"", LOOK),
+        ("DELETE", b"/new", b"", ASK),
     ],
 )
 def test_what_an_engines_own_path_means_is_known_from_the_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -136,6 +137,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+async def contexts(headers: Headers, *files: Path) -> Mapping[Path, int | None]:
+    """The contexts that a listing tells of."""
+    told = await headers.profiles(files)
+    return {file: profile.trained_context for file, profile in told.items()}
+
+
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing has all the time that it takes, however busy the machine is."""
@@ -149,10 +156,10 @@ async def test_a_listing_reads_a_header_once_until_its_file_is_replaced(
 ) -> None:
     file = counting_model(tmp_path / "x.gguf", up_to=3, context=1024)
     headers = Headers()
-    assert [await headers.trained_contexts([file]) for _ in range(2)] == [{file: 1024}] * 2
+    assert [await contexts(headers, file) for _ in range(2)] == [{file: 1024}] * 2
     assert read == ["x.gguf"]
     counting_model(tmp_path / "new", up_to=3, context=2048).replace(file)
-    assert await headers.trained_contexts([file]) == {file: 2048}
+    assert await contexts(headers, file) == {file: 2048}
 
 
 @pytest.mark.usefixtures("unhurried")
@@ -162,19 +169,24 @@ async def test_a_listing_reads_no_header_that_was_read_whole(
     file = counting_model(tmp_path / "x.gguf", up_to=3, context=1024)
     headers = Headers()
     await headers.of(file)
-    assert await headers.trained_contexts([file]) == {file: 1024}
+    assert await contexts(headers, file) == {file: 1024}
     assert read == ["x.gguf"]
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_a_listing_leaves_out_what_is_no_model_and_does_not_read_it_again(
+async def test_a_listing_tells_what_is_no_model_and_does_not_read_it_again(
     tmp_path: Path, read: list[str]
 ) -> None:
     file = tmp_path / "x.gguf"
-    file.write_bytes(b"GGUF, not really")
+    file.write_bytes(b"not GGUF")
     headers, files = Headers(), [file, tmp_path / "gone"]
-    assert [await headers.trained_contexts(files) for _ in range(2)] == [{}, {}]
-    assert read == ["x.gguf", "gone"]
+    for _ in range(2):
+        told = await headers.profiles(files)
+        assert [told[file].defect for file in files] == [
+            "it begins with b'not ', not with b'GGUF' (before byte 4)",
+            "No such file or directory",
+        ]
+    assert read == ["x.gguf"]
 
 
 @pytest.mark.usefixtures("unhurried")
@@ -184,11 +196,11 @@ async def test_a_listing_without_time_tells_only_what_is_known(
     known = counting_model(tmp_path / "known.gguf", up_to=3, context=1024)
     new = counting_model(tmp_path / "new.gguf", up_to=3, context=1024)
     headers = Headers()
-    await headers.trained_contexts([known])
+    await contexts(headers, known)
     with monkeypatch.context() as hurried:
         hurried.setattr("llamasup.models.headers.READING", 0.0)
-        assert await headers.trained_contexts([known, new]) == {known: 1024}
-    assert await headers.trained_contexts([known, new]) == {known: 1024, new: 1024}
+        assert await contexts(headers, known, new) == {known: 1024}
+    assert await contexts(headers, known, new) == {known: 1024, new: 1024}
     assert read == ["known.gguf", "new.gguf"]
 
 
@@ -198,12 +210,12 @@ async def test_a_listing_believes_what_was_known_of_a_disk_that_hangs(
     known = counting_model(tmp_path / "known.gguf", up_to=3, context=1024)
     headers, hangs = Headers(), threading.Event()
     monkeypatch.setattr("llamasup.models.headers.READING", 10.0)
-    assert await headers.trained_contexts([known]) == {known: 1024}
+    assert await contexts(headers, known) == {known: 1024}
     monkeypatch.setattr("llamasup.models.headers.stamp", lambda files: hangs.wait())
     monkeypatch.setattr("llamasup.models.headers.LISTING_PATIENCE", 0.1)
     with trio.fail_after(5):  # a fraction of 100 times our patience
         for _ in range(100):
-            assert await headers.trained_contexts([known]) == {known: 1024}
+            assert await contexts(headers, known) == {known: 1024}
     hangs.set()
 
 

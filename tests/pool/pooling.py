@@ -31,7 +31,9 @@ CHAT = "/v1/chat/completions"
 
 @asynccontextmanager
 async def pool_of(
-    config: Mapping[str, object], in_effect: InEffect | None = None
+    config: Mapping[str, object],
+    in_effect: InEffect | None = None,
+    journal: events.Journal | None = None,
 ) -> AsyncIterator[Pool]:
     in_effect = in_effect or InEffect(load(None, {}, config))
     # pytest's own folders have names too long for a socket.
@@ -48,7 +50,8 @@ async def pool_of(
             for model, settings in whole.models.items()
         ]
         async with trio.open_nursery() as nursery:
-            yield Pool(plans, in_effect, Gauge(ThisMachine()), events.Journal(), nursery)
+            journal = journal or events.Journal()
+            yield Pool(plans, in_effect, Gauge(ThisMachine()), journal, nursery)
             nursery.cancel_scope.cancel()
 
 

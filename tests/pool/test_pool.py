@@ -12,6 +12,7 @@ from llamasup.children.plan import Plan
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
 from llamasup.errors import ModelNotFound, QueueFull
+from llamasup.events import Journal, ModelsChanged
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
@@ -154,3 +155,50 @@ async def test_a_lower_number_of_models_holds_at_once_for_those_that_idle(faking
         change(pool, in_effect, {**config, "pool.max_loaded_models": 1})
         await eventually(lambda: pool.keepers["fake"].idle)
         assert pool.keepers["other"].child
+
+
+# --- at an operator's wish ---
+
+
+async def test_a_model_is_loaded_without_a_request_once_however_often_that_is_wished(
+    faking: Fake,
+) -> None:
+    async with pool_of(faking("--fake-load-seconds", "0.2")) as pool:
+        for _ in range(50):
+            pool.load("fake")
+        await eventually(lambda: pool.keepers["fake"].child is not None)
+        pool.load("fake")
+        assert pool.keepers["fake"].loads == 1
+        pool.unload("fake")
+        await pool.keepers["fake"].until_idle()
+        pool.load("fake")
+        await eventually(lambda: pool.keepers["fake"].child is not None)
+        assert pool.keepers["fake"].loads == 2
+
+
+async def test_requests_that_wait_are_served_though_their_model_is_unloaded(faking: Fake) -> None:
+    async with pool_of(faking()) as pool:
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                async with pool.lease("fake", Work.GENERATE):
+                    served.append(child_of(pool))
+
+            served: list[object] = []
+            async with pool.lease("fake", Work.GENERATE):
+                first = child_of(pool)
+                nursery.start_soon(ask)
+                await eventually(lambda: pool.waiting("fake") == 1)
+                pool.unload("fake")
+            await eventually(lambda: bool(served))
+        assert served != [first]
+
+
+async def test_that_there_are_other_models_is_told(faking: Fake) -> None:
+    journal, told = Journal(), list[object]()
+    with journal.heard_by(told.append, ModelsChanged):
+        async with pool_of(faking(), journal=journal) as pool:
+            assert told == [ModelsChanged()]
+            for models, times in ((["fake"], 1), (["fake", "new"], 2), (["new"], 3), (["new"], 3)):
+                pool.offer(planned_anew(pool, *models))
+                assert len(told) == times
