@@ -1,1 +1,1 @@
-"""Which requests are allowed: those of web pages, and those with the operator's key."""
+"""Who asks, what he may, and how much of it is left to him; and which web pages may ask."""

@@ -4,11 +4,11 @@ argument."""
 from __future__ import annotations
 
 import hmac
-import re
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final
 
+from llamasup.access.keyring import API_KEY, AUTHORIZATION, presented
 from llamasup.errors import TooManyTries, Unauthorized
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -20,8 +20,6 @@ MOST_TRIES: Final = 5
 WITHIN: Final = 60.0
 _MOST_CLIENTS: Final = 1024
 
-_BEARER: Final = re.compile(rb"bearer +(\S+) *", re.IGNORECASE)
-
 
 def header(headers: Headers, wanted: bytes) -> bytes:
     """The first header of this name (in lower case), empty if there is none."""
@@ -30,10 +28,14 @@ def header(headers: Headers, wanted: bytes) -> bytes:
 
 def is_operator(headers: Headers, admin_key: str) -> bool:
     """Is there an operator's key, and does this request have it?"""
-    bearer = _BEARER.fullmatch(header(headers, b"authorization"))
-    if not admin_key or bearer is None:
-        return False
-    return hmac.compare_digest(bearer[1], admin_key.encode())
+    given = presented(header(headers, AUTHORIZATION), header(headers, API_KEY))
+    right = admin_key.encode()
+    return bool(admin_key) and any(hmac.compare_digest(key, right) for _, key in given)
+
+
+def has_any(headers: Headers) -> bool:
+    """Does the request have a key at all, right or wrong?"""
+    return bool(header(headers, AUTHORIZATION) or header(headers, API_KEY))
 
 
 class Tries:
@@ -60,7 +62,7 @@ class Tries:
         if is_operator(headers, admin_key):
             self._wrong.pop(client, None)
             return
-        if header(headers, b"authorization"):
+        if has_any(headers):
             self._note(client, now)
         raise Unauthorized('this takes the admin key: "Authorization: Bearer KEY"')
 

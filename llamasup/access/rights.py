@@ -28,7 +28,7 @@ _FOR_ALL: Final = frozenset(
     {b"/", b"/health", b"/v1/health", b"/livez", b"/readyz", b"/openapi.json"}
 )
 _FOR_CLIENTS: Final = re.compile(
-    rb"(?:/v1)?/models(?!/(?:load|unload|sse)$)(?:/.*)?"
+    rb"(?:/v1)?/models(?!/(?:load|unload)$)(?:/.*)?"
     rb"|/api/(?:version|tags|show|ps)"
     rb"|/api/(?:pull|push|create|copy|delete)"  # these only say what to do instead
 )

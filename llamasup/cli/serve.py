@@ -108,6 +108,8 @@ def greeting(config: Config, addresses: list[Address], file: str, look: Look) ->
     ]
     if config.server.max_connections == "auto" and (most := most_connections("auto")) < USUAL:
         lines.append(f"  connections: {most} at once, for the limit on open files allows no more")
+    if config.keys:
+        lines.append(f"  keys: {', '.join(config.keys)}; nobody else is let in")
     if config.models:
         lines.append(f"  models: {', '.join(config.models)}")
     for folder in config.discover.folders:

@@ -17,7 +17,7 @@ import trio
 from llamasup import __version__, threads
 from llamasup.access import pages
 from llamasup.access.keyring import EVERYTHING, NOTHING, demand_use
-from llamasup.access.keys import Tries
+from llamasup.access.keys import Tries, has_any
 from llamasup.apis.anthropic_messages import Messages
 from llamasup.apis.dialects import dialect_at
 from llamasup.children.launcher import Launcher
@@ -274,7 +274,7 @@ class ControlApp:
         try:
             self._tries.demand_key(asked.headers, admin_key, client, now)
         except ClientError as error:
-            if asked.header(b"authorization"):
+            if has_any(asked.headers):
                 log.warning("a wrong operator's key came from %s: %s", client, error)
             raise
 

@@ -78,3 +78,24 @@ def test_the_guesses_of_many_clients_take_a_bounded_room() -> None:
         with pytest.raises(Unauthorized):
             tries.demand_key(WRONG, "key", str(client), 0.0)
     assert len(tries._wrong) <= 1024
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (b"x-api-key", b"key"),
+        (b"authorization", b"Basic bWU6a2V5"),
+        (b"authorization", b"Basic a2V5"),
+    ],
+)
+def test_the_key_may_be_sent_as_clients_send_theirs(given: tuple[bytes, bytes]) -> None:
+    demand([given])
+
+
+def test_guesses_count_in_whatever_header_they_come() -> None:
+    tries = Tries()
+    for _ in range(MOST_TRIES):
+        with pytest.raises(Unauthorized):
+            tries.demand_key([(b"x-api-key", b"guess")], "key", "1.2.3.4", 0.0)
+    with pytest.raises(TooManyTries):
+        tries.demand_key([(b"x-api-key", b"key")], "key", "1.2.3.4", 0.0)

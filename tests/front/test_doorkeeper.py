@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -357,3 +359,15 @@ async def test_an_engine_s_own_pages_need_what_they_need_elsewhere(faking: Fakin
         assert (await llamasup.ask("POST", path, {}, AS_OPERATOR)).status == 200
         kept = await llamasup.ask("POST", "/upstream/fake/tokenize", {}, AS_ALICE)
         assert (kept.status, ALICE in kept.body.decode()) == (200, False)
+
+
+async def test_a_key_that_expires_within_an_answer_does_not_cut_it(faking: Faking) -> None:
+    soon = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
+    slow = faking("--fake-token-delay", "0.1")
+    async with running({**slow, **KEYS, "keys.alice.expires": soon}) as llamasup:
+        await llamasup.ask("POST", CHAT, chat(1), AS_OPERATOR)
+        reply = await llamasup.ask("POST", CHAT, chat(40), AS_ALICE)
+        assert (reply.status, reply.events()[-1]) == (200, "[DONE]")
+        assert codes(await llamasup.ask("POST", CHAT, chat(1), AS_ALICE)) == [
+            (401, "invalid_api_key")
+        ]
