@@ -100,6 +100,7 @@ PURE = (
     "control.openapi",
     "engine.argv",
     "engine.breakdown",
+    "engine.cores",
     "engine.devices",
     "engine.error_messages",
     "engine.failures",

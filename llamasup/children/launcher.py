@@ -17,6 +17,7 @@ from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import ModelSettings
 from llamasup.engine.argv import argv, asks_for_keys, files_in, for_questions, own_args
 from llamasup.engine.breakdown import can_be_asked, question
+from llamasup.engine.cores import sharing
 from llamasup.engine.known import Engines
 from llamasup.engine.locate import Engine
 from llamasup.engine.memory_args import cache_ram
@@ -83,7 +84,10 @@ class Launcher:
                 known.settings.args,
                 purpose,
             ),
-            environment=known.environment(engine.program),
+            environment={
+                **sharing(self.in_effect.config, settings),
+                **known.environment(engine.program),
+            },
             address=address,
             slots=settings.parallel,
             in_effect=self.in_effect,

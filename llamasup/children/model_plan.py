@@ -13,6 +13,7 @@ from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
 from llamasup.children.plan import OF_THE_OFFER, Plan
 from llamasup.config.schema import Config, ModelSettings
+from llamasup.engine.cores import sharing
 from llamasup.engine.failures import Cause, Kind
 from llamasup.errors import ModelUnavailable
 from llamasup.learned import State
@@ -57,7 +58,7 @@ class ModelPlan(Plan):
         )
         engine = config.engine
         launched = engine.command, engine.args, dict(engine.env), engine.cache_ram, engine.rpc
-        return own, *launched
+        return own, sharing(config, self.settings), *launched
 
     async def _with_those_that_answer(self) -> ModelSettings:
         """The settings with those RPC servers that answer now."""
@@ -127,7 +128,7 @@ class ModelPlan(Plan):
 
     async def child(self, rung: Rung) -> Child:
         """See Plan."""
-        if defect := await self._needs.defect_of_its_own(self.settings):
+        if defect := await self._needs.defect_of_its_own(self._there):
             raise ModelUnavailable(defect)  # a device may come back
         purpose = await self._needs.purpose(self.settings)
         self._purpose = None  # the file may be another one by now

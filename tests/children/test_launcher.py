@@ -253,3 +253,16 @@ async def test_a_model_s_engine_that_is_not_there_is_named(
     launcher = launching(faking(engine="/nowhere/llama-server"))
     with pytest.raises(ModelUnavailable, match=r"models\.NAME\.engine: /nowhere"):
         await child_of(launcher, "fake")
+
+
+async def test_children_that_may_have_company_share_the_cores_unless_the_operator_says_how(
+    faking: Fake, launching: Launching
+) -> None:
+    for said, policy in (
+        ({}, "passive"),
+        ({"engine.env": {"OMP_WAIT_POLICY": "active"}}, "active"),
+    ):
+        launcher = launching({**faking(name="a"), **faking(name="b"), **said})
+        assert (await child_of(launcher, "a")).launch.environment["OMP_WAIT_POLICY"] == policy
+    alone = await child_of(launching(faking()), "fake")
+    assert "OMP_WAIT_POLICY" not in alone.launch.environment
