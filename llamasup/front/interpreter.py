@@ -14,6 +14,7 @@ from attrs import evolve
 from llamasup import threads
 from llamasup.apis.ollama import Ollama
 from llamasup.apis.translation import Moment, Reply, Residence, Translation
+from llamasup.errors import Shortage
 from llamasup.front.rooms import Room
 from llamasup.http.requests import Request, Stored
 
@@ -55,9 +56,9 @@ async def interpreted(
 ) -> AsyncIterator[Interpreter]:
     """The request's interpreter. As long as it is used, its words count among the bodies.
 
-    Raises ClientError if the request cannot be understood, OutOfRoom if there is no room for
-    it, and StorageFailed. If this is cancelled while it translates, a thread may go on for a
-    moment.
+    Raises ClientError if the request cannot be understood, OutOfRoom if there is no room for it,
+    Shortage if there is no thread, and StorageFailed. If this is cancelled while it translates, a
+    thread may go on for a moment.
     """
     size = len(request.body)
     is_stored = not isinstance(request.body, bytes | bytearray)
@@ -75,7 +76,10 @@ async def _translated(
     whole = bytes(body) if isinstance(body, bytes | bytearray) else await _read(body)
     if len(whole) <= SMALL:
         return translator.translated(path, whole)
-    return await threads.run(translator.translated, path, whole)
+    try:
+        return await threads.run(translator.translated, path, whole)
+    except OSError as error:
+        raise Shortage(f"the request cannot be translated now: {error.strerror}") from error
 
 
 async def _read(body: Stored) -> bytes:

@@ -23,6 +23,7 @@ from llamasup.errors import (
     EngineFailed,
     LlamasupError,
     NotAnsweredHere,
+    Shortage,
     TooLargeForEngine,
 )
 from llamasup.front.answer import Answer
@@ -71,8 +72,9 @@ async def relay(
     As long as the client has seen no word of the answer, raises ChildLost if the upstream fails,
     RanOutOfMemory if it says that memory ran out, and another LlamasupError if its answer is
     unusable or does not fit what the client has seen. After the first word, raises ReplyCut if the
-    answer breaks off. Raises ClientLeft when the client is gone. If this is cancelled, the
-    upstream's connection is closed at once. However this ends, `answer.seen` is right.
+    answer breaks off, or EngineFailed if it cannot be told in the client's API. Raises ClientLeft
+    when the client is gone. If this is cancelled, the upstream's connection is closed at once.
+    However this ends, `answer.seen` is right.
     """
     with await _connected(upstream) as wire:
         sent = await upstream.dressed(request)
@@ -315,15 +317,21 @@ async def _tell_whole(
             break
         else:
             raise ChildLost("the engine closed the connection within its answer")
-    if len(body) <= _SMALL_BODY:
-        told = rendering.told(bytes(body))
-    else:
-        told = await threads.run(rendering.told, bytes(body))
+    told = await _told(rendering, bytes(body))
     try:
         if rest := connection.send_now(rendering.answered(told)):
             await _send_slowly(connection, upstream, answer, rest)
     finally:
         rendering.note_seen()
+
+
+async def _told(rendering: TranslatedWhole, body: bytes) -> bytes:
+    if len(body) <= _SMALL_BODY:
+        return rendering.told(body)
+    try:
+        return await threads.run(rendering.told, body)
+    except OSError as error:
+        raise Shortage(f"the answer cannot be translated now: {error.strerror}") from error
 
 
 async def _pass_body(

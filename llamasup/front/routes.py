@@ -28,7 +28,7 @@ class ToModel:
     target: bytes
     work: Work
     streams: bool = False
-    """Does the client ask for server-sent events?"""
+    """Does the client ask for a stream?"""
 
     translator: Ollama | None = None
     """Who puts the request into an engine's words, if no engine speaks its dialect. It then says,

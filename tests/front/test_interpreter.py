@@ -12,10 +12,11 @@ from trio.testing import MockClock
 from llamasup.apis.ollama_chat import OllamaChat
 from llamasup.apis.ollama_generate import OllamaGenerate
 from llamasup.apis.translation import Residence, Translation
-from llamasup.errors import ClientError
+from llamasup.errors import ClientError, Shortage
 from llamasup.front.interpreter import SMALL, interpreted
 from llamasup.front.rooms import Room
 from llamasup.http.requests import Request, Stored
+from tests.harness import no_threads
 
 PATH = b"/api/generate"
 
@@ -84,3 +85,11 @@ async def test_an_answer_says_when_it_began_and_how_long_that_took(
         moment = interpreter.moment("m")
     assert (moment.model, moment.waited) == ("m", 2.5)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", moment.created_at)
+
+
+async def test_without_a_thread_a_large_body_is_refused_for_now() -> None:
+    memory = Room(1 << 30, "no room")
+    with no_threads(), pytest.raises(Shortage):
+        async with interpreted(asked(generate(2 * SMALL)), OllamaGenerate(), PATH, memory, "me"):
+            pytest.fail("there is no thread to translate it")
+    assert memory.taken == 0
