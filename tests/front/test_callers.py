@@ -198,3 +198,30 @@ def test_a_long_dictionary_is_read_in_no_time(value: bytes) -> None:
     started = time.thread_time()
     assert urgency(value) == 3
     assert time.thread_time() - started < 2  # a hundredth of that, and an hour if it were quadratic
+
+
+@pytest.mark.parametrize(
+    ("of_key", "header", "priority"),
+    [
+        (None, None, 0),
+        (None, b"u=0", 3),
+        (2, None, 2),
+        (2, b"u=0", 2),
+        (2, b"u=2", 1),
+        (0, b"u=0", 0),
+        (0, b"u=7", -4),
+        (-2, b"u=0", -2),
+    ],
+)
+def test_a_request_can_only_lower_the_priority_of_its_key(
+    of_key: int | None, header: bytes | None, priority: int
+) -> None:
+    headers = [] if header is None else [(b"priority", header)]
+    assert callers.priority(asked(*headers), of_key) == priority
+
+
+def test_a_valid_key_is_one_client_wherever_it_is_used() -> None:
+    clients = [callers.client(asked(), peer, "alice") for peer in (HOME, "192.0.2.2")]
+    assert {client.place for client in clients} == {callers.payer(HOME, "alice")} == {"key alice"}
+    assert len(set(clients)) == 2  # its addresses take turns
+    assert callers.client(asked(), HOME).place == callers.payer(HOME, "") == HOME

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from llamasup.front.routes import Router
 from llamasup.http.requests import Request
 from llamasup.models.names import Choice
 from llamasup.pool.pool import Pool
-from tests.harness import Journal, Reply, chat, request, running
+from tests.harness import Journal, Reply, chat, eventually, request, running
 
 Faking = Callable[..., Mapping[str, object]]
 
@@ -288,7 +287,7 @@ async def test_who_leaves_makes_room_for_the_next_request_of_its_key(faking: Fak
 
 
 async def test_a_key_that_is_taken_out_of_its_file_is_not_valid_any_more(
-    faking: Faking, tmp_path: Path
+    faking: Faking, tmp_path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = tmp_path / "keys.toml"
     tables = {
@@ -301,7 +300,7 @@ async def test_a_key_that_is_taken_out_of_its_file_is_not_valid_any_more(
         assert (await llamasup.ask("GET", "/v1/models", headers=AS_ALICE)).status == 200
         async with llamasup.connect() as working, llamasup.connect() as waiting:
             await working.send(request("POST", CHAT, chat(1), AS_OPERATOR))
-            await trio.sleep(0.2)
+            await journal.first("request")
             await waiting.send(request("POST", CHAT, chat(1), AS_ALICE))
             keys.write_text(tables["boss"])
 
@@ -315,7 +314,7 @@ async def test_a_key_that_is_taken_out_of_its_file_is_not_valid_any_more(
             working.leave_by_reset()
             assert codes(await waiting.reply()) == [(401, "invalid_api_key")]
         keys.write_text("")  # a full disk opens no door
-        await trio.sleep(5)
+        await eventually(lambda: "it holds no key" in caplog.text)
         assert await is_refused()
 
 
@@ -361,13 +360,20 @@ async def test_an_engine_s_own_pages_need_what_they_need_elsewhere(faking: Fakin
         assert (kept.status, ALICE in kept.body.decode()) == (200, False)
 
 
-async def test_a_key_that_expires_within_an_answer_does_not_cut_it(faking: Faking) -> None:
-    soon = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
-    slow = faking("--fake-token-delay", "0.1")
-    async with running({**slow, **KEYS, "keys.alice.expires": soon}) as llamasup:
-        await llamasup.ask("POST", CHAT, chat(1), AS_OPERATOR)
-        reply = await llamasup.ask("POST", CHAT, chat(40), AS_ALICE)
-        assert (reply.status, reply.events()[-1]) == (200, "[DONE]")
+async def test_a_key_that_expires_within_an_answer_does_not_cut_it(
+    faking: Faking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expires = datetime(2027, 1, 1, tzinfo=UTC)
+    clock = SimpleNamespace(time=lambda: expires.timestamp() - 1)
+    monkeypatch.setattr("llamasup.front.doorkeeper.time", clock)
+    slow = {**faking("--fake-token-delay", "0.02"), "keys.alice.expires": expires.isoformat()}
+    async with running({**slow, **KEYS}) as llamasup, llamasup.connect() as client:
+        await client.send(request("POST", CHAT, chat(20), AS_ALICE))
+        status, _ = await client.head()
+        clock.time = expires.timestamp
+        rest, complete = await client.chunks()
+        assert (status, complete) == (200, True)
+        assert b"[DONE]" in rest
         assert codes(await llamasup.ask("POST", CHAT, chat(1), AS_ALICE)) == [
             (401, "invalid_api_key")
         ]
