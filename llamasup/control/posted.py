@@ -132,6 +132,8 @@ def _beyond(config: Config) -> dict[str, object]:
     keys: dict[str, object] = {
         "server.admin_key": config.server.admin_key,
         "server.keys_file": config.server.keys_file,
+        "server.tls_certificate": config.server.tls_certificate,
+        "server.tls_key": config.server.tls_key,
         "engine.command": engine.command,
         "engine.args": engine.args,
         "engine.env": dict(engine.env),

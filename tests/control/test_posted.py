@@ -45,6 +45,10 @@ def test_what_is_shown_has_no_secrets_and_means_the_same_when_it_is_posted(form:
     [
         ({"server.admin_key": "mine"}, "server.admin_key"),
         ({"server.listen": ["unix:/b.sock"]}, "server.listen"),
+        (
+            {"server.listen": ["https://:1"], "server.tls_certificate": "/etc/passwd"},
+            "server.tls_certificate",
+        ),
         ({"engine.command": "sh"}, "engine.command"),
         ({"engine.args": ["x"]}, "engine.args"),
         ({"engine.env": {"PATH": "x"}}, "engine.env"),
