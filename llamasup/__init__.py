@@ -136,8 +136,9 @@ a word of the engine's, to be known  `engine.loglines`, `failures` or `error_mes
                                      `tests/engine/logs`
 tests          in the folders of their rooms; beside them `end_to_end` (real engines), `conformance`
                (what engines answer directly and through llamasup), `bench`, `chaos` and `fuzz`
-               (`python -m tests.chaos --help`), `devices`, `containers`, `fakes` (an engine that
-               does what it is told) and `harness`
+               (`python -m tests.chaos --help`), `clients` (real ones, by the programs of
+               `examples/clients`), `devices`, `containers`, `fakes` (an engine that does what it is
+               told) and `harness`
 
 Which task belongs to which
 ---------------------------

@@ -30,7 +30,9 @@ settings.load_profile("patient")
 
 
 def pytest_report_header() -> list[str]:
-    others = "suites of their own, run if they are named: tests/chaos, containers and devices"
+    others = (
+        "suites of their own, run if they are named: tests/chaos, clients, containers and devices"
+    )
     curl = [] if shutil.which("curl") else ["NOT RUN: the greeting's own command, which needs curl"]
     return [_engines(), others, *curl]
 

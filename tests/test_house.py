@@ -191,7 +191,17 @@ WITHOUT_TESTS = {
     "pool.work": "two words, and nothing that could be wrong with them",
 }
 TESTS_OF_THE_WHOLE = {
-    *("bench", "chaos", "conformance", "containers", "devices", "end_to_end", "fakes", "fuzz"),
+    *(
+        "bench",
+        "chaos",
+        "clients",
+        "conformance",
+        "containers",
+        "devices",
+        "end_to_end",
+        "fakes",
+        "fuzz",
+    ),
     *(
         "front/test_hostile.py",
         "front/test_hostile_upstreams.py",

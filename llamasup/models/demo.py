@@ -134,7 +134,12 @@ _HIDDEN = 32  # width of the feed-forward network, which only has to exist
 
 
 def reciting_model(
-    chain: Sequence[str], *, context: int, name: str, hidden: int = _HIDDEN
+    chain: Sequence[str],
+    *,
+    context: int,
+    name: str,
+    hidden: int = _HIDDEN,
+    template: str = _CHAT_TEMPLATE,
 ) -> bytes:
     """A GGUF file of a llama that answers every prompt with the pieces of `chain`, and ends.
 
@@ -169,7 +174,7 @@ def reciting_model(
         "tokenizer.ggml.unknown_token_id": _uint32(_UNKNOWN),
         "tokenizer.ggml.bos_token_id": _uint32(_BEGIN),
         "tokenizer.ggml.eos_token_id": _uint32(_END),
-        "tokenizer.chat_template": _text(_CHAT_TEMPLATE),
+        "tokenizer.chat_template": _text(template),
     }
     return _gguf(metadata, _weights(len(pieces), hidden))
 
