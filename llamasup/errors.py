@@ -213,6 +213,14 @@ class LoopDetected(LlamasupError):
     code = "loop_detected"
 
 
+class ModelMoved(ModelUnavailable):
+    """The llamasup in front expected the model to be loaded here, or to fit; that has changed."""
+
+    code = "model_moved"
+    WORDS: ClassVar[str] = "is not here as expected"
+    """By these words the llamasup in front knows the error."""
+
+
 class OutOfMemory(ModelUnavailable):
     """Memory ran out, even on the last rung."""
 

@@ -22,7 +22,7 @@ from llamasup.apis.anthropic_messages import Messages
 from llamasup.apis.dialects import dialect_at
 from llamasup.children.launcher import Launcher
 from llamasup.config.schema import Config, KeySettings
-from llamasup.control import openapi, posted
+from llamasup.control import elsewhere, openapi, posted
 from llamasup.control.asgi import Question, Receive, Scope, Send, live, one_by_one, question, reply
 from llamasup.control.catalogue import Catalogue, standing
 from llamasup.control.changes import Changes
@@ -49,6 +49,7 @@ from llamasup.http.requests import CLIENT, KEY
 from llamasup.http.retrying import advice
 from llamasup.models.headers import Headers
 from llamasup.models.names import Choice
+from llamasup.pool.offers import Offers
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
 from llamasup.shortages import is_shortage
@@ -68,7 +69,7 @@ _NO_NAME: Final = 'name a model: {"model": "NAME"}'
 _FOR_ALL: Final = frozenset(
     {
         *(Page.HEALTH, Page.LIVE, Page.READY, Page.OPENAPI, Page.OLLAMA),
-        *(Page.MODELS, Page.MODEL, Page.LOAD, Page.UNLOAD, Page.CHANGES),
+        *(Page.MODELS, Page.MODEL, Page.LOAD, Page.UNLOAD, Page.CHANGES, Page.OFFERS),
     }
 )
 """All other pages are for operators alone: web pages are refused there, and unknown hosts."""
@@ -112,6 +113,7 @@ class ControlApp:
         self._changes = Changes(journal, self._standing, stopping)
         self._surveys = Surveys(pool, roster)
         self._ollama = OllamaPages(pool, roster, headers)
+        self._offers = Offers(pool)
         self._tries = Tries()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,6 +161,8 @@ class ControlApp:
                 return await self._unload(asked)
             case Page.FITS:
                 return 200, await self._surveys.document()
+            case Page.OFFERS:
+                return 200, await self._offer(asked)
             case Page.STATUS:
                 return 200, await self._status()
             case Page.RESTART:
@@ -196,6 +200,19 @@ class ControlApp:
             except ModelUnavailable:
                 return ""
         return ""
+
+    async def _offer(self, asked: Question) -> object:
+        """What another llamasup has to know of this one: `?since=VERSION&wait=SECONDS` waits until
+        it is another version. Raises ClientError."""
+        try:
+            wait = float(asked.asked("wait") or 0)
+            since = int(asked.asked("since")) if asked.asked("since") else None
+        except ValueError:
+            raise ClientError("since and wait are numbers") from None
+        if since is None:
+            await self._roster.refresh()
+        key = self._key(asked)
+        return await self._offers.after(since, wait, lambda: self._catalogue.offered(key))
 
     async def _load(self, asked: Question) -> Answer:
         """Begin to load a model. It needs no admin key: a request would load the model, too."""
@@ -288,6 +305,7 @@ class ControlApp:
             "models": await one_by_one(
                 pool.keepers.values(), lambda keeper: detail(keeper, pool.waiting(keeper.model))
             ),
+            "endpoints": [elsewhere.endpoint(one) for one in pool.outside.fleet.endpoints],
         }
 
 

@@ -10,6 +10,7 @@ from llamasup.access.keyring import demand_use, may_use
 from llamasup.children.keeper import Keeper
 from llamasup.children.plan import Plan
 from llamasup.config.schema import Config, KeySettings, ModelSettings, Offer
+from llamasup.control import elsewhere
 from llamasup.control.asgi import one_by_one
 from llamasup.control.listing import (
     Listed,
@@ -23,7 +24,6 @@ from llamasup.models.names import Choice
 from llamasup.models.profile import Profile
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
-from llamasup.states import KeeperState
 
 
 def standing(keeper: Keeper) -> Standing:
@@ -72,13 +72,26 @@ class Catalogue:
         choice = await self._roster.named(name)
         demand_use(key, choice.model, choice.name)
         if choice.model not in self._pool.keepers:
-            return self._entry(_elsewhere(choice.model), for_anthropic)
+            return self._entry(self._there(choice.model), for_anthropic)
         [listed] = await self._listed([choice])
         return self._entry(listed, for_anthropic)
 
     def _elsewhere(self, key: KeySettings) -> list[Listed]:
         models = self._pool.outside.fleet.models.keys() - self._pool.keepers.keys()
-        return [_elsewhere(model) for model in sorted(models) if may_use(key, model)]
+        return [self._there(model) for model in sorted(models) if may_use(key, model)]
+
+    def _there(self, model: str) -> Listed:
+        """A model of instances elsewhere, of which only they know more."""
+        instances = self._pool.outside.fleet.models.get(model, ())
+        standing = elsewhere.standing(model, instances)
+        return Listed(model, (), Offer(), standing, None, None, None, None, 1, configured=False)
+
+    def offered(self, key: KeySettings) -> list[Choice]:
+        """What may be used with this key, here and elsewhere, by the names that are listed."""
+        own = list(self._roster.look.names.listed.values())
+        known = {choice.name for choice in own}
+        others = [Choice(m, m) for m in self._pool.outside.fleet.models if m not in known]
+        return [choice for choice in own + others if may_use(key, choice.model, choice.name)]
 
     def _entry(self, listed: Listed, for_anthropic: bool) -> object:
         if for_anthropic:
@@ -107,12 +120,6 @@ class Catalogue:
             plan.slots,
             configured=keeper.model in self._config().models,
         )
-
-
-def _elsewhere(model: str) -> Listed:
-    """A model of instances elsewhere, of which only they know more: they answer for it now."""
-    standing, slots = Standing(KeeperState.READY), 1
-    return Listed(model, (), Offer(), standing, None, None, None, None, slots, configured=False)
 
 
 def _projector(plan: Plan) -> Path | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import trio
+from attrs import evolve
 
 from llamasup.config.addresses import Address, UnixAddress
 from llamasup.config.schema import EndpointSettings
@@ -46,6 +47,9 @@ class Instance:
         self.offers: Mapping[str, Offer] = {}
         """Its models, by the names that they have here. They stay known while it is away."""
 
+        self._others: Mapping[str, int] = {}
+        """How many slots of these models are taken by requests that are not ours."""
+
         self.was_known = False
         """Has it ever said which models it has?"""
 
@@ -66,6 +70,9 @@ class Instance:
         self._signatures: dict[str, Signature] = {}
         self.in_flight = 0
         self._in_flight_for: Counter[str] = Counter()
+        self._most_in_flight: Counter[str] = Counter()
+        """The same number at its highest, since `offers` were told last."""
+
         self.last_served = -math.inf
         self.nap = trio.CancelScope()
         """Cancelled when it should be asked at once how it is."""
@@ -75,6 +82,28 @@ class Instance:
         """What every request to it says besides what the client says."""
         key = [("Authorization", f"Bearer {self.settings.key}")] if self.settings.key else []
         return [*key, *self.settings.headers.items()]
+
+    def tells(self, offers: Mapping[str, Offer]) -> None:
+        """These are its models now.
+
+        What is taken there is in part taken by us, and was counted some time ago: so our requests
+        count as they are now, and all that we had since the last time is taken off. If that leaves
+        too little for others, requests wait there for a moment; if it left too much, a model would
+        be loaded elsewhere for nothing.
+        """
+        self._others = {
+            model: max(0, offer.taken - self._most_in_flight[model])
+            for model, offer in offers.items()
+            if offer.taken
+        }
+        self._most_in_flight = self._in_flight_for.copy()
+        self.offers = offers
+
+    def lost(self, model: str) -> None:
+        """It does not have the model as it told. Until it tells more, none is sent there for it."""
+        if offer := self.offers.get(model):
+            self.offers = {**self.offers, model: evolve(offer, where=Where.CANNOT)}
+        self.ask_again()
 
     async def connect(self) -> Wire:
         """A connection to the first of its addresses that accepts one. Raises OSError.
@@ -106,6 +135,8 @@ class Instance:
         """A request for this model is sent there."""
         self.in_flight += 1
         self._in_flight_for[model] += 1
+        most = max(self._most_in_flight[model], self._in_flight_for[model])
+        self._most_in_flight[model] = most
 
     def leave(self, model: str) -> None:
         """The request is done."""
@@ -123,8 +154,7 @@ class Instance:
             whole = (self.slots or _UNTOLD) if most == "auto" else most
             room = float(whole - self.in_flight)
         else:
-            # Others may send requests, too; what we have just sent is not told yet.
-            room = offer.slots - max(offer.taken, ours)
+            room = offer.slots - self._others.get(model, 0) - ours
             if most != "auto":
                 room = min(room, most - self.in_flight)
         room = min(room, self.health.capacity(now) - self.in_flight)

@@ -56,7 +56,7 @@ async def _look(instance: Instance, ourselves: str) -> bool:
         if refused:
             return health.refused(refused, trio.current_time())
     instance.ignores_names = instance.slots is not None and len(ids) == 1
-    instance.offers = answers.listed(ids, instance.settings)
+    instance.tells(answers.listed(ids, instance.settings))
     instance.was_known = True
     return health.answered(trio.current_time())
 
@@ -67,7 +67,7 @@ def _note_llamasup(instance: Instance, offers: answers.Offers, ourselves: str) -
     if offers.instance == ourselves:
         instance.offers = {}
         return instance.health.refused("it is this llamasup itself", now)
-    instance.offers = answers.told(offers, instance.settings, ourselves)
+    instance.tells(answers.told(offers, instance.settings, ourselves))
     instance.was_known = True
     if offers.draining:
         return instance.health.refused("it is about to end", now)

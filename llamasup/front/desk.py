@@ -10,6 +10,7 @@ from llamasup.front.doorkeeper import Doorkeeper
 from llamasup.front.keepalive import Keepalive
 from llamasup.front.refusals import Refusals
 from llamasup.front.routes import Router
+from llamasup.pool.offers import Offers
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
 from llamasup.upstream import Upstream
@@ -32,6 +33,7 @@ class Desk:
         self.pool = pool
         self.control = control
         self.bodies = bodies
+        self.offers = Offers(pool)
         self.journal = journal
         self.router = Router(self.settings.path_prefixes)
         self.keepalive = _keepalive(self.settings.keepalive_after)

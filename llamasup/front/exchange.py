@@ -57,7 +57,7 @@ from llamasup.front.routes import Target, ToControl, ToEngine, ToModel, to_own
 from llamasup.front.way import Way
 from llamasup.front.wishes import Wishes
 from llamasup.http.connection import ClientLeft, Connection
-from llamasup.http.requests import CLIENT, KEY, Request
+from llamasup.http.requests import CLIENT, EXPECTS, KEY, Request
 from llamasup.logs import cut
 from llamasup.models.names import Choice
 from llamasup.pool.beginning import beginning
@@ -267,6 +267,8 @@ class Exchange:
         digest, trail = Digest(self._request), Trail()
         try:
             choice = await self._chosen(goal)
+            if expected := self._request.header(EXPECTS):
+                await self._desk.offers.demand(choice.model, expected)
             if (wanted := purposes.wanted_at(goal.target)) is not None:
                 purposes.compare(choice.model, await self._desk.pool.purpose(choice.model), wanted)
             if choice.filter is not None:

@@ -31,6 +31,7 @@ class Page(Enum):
     UNLOAD = "unload"
     CHANGES = "changes"
     FITS = "fits"
+    OFFERS = "offers"
     STATUS = "status"
     RESTART = "restart"
     CONFIG = "config"
@@ -141,6 +142,7 @@ def _of_control() -> Iterator[Route]:
         (Page.CHANGES, READ, (b"/models/sse",), "The changes of all models, as a stream of events"),
         (Page.MODEL, READ, (b"/models/{model}", b"/v1/models/{model}"), "One model"),
         (Page.FITS, READ, (b"/modelFits", b"/v1/modelFits"), "What each model needs, and has"),
+        (Page.OFFERS, READ, (b"/api/offers",), "What a llamasup in front of this one has to know"),
         (Page.STATUS, READ, (b"/api/status",), "What operators want to know first"),
         (Page.RESTART, WRITE, (b"/api/restart",), "Start a new engine for a model"),
         (Page.CONFIG, READ, (b"/config",), "The configuration in effect"),

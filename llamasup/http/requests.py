@@ -34,6 +34,9 @@ _SANE_HOST = re.compile(
 )
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
+EXPECTS: Final = b"x-llamasup-expects"
+"""Tells a llamasup where the one in front of it believes the model to be: `loaded` or `fits`."""
+
 CLIENT: Final = b"x-llamasup-client"
 """Tells control a client's address. Only the front sends it, and only to control."""
 

@@ -147,6 +147,10 @@ class Pool:
         gate = self._gates.get(model)
         return (gate.waiting if gate else 0) + self.outside.waiting(model)
 
+    def is_held(self, model: str) -> bool:
+        """Does the model let no request in, because it is the turn of others?"""
+        return self._gates[model].held
+
     async def purpose(self, model: str) -> Purpose | None:
         """What the model is for; None if only its engine can tell."""
         gate = self._gates.get(model)

@@ -8,9 +8,10 @@ from typing import Final
 from attrs import evolve
 
 from llamasup.access.keys import SECRETS
+from llamasup.endpoints.balance import Where
 from llamasup.endpoints.instance import Instance
-from llamasup.errors import ChildLost, ClientError, LlamasupError, OutOfMemory
-from llamasup.http.requests import Request
+from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelMoved, OutOfMemory
+from llamasup.http.requests import EXPECTS, Request
 from llamasup.http.wire import Wire
 from llamasup.pool.any_lease import AnyLease
 from llamasup.pool.outside import Errand, Outside
@@ -40,6 +41,8 @@ class RemoteLease(AnyLease):
         self._instance: Instance
         self._has_answered = False
         self._sent_away = False
+        self._expected: Where | None = None
+        """Where another llamasup has the model, as far as we know; None if that is all the same."""
 
     def __str__(self) -> str:
         return f"the instance {self._instance.name}"
@@ -58,6 +61,7 @@ class RemoteLease(AnyLease):
             self._instance = await self._outside.enter(self._errand)
             try:
                 self._wire = await self._instance.connect()
+                self._expected = self._expectation()
                 return self
             except OSError as error:
                 self._outside.leave(self._errand)
@@ -67,6 +71,14 @@ class RemoteLease(AnyLease):
             except BaseException:
                 self._outside.leave(self._errand)
                 raise
+
+    def _expectation(self) -> Where | None:
+        """An instance is told once what is expected of it: next time, it has to do what it can."""
+        instance, errand = self._instance, self._errand
+        if not instance.llamasup or instance.name in errand.trail.tried:
+            return None
+        offer = instance.offers.get(errand.model)
+        return offer.where if offer and offer.where in (Where.LOADED, Where.FITS) else None
 
     def _note_away(self, why: str) -> None:
         self._errand.trail.tried.add(self._instance.name)
@@ -110,9 +122,11 @@ class RemoteLease(AnyLease):
             [*(value for name, value in request.headers if name == b"via"), b"1.1 " + ours.encode()]
         )
         own = [(name.encode(), value.encode()) for name, value in instance.headers]
+        if self._expected is not None:
+            own.append((EXPECTS, self._expected.name.lower().encode()))
         return request.forwarded(
             instance.url.path.encode() + target,
-            withheld={*SECRETS, b"via", *(name.lower() for name, _ in own)},
+            withheld={*SECRETS, EXPECTS, b"via", *(name.lower() for name, _ in own)},
             host=instance.url.authority.encode(),
             added=[(b"Via", via), *own],
         )
@@ -145,6 +159,9 @@ class RemoteLease(AnyLease):
             return Verdict.ITS_OWN
         if status == 503 and _LOADING in message:
             instance.loads()
+            return Verdict.NOT_HERE
+        if status == 503 and self._expected is not None and ModelMoved.WORDS in message:
+            instance.lost(self._errand.model)
             return Verdict.NOT_HERE
         if status in (401, 403):
             instance.refused(f"it refuses our key ({status} {message})")

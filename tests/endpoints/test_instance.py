@@ -21,7 +21,8 @@ HERE = TcpAddress("127.0.0.1", 1)
 
 def healthy(offer: Offer, slots: int | None = None, **entry: Any) -> Instance:
     instance = Instance("box", EndpointSettings("box", "http://box", **entry), [HERE])
-    instance.offers, instance.slots = {"a": offer}, slots
+    instance.tells({"a": offer})
+    instance.slots = slots
     instance.health.answered(0)
     return instance
 
@@ -43,12 +44,25 @@ def test_its_room_is_what_it_tells_or_what_the_operator_says(
 
 
 async def test_what_was_just_sent_counts_before_it_is_told() -> None:
-    instance = healthy(Offer("a", slots=2, taken=1, where=Where.FITS))
+    instance = healthy(Offer("a", slots=2, where=Where.FITS))
     instance.enter("a")
     candidate = instance.candidate("a", 1)
     assert (candidate.room, candidate.where) == (1, Where.LOADED)
     instance.leave("a")
     assert instance.candidate("a", 1).where is Where.FITS
+
+
+async def test_our_own_requests_are_not_counted_twice_and_not_after_their_end() -> None:
+    instance = healthy(Offer("a", slots=4))
+    instance.enter("a")
+    instance.enter("a")
+    instance.leave("a")
+    instance.tells({"a": Offer("a", slots=4, taken=3)})
+    assert instance.candidate("a", 1).room == 4 - 1 - 1
+    instance.leave("a")
+    assert instance.candidate("a", 1).room == 4 - 1
+    instance.tells({"a": Offer("a", slots=4, taken=1)})
+    assert instance.candidate("a", 1).room == 4
 
 
 async def test_a_failure_takes_all_room_and_has_it_asked_at_once() -> None:
