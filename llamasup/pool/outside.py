@@ -7,7 +7,6 @@ cannot be reached, its requests wait for the endpoint's `cold_start_timeout`.
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -263,7 +262,7 @@ class Outside:
                 )
             if now >= self._away_until(errand.model, came):
                 away = EndpointsAway(self._why_away(errand.model))
-                away.retry_after = _COME_AGAIN_AFTER * (0.5 + random.random())
+                away.retry_after = _COME_AGAIN_AFTER
                 raise away
 
     def _away_until(self, model: str, came: float) -> float:
