@@ -23,6 +23,7 @@ _TOML: Final = "application/toml"
 _EVENTS: Final = "text/event-stream"
 
 _OBJECT: Final[Document] = {"type": "object"}
+_TEXT: Final[Document] = {"type": "string"}
 _NAME: Final[Document] = {"type": "string", "minLength": 1, "maxLength": 1024}
 _PARTS: Final[dict[str, Document]] = {
     "{slot}": {"type": "integer", "minimum": 0, "maximum": 999_999},
@@ -42,14 +43,14 @@ _STREAMED: Final[Document] = {
     "properties": {**_FOR_ENGINES["properties"], "stream": {"type": "boolean"}},
 }
 _OF_A_MODEL: Final = _OBJECT | {"required": ["model"], "properties": {"model": _NAME}}
-_LISTED: Final = _OBJECT | {"required": ["id"], "properties": {"id": {"type": "string"}}}
+_LISTED: Final = _OBJECT | {"required": ["id"], "properties": {"id": _TEXT}}
 _DONE: Final = _OBJECT | {"required": ["success"], "properties": {"success": {"const": True}}}
-_ALIVE: Final = _OBJECT | {"required": ["status"], "properties": {"status": {"type": "string"}}}
+_ALIVE: Final = _OBJECT | {"required": ["status"], "properties": {"status": _TEXT}}
 
 _TAKEN: Final[dict[Page, dict[str, Document]]] = {
     Page.LOAD: {_JSON: _OF_A_MODEL},
     Page.UNLOAD: {_JSON: _OF_A_MODEL},
-    Page.NEW_CONFIG: {_JSON: _OBJECT, _TOML: {"type": "string"}},
+    Page.NEW_CONFIG: {_JSON: _OBJECT, _TOML: _TEXT},
 }
 _GIVEN: Final[dict[Page, Document]] = {
     Page.HEALTH: _ALIVE,
@@ -150,11 +151,13 @@ def _responses(route: Route, method: bytes) -> Document:
 def _given(route: Route) -> dict[str, Document]:
     """What answers may be, by their types; nothing where engines may answer anything."""
     if route.lasts:
-        return {_EVENTS: {"type": "string"}}
+        return {_EVENTS: _TEXT}
+    if route.path == b"/":
+        return {"text/plain": _TEXT}
     if isinstance(route.goal, Page):
         return {_JSON: _GIVEN.get(route.goal, _OBJECT)}
     if route.streams:
-        return {_JSON: {}, _EVENTS: {"type": "string"}}
+        return {_JSON: {}, _EVENTS: _TEXT}
     return {}
 
 

@@ -29,6 +29,7 @@ from llamasup.pool.remote_lease import RemoteGlance, RemoteLease
 from llamasup.pool.residency import Residency
 from llamasup.pool.trail import Trail
 from llamasup.pool.work import Work
+from llamasup.states import ChildState
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +113,11 @@ class Pool:
                 log.warning("%s cannot be preloaded: there is no such model", model)
 
     def load(self, model: str) -> None:
-        """Begin to load this model, unless that was begun already. A failure is only logged."""
+        """Begin to load this model, unless that was begun already, or done. A failure is only
+        logged."""
         keeper = self._gates[model].keeper
-        if keeper not in self._loading:
+        is_there = keeper.child is not None and keeper.child.state is ChildState.READY
+        if keeper not in self._loading and not is_there:
             self._loading.add(keeper)
             self._nursery.start_soon(tending.alone, "a preload", self._preload, keeper)
 
