@@ -74,8 +74,8 @@ listed here.
                 connection to an upstream); `tls` (sessions without sockets), `tls_connection` of a
                 client, `certificate` (which is followed)
     upstream    what the relay knows of a child or of control, and how their answers are signed
-    models/     `gguf`, `headers` and `facts` of files, `discover` folders, `names` that clients may
-                use, `library`, `demo` (the model of a first run)
+    models/     `gguf`, `headers` of files, `profile` and `facts` (what is kept of them), `discover`
+                folders, `names` that clients may use, `library`, `demo` (the model of a first run)
     memory/     `ladder`; `estimate` (needs by formula); `readings` (what tools and files say, as
                 devices; pure), `machine` (runs the tools), `gauge` (when to ask); `room`
     endpoints/  `names` become addresses; `probe` asks each `instance` how it is, `health` (pure)
@@ -93,15 +93,17 @@ listed here.
                 and `remote_lease` for instances elsewhere, `either_lease` for models that are here
                 and there
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
-                `exchange` has their steps; `routes`; `way` (what an answer's head says of its
+                `exchange` has their steps; `table` (of all routes) and `routes`; `way` (what an answer's head says of its
                 request); `doorkeeper` (lets requests in, by their keys); `callers` (client and
                 priority); `bodies`, `rooms` and `shares` (memory);
                 `guests` (which connection is closed when there are too many); `keepalive`; `relay`;
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
                 seen); `stream_events`; `interpreter` and `translated_answer` (for an API that no
                 engine speaks)
-    control/    `app` answers, on Hypercorn (`server`); `posted` is the configuration over HTTP;
-                `ollama` has what its clients ask about models
+    control/    `app` has an answer for each page, on Hypercorn (`server`, `asgi`); `catalogue`
+                collects what `listing` tells of models, `changes` follows them; `health`, `status`,
+                `surveys` (what fits), `openapi`; `posted` is the configuration over HTTP; `ollama`
+                has what its clients ask about models
     systemd, pid1, terminal
                 duties towards systemd, as a container's first process, and when a terminal closes
     stop        how llamasup stops, in bounded time
@@ -131,7 +133,7 @@ a configuration without effect       `reload`, `running`
 a line of the log                    `narrator`; its form `logs`
 a client that is not let in          `front.doorkeeper`, `access`
 a key, to be added                   `config.schema`, `config.checks`, `llamasup.toml`, `running`
-a route, to be added                 its dialect in `apis`, and the README's table
+a route, to be added                 its dialect in `apis`, or `front.table`; and the README's table
 a word of the engine's, to be known  `engine.loglines`, `failures` or `error_messages`, and a log in
                                      `tests/engine/logs`
 tests          in the folders of their rooms; beside them `end_to_end` (real engines), `conformance`
@@ -177,7 +179,7 @@ The way of a request
 1. `front.server` accepts; `front.conversation` reads the request under limits of time and size.
    From then on it is an `exchange`. Requests from the web pages of strangers are refused
    (`access.pages`).
-2. `front.routes` finds its goal: a model, control, or an error. Where there are keys,
+2. `front.routes` finds its goal: a model, an engine's own pages, control, or an error. Where there are keys,
    `front.doorkeeper` finds whose request it is, and what that key may do and has left; the key goes
    no further, and without a valid one nothing is loaded or shown. `pool.roster` knows which model a
    name means, and looks into the folders again if none does. A request in Ollama's API goes on in
@@ -325,7 +327,12 @@ Decisions, and why: requests
 - **A child never has more requests than slots,** and few small ones beside them, such as counting
   tokens. llama-server's own queue is not fair, and does not notice clients that leave.
 - **Looking loads nothing.** Scrapers poll; they would load, evict and keep awake whatever they look
-  at.
+  at. Listings are made from files' headers.
+- **The routes are one table,** with all that is said of them: the front, control, who may come in
+  and `/openapi.json` cannot disagree, and what is published is fuzzed.
+- **What a name means is taken widely for a request, and strictly for an operator:** clients add
+  tags, prefixes and names that nobody can change; but a restart by a wrong name must not hit the
+  default model.
 - **One connection per request to a child.** Kept-alive ones pin llama-server's worker threads, a
   stream closes its connection anyway, and closing is how a request is cancelled.
 - **TLS only changes bytes** (`http.tls_connection`): sessions have no sockets of their own. So a
