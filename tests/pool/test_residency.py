@@ -48,6 +48,7 @@ class StubChild:
     """A child that is ready, and uses what the test says."""
 
     pid = None
+    cause = None
 
     def __init__(self) -> None:
         self.state = ChildState.READY
