@@ -10,6 +10,7 @@ import re
 from enum import Enum
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 
 class Need(Enum):
@@ -33,9 +34,10 @@ _FOR_CLIENTS: Final = re.compile(
     rb"|/api/(?:pull|push|create|copy|delete)"  # these only say what to do instead
 )
 _OF_ENGINES_FOR_OPERATORS: Final = re.compile(
-    rb"(?P<write>POST /(?:props|lora-adapters|slots/[0-9]+))|(?:GET|HEAD) /(?:slots|metrics)"
+    rb"POST .*/(?:props|lora-adapters|slots/[^/]+)/*|(?:GET|HEAD) .*/(?:slots|metrics)/*", re.DOTALL
 )
-"""Slots show what others ask, and the rest acts on all that the engine does."""
+"""Slots show what others ask, and the rest acts on all that the engine does. An engine may have a
+prefix of its own before its paths."""
 
 
 def need_of_page(path: bytes) -> Need:
@@ -46,8 +48,9 @@ def need_of_page(path: bytes) -> Need:
 
 
 def need_of_engine(method: bytes, path: bytes) -> Need:
-    """What a request to an engine needs; the path is the engine's."""
-    found = _OF_ENGINES_FOR_OPERATORS.fullmatch(b"%b %b" % (method, path))
+    """What a request to an engine needs; the path is the engine's, which reads `%73lots`, too."""
+    meant = unquote_to_bytes(path) if b"%" in path else path
+    found = _OF_ENGINES_FOR_OPERATORS.fullmatch(b"%b %b" % (method, meant))
     return Need.OPERATOR if found else Need.KEY
 
 

@@ -47,6 +47,12 @@ def test_a_page_needs_no_more_and_no_less(path: bytes, need: Need) -> None:
         (b"POST", b"/slots/3", Need.OPERATOR),
         (b"GET", b"/slots", Need.OPERATOR),
         (b"HEAD", b"/metrics", Need.OPERATOR),
+        (b"GET", b"/%73lot%73", Need.OPERATOR),
+        (b"GET", b"/slots/", Need.OPERATOR),
+        (b"GET", b"/prefix/slots", Need.OPERATOR),
+        (b"POST", b"/slots%2f0", Need.OPERATOR),
+        (b"GET", b"/slotsx", Need.KEY),
+        (b"GET", b"/index.html", Need.KEY),
     ],
 )
 def test_what_shows_or_changes_something_of_others_is_for_operators(
