@@ -93,10 +93,10 @@ listed here.
                 and `remote_lease` for instances elsewhere, `either_lease` for models that are here
                 and there
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
-                `exchange` has their steps; `table` (of all routes) and `routes`; `way` (what an answer's head says of its
-                request); `doorkeeper` (lets requests in, by their keys); `callers` (client and
-                priority); `bodies`, `rooms` and `shares` (memory);
-                `guests` (which connection is closed when there are too many); `keepalive`; `relay`;
+                `exchange` has their steps; `table` (of all routes) and `routes`; `way` (what an
+                answer's head says of its request); `doorkeeper` (lets requests in, by their keys);
+                `callers` (client and priority); `bodies`, `rooms` and `shares` (memory); `guests`
+                (which connection is closed when there are too many); `keepalive`; `relay`;
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
                 seen); `stream_events`; `interpreter` and `translated_answer` (for an API that no
                 engine speaks)
@@ -179,11 +179,11 @@ The way of a request
 1. `front.server` accepts; `front.conversation` reads the request under limits of time and size.
    From then on it is an `exchange`. Requests from the web pages of strangers are refused
    (`access.pages`).
-2. `front.routes` finds its goal: a model, an engine's own pages, control, or an error. Where there are keys,
-   `front.doorkeeper` finds whose request it is, and what that key may do and has left; the key goes
-   no further, and without a valid one nothing is loaded or shown. `pool.roster` knows which model a
-   name means, and looks into the folders again if none does. A request in Ollama's API goes on in
-   an engine's words (`front.interpreter`).
+2. `front.routes` finds its goal: a model, an engine's own pages, control, or an error. Where there
+   are keys, `front.doorkeeper` finds whose request it is, and what that key may do and has left;
+   the key goes no further, and without a valid one nothing is loaded or shown. `pool.roster` knows
+   which model a name means, and looks into the folders again if none does. A request in Ollama's
+   API goes on in an engine's words (`front.interpreter`).
 3. `pool.lease`: the request waits at the model's gate until a child is ready and has a free slot.
    The gate's usher asks the keeper to have one loaded. Requests never wait inside llama-server.
    Meanwhile `front.keepalive` may send comments to a client that asked for a stream.
