@@ -15,7 +15,7 @@ from llamasup.children.plan import OF_THE_OFFER, Plan
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.cores import sharing
 from llamasup.engine.failures import Cause, Kind
-from llamasup.errors import ModelUnavailable
+from llamasup.errors import ModelUnavailable, RemoteUnavailable
 from llamasup.learned import State
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
@@ -129,6 +129,8 @@ class ModelPlan(Plan):
     async def child(self, rung: Rung) -> Child:
         """See Plan."""
         if defect := await self._needs.defect_of_its_own(self._there):
+            if self.missing:
+                raise RemoteUnavailable(f"{self.missing}, and {defect}")
             raise ModelUnavailable(defect)  # a device may come back
         purpose = await self._needs.purpose(self.settings)
         self._purpose = None  # the file may be another one by now

@@ -49,7 +49,10 @@ class ServerLauncher:
         launch = Launch(
             model=model,
             argv=[filled(word, values) for word in settings.command],
-            environment=self._environment(settings),
+            environment={
+                **inherited(self._environ),
+                **{name: filled(value, values) for name, value in settings.env.items()},
+            },
             address=address,
             slots=settings.slots,
             in_effect=self._in_effect,
@@ -59,11 +62,8 @@ class ServerLauncher:
         self._ports.give(child)
         return child
 
-    def _environment(self, settings: ServerSettings) -> dict[str, str]:
-        return {**inherited(self._environ), **settings.env}
-
     def _address(self, settings: ServerSettings) -> Address:
-        if holds(settings.command, SOCKET):
+        if holds((*settings.command, *settings.env.values()), SOCKET):
             return UnixAddress(str(self._run_folder.next_socket()))
         return self._ports.free()
 
@@ -72,7 +72,7 @@ class ServerLauncher:
         if a disk does not answer soon."""
         try:
             return await self._in_passing.run(
-                _stamps, settings.command, self._environment(settings), patience=_BRIEFLY
+                _stamps, settings.command, {**self._environ, **settings.env}, patience=_BRIEFLY
             )
         except OSError:
             return None

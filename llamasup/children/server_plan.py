@@ -70,8 +70,8 @@ class ServerPlan(Plan):
         budgets = {HOST: HOST, **{device.name: device.budget for device in self._devices or ()}}
         for name, size in self._written().items():
             if name not in budgets and self._devices is not None:
-                there_are = ", ".join(budgets)
-                defect = f"its memory is on {name}, and there are only {there_are}"
+                there = " or ".join(budgets)
+                defect = f"the engine lists no device {name}; write {there} in its `memory`"
                 return Needed({}, Source.CONFIGURATION, defect)
             budget = budgets.get(name, name)
             amounts[budget] = amounts.get(budget, 0) + size
@@ -98,10 +98,15 @@ class ServerPlan(Plan):
 
     @property
     def _key(self) -> str:
-        return json.dumps(["server", *self.settings.command, self.settings.slots])
+        settings = self.settings
+        return json.dumps(
+            ["server", settings.command, sorted(settings.env.items()), settings.slots]
+        )
 
     async def child(self, rung: Rung) -> Child:
         """See Plan."""
+        if defect := (await self.need(rung)).defect:
+            raise ModelUnavailable(defect)  # a device may come back
         return self._launcher.child(self.model, self.settings)
 
     async def circumstances(self) -> object:

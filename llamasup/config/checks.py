@@ -114,6 +114,7 @@ def _unreachable_servers(tree: Tree) -> Iterator[Refusal]:
         if not words or not words[0]:
             yield key, Unfit("this starts no program", 'write one such as ["PROGRAM", "${PORT}"]')
             continue
+        words += [text for text in tree.table(*key[:2], "env").values() if isinstance(text, str)]
         told = [one for one in (PORT, SOCKET) if holds(words, one)]
         if len(told) == 2:
             yield key, Unfit(f"this has {PORT} and {SOCKET}", "write only one of them")

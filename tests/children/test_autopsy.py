@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from llamasup.children.autopsy import Autopsy
-from llamasup.children.manners import LlamaServer
+from llamasup.children.manners import LlamaServer, OtherServer
 from llamasup.engine.failures import Kind
 
 KILLED = -signal.SIGKILL
@@ -45,6 +45,15 @@ async def test_a_kill_is_the_kernels_if_it_has_just_killed(kills: list[int]) -> 
     kills.append(8)
     assert autopsy.cause(KILLED, was_ready=True).kind is Kind.OUT_OF_MEMORY
     assert autopsy.cause(-signal.SIGSEGV, was_ready=True).kind is not Kind.OUT_OF_MEMORY
+
+
+async def test_what_has_no_rungs_is_told_to_say_what_it_takes(kills: list[int]) -> None:
+    autopsy = Autopsy(OtherServer())
+    autopsy.look_for_kills()
+    kills.append(8)
+    cause = autopsy.cause(KILLED, was_ready=True)
+    assert cause.kind is Kind.OUT_OF_MEMORY
+    assert "write what it takes as its `memory`" in cause.words
 
 
 async def test_an_old_kill_of_the_kernels_explains_nothing(

@@ -47,6 +47,12 @@ def test_only_what_servers_of_models_need_is_inherited(launcher: ServerLauncher)
     assert environment == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1"}
 
 
+def test_the_port_can_be_told_by_a_variable(launcher: ServerLauncher) -> None:
+    settings = ServerSettings(command=("speak",), env={"LISTEN": "${MODEL}@127.0.0.1:${PORT}"})
+    launch = launcher.child("voice", settings).launch
+    assert launch.environment["LISTEN"] == f"voice@{launch.address}"
+
+
 async def test_circumstances_change_with_the_program_and_with_files_that_it_is_given(
     launcher: ServerLauncher, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from llamasup.children.needs import Needs, Source
 from llamasup.children.plan import Plan
+from llamasup.errors import ModelUnavailable
 from llamasup.memory.ladder import Learned, Rung
 from llamasup.memory.readings import HOST, Device, Kind
 
@@ -72,8 +73,12 @@ async def test_what_the_operator_says_counts_by_the_devices_budgets(
 async def test_memory_of_a_device_that_is_not_there_is_told(
     planning: Planning, devices: list[Device]
 ) -> None:
-    needed = await need(planning(server(memory={"CUDA1": "6GiB"})))
-    assert needed.defect == "its memory is on CUDA1, and there are only host, CUDA0, Vulkan0, RPC0"
+    plan = planning(server(memory={"CUDA1": "6GiB"}))
+    assert (await need(plan)).defect == (
+        "the engine lists no device CUDA1; write host or CUDA0 or Vulkan0 or RPC0 in its `memory`"
+    )
+    with pytest.raises(ModelUnavailable, match="no device CUDA1"):
+        await plan.child(Rung())
 
 
 async def test_while_no_engine_lists_devices_any_name_may_be_one(planning: Planning) -> None:

@@ -221,6 +221,13 @@ def test_a_server_is_told_once_where_to_listen(folder: Path, command: str, compl
     assert complaints(f"[models.speech]\ncommand = {command}") == [told]
 
 
-@pytest.mark.parametrize("command", ['["speak", "-p${PORT}"]', '["sh", "-c", "x ${SOCKET}"]'])
+@pytest.mark.parametrize(
+    "command",
+    [
+        '["speak", "-p${PORT}"]',
+        '["sh", "-c", "x ${SOCKET}"]',
+        '["speak"]\nenv = { LISTEN = "127.0.0.1:${PORT}" }',
+    ],
+)
 def test_any_word_may_tell_a_server_where_to_listen(folder: Path, command: str) -> None:
     assert loaded(f"[models.speech]\ncommand = {command}").models.keys() == {"speech"}

@@ -348,3 +348,45 @@ async def test_a_client_that_leaves_frees_the_slot(
             await journal.first("request")
         with trio.fail_after(PATIENCE):
             await speaks(llamasup)
+
+
+async def test_pictures_speech_and_its_own_pages_are_routed_by_model_and_untouched(
+    serving: Callable[..., dict[str, object]],
+) -> None:
+    config = {**serving(), **serving(name="brush")}
+    async with running(config) as llamasup:
+        reply = await llamasup.ask(
+            "POST", "/v1/images/generations", {"model": "brush", "prompt": "a house"}
+        )
+        assert reply.json()["data"] == [{"b64_json": "aGVsbG8="}]
+        assert await child_of(llamasup) is None
+        looked = await llamasup.ask("GET", "/v1/audio/voices?model=voice")
+        assert (looked.status, looked.error["code"]) == (503, "model_not_loaded")
+        page = await llamasup.ask("POST", "/upstream/voice/any/page?x=1", b"as it is")
+        assert page.json() == {"method": "POST", "target": "/any/page?x=1", "body": "as it is"}
+        looked = await llamasup.ask("GET", "/v1/audio/voices?model=voice")
+        assert looked.json()["target"] == "/v1/audio/voices?model=voice"
+
+
+async def test_a_model_that_is_needed_is_unloaded_for_no_server_that_cannot_be_started(
+    serving: Callable[..., dict[str, object]], faking: Fake
+) -> None:
+    """Two things go wrong at once: the server fails, and its failure must not wake its rival."""
+    config = {**faking(), **serving("--fail", "no"), "pool.max_loaded_models": 1}
+    async with running(config) as llamasup:
+        for _ in range(2):
+            assert (await llamasup.ask("POST", SPEECH, speech())).status == 503
+            reply = await llamasup.ask("POST", "/v1/chat/completions", chat(1, model="fake"))
+            assert reply.status == 200
+
+
+async def test_a_server_that_dies_while_its_client_leaves_is_there_for_the_next(
+    serving: Callable[..., dict[str, object]], journal: Journal
+) -> None:
+    async with running(serving("--hang-at", "/v1/audio/translations")) as llamasup:
+        async with llamasup.connect() as client:
+            await client.send(request("POST", "/v1/audio/translations", speech()))
+            pid = (await journal.first("request"))["pid"]
+            os.kill(pid, signal.SIGKILL)
+        await speaks(llamasup)
+        assert (await llamasup.model_status("voice"))["child"]["in_flight"] == 0
