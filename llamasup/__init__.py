@@ -12,11 +12,12 @@ engine    the llama-server program: found on PATH, or embedded (from PyPI)
 slot      one of the requests that a llama-server works on at the same time
 rung      one way to launch a model (context, KV type, GPU layers)
 ladder    a model's rungs, the best one first
-child     one running llama-server, from its start to its end
+child     one running llama-server, or another server, from its start to its end
 keeper    owns the children of one model, one after the other
 load      an object: one way down the ladder to a child that is ready, kept until that child is gone
 position  the rung where a keeper stands
-plan      all that a keeper must know of its model
+plan      all that a keeper must know of its model, which has a file or a server's command line
+manners   how one kind of child is asked whether it is well, and what its words mean
 need      how much memory a model takes on a rung, and which source says so
 residency decides which models are in memory, and which one is unloaded to make room
 claim     a model that requests wait for, and that is not in memory
@@ -86,7 +87,10 @@ listed here.
     children/   `child`, `watchdog`; `keeper`, `load`, `position`; `descent` (out of memory);
                 `restarts` (pure: when to start again) and `history` (which remembers it);
                 `inquest` (which requests were there at a death) and `suspects` (pure: what follows
-                for them); `needs`, `dry_run` (asks the engine for them), `launcher`
+                for them); `needs`, `dry_run` (asks the engine for them); `model_plan` and
+                `launcher` for llama-servers, `server_plan` and `server_launcher` for all others,
+                `manners` of both; `ports` and `listening` (whose they are), `remotes` (which RPC
+                servers answer)
     pool/       `admission` (pure) decides which models are in memory, `residency` carries it out;
                 `gate` and `queue` (waiting requests), `pool` and `lease`, `dock` (trials), `fits`
                 (what `/modelFits` says), `roster`, `opening` (puts the pool together); `outside`
@@ -364,6 +368,13 @@ Decisions, and why: children
 ----------------------------
 - **Unix sockets to the children** in a private folder: no port to collide or to scan. TCP on
   loopback where the engine knows no Unix sockets, or by `engine.port_range_start`.
+- **Of other servers only HTTP and the exit status are understood.** Their log lines may be clients'
+  words, or only the echo of our questions, so while they start they have to compute, not to talk.
+  They have no rungs: if memory runs out, idle models go; then only their `memory` can be corrected.
+- **A port proves nothing by answering:** another program may have taken it just before the child
+  did. The kernel says who listens there: another user's program ends the start, and one that is no
+  relative of the child's counts only when the child has lived on beside it (it may publish the port
+  of a container).
 - **A load belongs to its keeper,** not to the request that caused it: otherwise impatient clients
   that try again would never see a model that loads slowly.
 - **Readiness is heard, not polled:** a log line is the hint, one `/health` the proof. Engines whose
@@ -413,6 +424,9 @@ Decisions, and why: memory
   Vulkan and no RPC; but they say cheaply how much is free. Their word counts for a GPU that is
   certainly one of the engine's (by PCI id or UUID). Memory that GPUs share with the host counts
   once. An RPC server belongs to one model at a time: it keeps all others waiting.
+- **An RPC server that does not answer is done without, if the model fits.** Otherwise its model waits
+  until it answers, however long. A connection that is accepted is the sign; one that serves a child
+  of ours is not called, because its queue of callers holds only one or two.
 - **A model larger than memory is allowed only where the operator says so** (`overcommit`). Who took
   too large a file by mistake would get a machine that reads its disk all day.
 
