@@ -424,9 +424,9 @@ Decisions, and why: memory
   Vulkan and no RPC; but they say cheaply how much is free. Their word counts for a GPU that is
   certainly one of the engine's (by PCI id or UUID). Memory that GPUs share with the host counts
   once. An RPC server belongs to one model at a time: it keeps all others waiting.
-- **An RPC server that does not answer is done without, if the model fits.** Otherwise its model waits
-  until it answers, however long. A connection that is accepted is the sign; one that serves a child
-  of ours is not called, because its queue of callers holds only one or two.
+- **An RPC server that does not answer is done without, if the model fits.** Otherwise its model
+  waits until it answers, however long. A connection that is accepted is the sign. One that serves a
+  child of ours is not called: its queue of callers holds only one or two.
 - **A model larger than memory is allowed only where the operator says so** (`overcommit`). Who took
   too large a file by mistake would get a machine that reads its disk all day.
 
