@@ -87,14 +87,15 @@ class Dialect(ABC):
     """The Content-Type of a stream."""
 
     def __init__(self) -> None:
-        self._paths = (
+        self.paths = (
             *(*self.stream_paths, *self.work_paths),
             *(*self.question_paths, *self.view_paths, *self.own_paths),
         )
+        """All of its paths, without a prefix."""
 
     def speaks_at(self, path: bytes) -> bool:
         """Is this one of its paths, whatever prefix it has?"""
-        return path.endswith(self._paths)
+        return path.endswith(self.paths)
 
     @abstractmethod
     def error_body(self, error: LlamasupError) -> object:

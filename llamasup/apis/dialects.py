@@ -44,7 +44,15 @@ def dialect_at(path: bytes) -> Dialect:
     """The dialect of a path, whatever prefix it has, and with or without a slash at its end; of an
     unknown one, OpenAI's."""
     path = path.removesuffix(b"/")
+    return _BY_PATH.get(path) or _found_at(path)
+
+
+def _found_at(path: bytes) -> Dialect:
     return next((dialect for dialect in DIALECTS if dialect.speaks_at(path)), _OTHERS)
+
+
+_BY_PATH: Final = {path: _found_at(path) for dialect in DIALECTS for path in dialect.paths}
+"""Of the paths without a prefix, which most clients use: to look for each takes up to 10 µs."""
 
 
 def passes_the_time(document: object) -> bool:

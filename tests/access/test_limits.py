@@ -138,6 +138,40 @@ def test_a_key_that_was_taken_away_is_forgotten_when_its_last_request_leaves() -
     limits.enter(alice, 0)
 
 
+deeds = st.one_of(
+    st.tuples(st.just("comes"), st.sampled_from("ab")),
+    st.tuples(st.just("leaves"), st.integers(0, 9)),
+    st.tuples(st.just("keeps"), st.sets(st.sampled_from("ab"))),
+)
+
+
+@given(st.lists(deeds, max_size=60), st.integers(1, 3))
+def test_whatever_keys_come_and_go_no_place_is_lost_or_given_twice(
+    deeds: list[tuple[str, object]], most: int
+) -> None:
+    limits, inside = Limits(), list[Key]()
+    for deed, what in deeds:
+        if deed == "comes":
+            own = key(str(what), at_once=most)
+            taken = sum(other.name == own.name for other in inside)
+            try:
+                limits.enter(own, 0)
+            except RateLimited:
+                assert taken == most
+            else:
+                assert taken < most
+                inside.append(own)
+        elif deed == "leaves" and inside:
+            limits.leave(inside.pop(int(str(what)) % len(inside)))
+        elif deed == "keeps":
+            limits.keep({name: KeySettings() for name in str(what)})
+    for own in inside:
+        limits.leave(own)
+    limits.keep({})
+    for name in "ab":
+        assert entered(limits, key(name, at_once=1), 0, 1) == 1
+
+
 def test_a_new_limit_counts_at_once_and_forgets_nothing() -> None:
     limits = Limits()
     assert entered(limits, key(requests_per_minute=10), 0, 10) == 10

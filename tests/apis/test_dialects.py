@@ -161,3 +161,9 @@ def test_several_answers_may_be_a_list_and_each_has_its_end_in_the_stream(
 
 def test_only_anthropics_clients_always_get_one_answer() -> None:
     assert [type(dialect) for dialect in STREAMING if not dialect.several] == [Messages]
+
+
+def test_a_path_has_one_dialect_whatever_stands_around_it() -> None:
+    for dialect in DIALECTS:
+        for path in dialect.paths:
+            assert dialect_at(path) is dialect_at(b"/prefix" + path) is dialect_at(path + b"/")
