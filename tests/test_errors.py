@@ -13,26 +13,35 @@ from llamasup.errors import (
     ChildLost,
     ClientError,
     ControlTimeout,
+    EndpointsAway,
     EngineFailed,
     EngineUnusable,
     ExpectationFailed,
     Forbidden,
     HeadTooLarge,
+    InvalidKey,
     LlamasupError,
+    LoopDetected,
     MalformedRequest,
     MethodNotAllowed,
     ModelFileMissing,
+    ModelForbidden,
+    ModelMoved,
     ModelNotFound,
     ModelNotLoaded,
     ModelUnavailable,
+    ModelUnfit,
     NoRoom,
     NotAdmitted,
+    NotAnsweredHere,
     NotImplementedByProxy,
     NotOffered,
     OperatorError,
     OutOfMemory,
     QueueFull,
     QueueTimeout,
+    RateLimited,
+    RemoteUnavailable,
     RequestKillsEngine,
     RequestTimeout,
     RouteNotFound,
@@ -82,6 +91,15 @@ KNOWN: dict[type[LlamasupError], tuple[int, str, str]] = {
     TooManyTries: (429, THE_CLIENTS, "too_many_tries"),
     TooLargeForEngine: (413, THE_CLIENTS, "body_too_large"),
     Unauthorized: (401, THE_CLIENTS, "unauthorized"),
+    LoopDetected: (508, OURS, "loop_detected"),
+    ModelForbidden: (403, THE_CLIENTS, "model_not_allowed"),
+    EndpointsAway: (503, OURS, "endpoint_unavailable"),
+    InvalidKey: (401, THE_CLIENTS, "invalid_api_key"),
+    RemoteUnavailable: (503, OURS, "remote_unavailable"),
+    ModelUnfit: (400, THE_CLIENTS, "model_unfit"),
+    RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
+    NotAnsweredHere: (502, OURS, "engine_lost"),
+    ModelMoved: (503, OURS, "model_moved"),
 }
 
 
@@ -105,12 +123,21 @@ def test_clients_are_told_in_the_form_of_the_openai_api(error: type[LlamasupErro
     assert str(failure) == 'no "model"\nof that name ✗'
 
 
+AGAIN = {
+    **dict.fromkeys((RequestTimeout, TaskFell, ChildLost, NotAnsweredHere, EngineFailed), 1.0),
+    **dict.fromkeys((Shortage, NotAdmitted, QueueFull, SlotsExhausted), 5.0),
+    **dict.fromkeys((ControlTimeout, QueueTimeout, ShuttingDown), 5.0),
+}
+"""After how many seconds another try makes sense. For all others it does once something has
+changed, or at a time that is known only where they are raised."""
+
+
 @pytest.mark.parametrize("error", KNOWN)
-def test_no_error_promises_that_it_passes_unless_that_is_known(error: type[LlamasupError]) -> None:
+def test_an_error_says_whether_another_try_makes_sense(error: type[LlamasupError]) -> None:
     failure = made(error, "x")
-    assert failure.retry_after is None
+    assert failure.retry_after == AGAIN.get(error)
     failure.retry_after = 3.5
-    assert made(error, "y").retry_after is None
+    assert made(error, "y").retry_after == AGAIN.get(error)
 
 
 def test_a_client_learns_which_methods_are_allowed() -> None:

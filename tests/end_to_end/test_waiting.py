@@ -111,8 +111,9 @@ async def test_nothing_comes_before_the_answer_unless_that_is_wished(
 async def test_a_client_that_asked_for_no_stream_hears_nothing_before_the_answer(
     faking: Fake, journal: Journal, method: str, path: str, body: object
 ) -> None:
+    able = {"purpose": "embed"} if path == "/v1/embeddings" else {}
     async with (
-        running({**faking(*LOADING), **COMMENTING}) as llamasup,
+        running({**faking(*LOADING, **able), **COMMENTING}) as llamasup,
         llamasup.connect() as client,
     ):
         await client.send(request(method, path, body))
