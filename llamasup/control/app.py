@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 import trio
@@ -31,6 +31,7 @@ from llamasup.control.listing import Standing, is_for_anthropic
 from llamasup.control.ollama import OllamaPages
 from llamasup.control.status import detail
 from llamasup.control.surveys import Surveys
+from llamasup.engine.locate import is_needed
 from llamasup.errors import (
     ClientError,
     EngineUnusable,
@@ -191,14 +192,15 @@ class ControlApp:
         return standing(keeper) if keeper else None
 
     async def _engine_fault(self) -> str:
-        """Why the engine cannot be used; "" if it can be, or if its disk is slow to say."""
-        with trio.move_on_after(_PATIENCE_WITH_ENGINE):
+        """Why nothing can be served: the engine is unusable, and all that there is needs it. Else
+        "", also if its disk is slow to say."""
+        if self._pool.outside.fleet.models or not is_needed(self._running.config):
+            return ""
+        with trio.move_on_after(_PATIENCE_WITH_ENGINE), suppress(ModelUnavailable):
             try:
                 await self._launcher.engines.common.now()
             except EngineUnusable as error:
                 return str(error)
-            except ModelUnavailable:
-                return ""
         return ""
 
     async def _offer(self, asked: Question) -> object:

@@ -77,6 +77,13 @@ async def test_without_an_engine_it_lives_but_is_not_ready(faking: Fake, tmp_pat
         assert (await llamasup.ask("GET", "/readyz")).status == 200
 
 
+async def test_what_needs_no_engine_is_ready_without_one(tmp_path: Path) -> None:
+    engine = script(tmp_path / "engine", "exit 3")
+    config = {"engine.command": engine, "models.speech.command": ["server", "${PORT}"]}
+    async with running(config) as llamasup:
+        assert (await llamasup.ask("GET", "/readyz")).status == 200
+
+
 # --- loading and unloading ---
 
 

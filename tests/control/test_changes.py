@@ -209,3 +209,17 @@ async def follows(llamasup: Llamasup) -> bool:
         await client.send(request("GET", "/models/sse"))
         status, _ = await client.head()
         return status == 200
+
+
+async def test_to_look_at_the_head_follows_nothing(
+    faking: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MOST_FOLLOWERS", 1)
+    async with running(faking()) as llamasup, llamasup.connect() as client:
+        await client.send(request("HEAD", "/models/sse"))
+        assert (await client.reply(to_head=True)).status == 200
+
+        async def can_follow() -> bool:
+            return await follows(llamasup)
+
+        await eventually(can_follow)

@@ -126,6 +126,26 @@ async def test_a_look_at_an_engines_own_paths_loads_nothing(
         assert (await llamasup.ask("GET", "/upstream/fake/props")).status == 200
 
 
+# --- forms ---
+
+
+@pytest.mark.parametrize("size", [1000, 3 << 20])
+async def test_a_form_with_a_file_reaches_the_model_that_its_last_field_names(
+    faking: Faking, size: int
+) -> None:
+    disposition = b'--edge\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    sound = bytes(range(256)) * (size // 256)
+    form = disposition % (b'file"; filename="a.wav', sound) + disposition % (b"model", b"ears")
+    headers = {"Content-Type": "multipart/form-data; boundary=edge"}
+    async with running({**faking(), **faking("--fake-echo", name="ears")}) as llamasup:
+        for path in ("/v1/audio/transcriptions", "/audio/translations", "/v1/images/edits/"):
+            reply = await llamasup.ask("POST", path, form + b"--edge--\r\n", headers)
+            assert reply.status == 200
+            assert reply.headers["x-llamasup-model"] == "ears"
+            assert int(echoed(reply)["content-length"]) == len(form) + len(b"--edge--\r\n")
+        assert (await llamasup.model_status("fake"))["loads"] == 0
+
+
 # --- names that mean no model ---
 
 
