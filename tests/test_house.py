@@ -180,6 +180,7 @@ WITHOUT_TESTS = {
     "children.landlord": "protocols: there is nothing to run",
     "cli.check": "end_to_end/test_command_line.py runs it as operators do",
     "cli.models": "end_to_end/test_models.py runs it as operators do",
+    "cli.ping": "end_to_end/test_ping.py runs it as operators do",
     "cli.options": "end_to_end/test_command_line.py uses every option",
     "upstream": "front/test_relay.py and pool/test_pool.py see what each of them makes of it",
     "http.question": "children/test_probe.py and endpoints/test_probe.py ask with it",

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     # Until there is something to close, Ctrl-C ends the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from llamasup.cli import check, key, models, serve
+    from llamasup.cli import check, key, models, ping, serve
     from llamasup.errors import LlamasupError
 
     parser = argparse.ArgumentParser(
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"llamasup {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, check, models, key):
+    for command in (serve, check, models, key, ping):
         command.add_to(commands)
     parsed = parser.parse_args(arguments)
     # Names of files need not be valid text. (stderr escapes by itself what it cannot write.)

@@ -55,7 +55,7 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.show:
         print(dump(config), end="")
         return 0
-    is_demo = not config.models and not config.discover.folders
+    is_demo = not (config.models or config.discover.folders or config.endpoints)
     models = "no models, so the demo" if is_demo else f"{len(look.models)} models"
     by = f"; {engine.program}" if engine else ""
     print(f"{file or 'the default configuration'} is fine: {models}{by}")
