@@ -16,6 +16,7 @@ from llamasup.http.wire import Wire
 from llamasup.pool.any_lease import AnyLease
 from llamasup.pool.outside import Errand, Outside
 from llamasup.pool.renamed import name_in, renamed
+from llamasup.pool.trail import MOST_MOVES
 from llamasup.pool.work import Work
 from llamasup.shortages import is_shortage
 from llamasup.upstream import Signature, Verdict
@@ -73,9 +74,10 @@ class RemoteLease(AnyLease):
                 raise
 
     def _expectation(self) -> Where | None:
-        """An instance is told once what is expected of it: next time, it has to do what it can."""
+        """Another llamasup is told what is expected of it, but not for ever: at last, it has to do
+        what it can."""
         instance, errand = self._instance, self._errand
-        if not instance.llamasup or instance.name in errand.trail.tried:
+        if not instance.llamasup or errand.trail.moves >= MOST_MOVES:
             return None
         offer = instance.offers.get(errand.model)
         return offer.where if offer and offer.where in (Where.LOADED, Where.FITS) else None
@@ -150,18 +152,25 @@ class RemoteLease(AnyLease):
         verdict = self._verdict(status, message)
         if verdict is Verdict.NOT_HERE:
             self._sent_away = True
-            self._errand.trail.tried.add(self._instance.name)
         return verdict
 
     def _verdict(self, status: int, message: str) -> Verdict:
         instance = self._instance
         if self._has_answered or self._errand.work is Work.LOOK:
             return Verdict.ITS_OWN
-        if status == 503 and _LOADING in message:
-            instance.loads()
-            return Verdict.NOT_HERE
         if status == 503 and self._expected is not None and ModelMoved.WORDS in message:
             instance.lost(self._errand.model)
+            self._errand.trail.moves += 1
+            return Verdict.NOT_HERE
+        verdict = self._verdict_on_instance(status, message)
+        if verdict is Verdict.NOT_HERE:
+            self._errand.trail.tried.add(instance.name)
+        return verdict
+
+    def _verdict_on_instance(self, status: int, message: str) -> Verdict:
+        instance = self._instance
+        if status == 503 and _LOADING in message:
+            instance.loads()
             return Verdict.NOT_HERE
         if status in (401, 403):
             instance.refused(f"it refuses our key ({status} {message})")

@@ -11,6 +11,10 @@ MOST_FAILURES: Final = 3
 them, and must not end a whole fleet."""
 
 
+MOST_MOVES: Final = 4
+"""How often a request may be sent on because its model was not where it was expected."""
+
+
 @define
 class Trail:
     """One request's trail. Instances are known by name."""
@@ -20,6 +24,9 @@ class Trail:
 
     failures: int = 0
     """How many took it and gave no answer."""
+
+    moves: int = 0
+    """How often its model was not where it was expected."""
 
     @property
     def is_too_long(self) -> bool:

@@ -51,7 +51,7 @@ async def test_what_only_starts_is_waited_for_and_what_is_away_is_told(tmp_path:
         done = await pinged(configured(tmp_path, url), "box0")
     assert (done.returncode, done.stdout.decode().split()[2]) == (0, "ok")
     away = configured(tmp_path, f"http://127.0.0.1:{free_port()}")
-    done = await pinged(away, "box0", "--wait", "0")
+    done = await pinged(away, "--wait", "0", "box0")
     assert done.returncode == 1
     assert "failed  Connection refused" in done.stdout.decode()
 
