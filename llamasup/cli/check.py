@@ -18,7 +18,8 @@ from llamasup.config.load import dump
 from llamasup.config.schema import Config, ServerSettings
 from llamasup.engine.argv import environment
 from llamasup.engine.locate import Engine, ask, is_needed, locate, own_engines
-from llamasup.errors import EngineUnusable
+from llamasup.errors import EngineUnusable, OperatorError
+from llamasup.http.certificate import shown_by
 from llamasup.models.headers import defect_of
 from llamasup.models.library import Library, Look
 
@@ -39,6 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
     config, file = source.load(), source.file
     look = trio.run(Library(config).look)
     problems = [
+        *unusable_certificate(config),
         *unusable_files(config, file),
         *missing_programs(config, file),
         *missing_models(config, file, look),
@@ -64,6 +66,14 @@ def run(parsed: argparse.Namespace) -> int:
     for folder, found in look.found.items():
         print(f"  models in {folder}: {found}")
     return 0
+
+
+def unusable_certificate(config: Config) -> Iterator[str]:
+    """A line if the certificate or its key cannot be used."""
+    try:
+        trio.run(shown_by, config.server)
+    except OperatorError as error:
+        yield str(error)
 
 
 def unusable_files(config: Config, file: Path | None) -> Iterator[str]:

@@ -290,6 +290,17 @@ def test_check_tells_everything_that_is_missing_at_once(home: Home) -> None:
         assert word in done.stderr
 
 
+def test_check_tells_what_is_wrong_with_a_certificate(home: Home) -> None:
+    (home.folder / "broken.pem").write_text("broken")
+    for name, why in (("broken.pem", "no certificate with its key"), ("none.pem", "No such file")):
+        flags = ("--listen", "https://:0", "--set", f"server.tls_certificate={name}")
+        done = home.run("check", *flags)
+        assert done.returncode == WRONG
+        assert f"{home.folder / name} cannot be used: " in done.stderr
+        assert why in done.stderr
+        assert "see server.tls_certificate" in done.stderr
+
+
 def test_check_counts_the_models_of_folders(home: Home) -> None:
     for path in ("a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"):
         (home.folder / "cache" / path).write_bytes(EMPTY_MODEL)

@@ -6,6 +6,8 @@ of it.
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -30,6 +32,7 @@ from tests.harness import (
     loop_holdups,
     request,
     running,
+    started,
     tasks,
 )
 
@@ -186,6 +189,25 @@ async def test_a_renewed_certificate_is_shown_to_those_who_come_while_others_sta
             assert later.shown != earlier.shown
         await earlier.send(request("POST", CHAT, chat(3)))
         assert (await earlier.reply()).text() == counted(3)
+
+
+async def test_a_stream_that_llamasup_ends_is_told_so_and_ends_as_it_should(
+    faking: Faking, tls: Tls
+) -> None:
+    config = {**faking("--fake-token-delay", "0.05"), **tls.settings}
+    flags = [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    flags += [f"folders.{name}={tls.folder / name}" for name in ("run", "cache", "state")]
+    sets = [word for flag in flags for word in ("--set", flag)]
+    async with started(*sets, "--set", "server.drain_timeout=0.2", cwd=tls.folder) as program:
+        await program.hears("listens on https://")
+        port = re.search(r"https://127.0.0.1:(\d+)", program.said)
+        assert port
+        async with TlsClient(TcpAddress("127.0.0.1", int(port[1])), tls.trust) as client:
+            await client.send(request("POST", CHAT, chat(100_000)))
+            await client.read_until(b" 2")
+            program.process.terminate()
+            assert b"llamasup is stopping" in await client.read_until(b"\r\n0\r\n\r\n")
+            assert await client.read_some() == b""  # said, not cut
 
 
 async def test_a_hundred_handshakes_at_once_hold_nobody_up(faking: Faking, tls: Tls) -> None:
