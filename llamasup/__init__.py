@@ -76,14 +76,16 @@ listed here.
                 client, `certificate` (which is followed)
     upstream    what the relay knows of a child or of control, and how their answers are signed
     models/     `gguf`, `headers` of files, `profile` and `facts` (what is kept of them), `discover`
-                folders, `names` that clients may use, `library`, `demo` (the model of a first run)
+                folders, `names` that clients may use, `params` (what becomes of those in requests),
+                `purpose`, `library`, `demo` (the model of a first run)
     memory/     `ladder`; `estimate` (needs by formula); `readings` (what tools and files say, as
                 devices; pure), `machine` (runs the tools), `gauge` (when to ask); `room`
     endpoints/  `names` become addresses; `probe` asks each `instance` how it is, `health` (pure)
                 says what that means, `balance` (pure) which one answers; `endpoint`, `fleet`
     learned     what outlives llamasup on disk: rungs on which children got ready, and footprints
-    engine/     `locate` and `known` (which program), `argv` (its command line), `embedded`; what it
-                prints and answers: `loglines`, `failures`, `error_messages`, `devices`, `breakdown`
+    engine/     `locate` and `known` (which program), `argv` (its command line), `cores` (how they are
+                shared), `embedded`; what it prints and answers: `loglines`, `failures`,
+                `error_messages`, `devices`, `breakdown`
     children/   `child`, `watchdog`; `keeper`, `load`, `position`; `descent` (out of memory);
                 `restarts` (pure: when to start again) and `history` (which remembers it);
                 `inquest` (which requests were there at a death) and `suspects` (pure: what follows
@@ -97,8 +99,8 @@ listed here.
                 and `remote_lease` for instances elsewhere, `either_lease` for models that are here
                 and there
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
-                `exchange` has their steps; `table` (of all routes) and `routes`; `way` (what an
-                answer's head says of its request); `doorkeeper` (lets requests in, by their keys);
+                `exchange` has their steps; `table` (of all routes) and `routes`; `filters` and
+                `purposes` (what a model may be asked); `way` (what an answer's head says); `doorkeeper` (lets requests in, by their keys);
                 `callers` (client and priority); `bodies`, `rooms` and `shares` (memory); `guests`
                 (which connection is closed when there are too many); `keepalive`; `relay`;
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
@@ -186,8 +188,9 @@ The way of a request
 2. `front.routes` finds its goal: a model, an engine's own pages, control, or an error. Where there
    are keys, `front.doorkeeper` finds whose request it is, and what that key may do and has left;
    the key goes no further, and without a valid one nothing is loaded or shown. `pool.roster` knows
-   which model a name means, and looks into the folders again if none does. A request in Ollama's
-   API goes on in an engine's words (`front.interpreter`).
+   which model a name means, and looks into the folders again if none does. What the model
+   is not made for is refused (`front.purposes`), and the operator's rules are applied to the params
+   (`front.filters`). A request in Ollama's API goes on in an engine's words (`front.interpreter`).
 3. `pool.lease`: the request waits at the model's gate until a child is ready and has a free slot.
    The gate's usher asks the keeper to have one loaded. Requests never wait inside llama-server.
    Meanwhile `front.keepalive` may send comments to a client that asked for a stream.
@@ -303,6 +306,11 @@ Decisions, and why: requests
   that is where two servers come to disagree about where a request ends. Two regular expressions
   read the heads that most clients send, in a sixth of the time, and leave all others to h11
   (`http.request_heads`).
+- **Params are edited in the text of a body** (`models.params`), so that what no rule names stays as
+  it was written, such as 1e400; that takes 5 µs. Of a large body the reader that looks for the
+  model notes where each member lies: only those that rules name are read, and what is sent is the
+  old body with other parts in it. A body that no rule can be applied to is refused if a rule
+  overrules clients, because a form would evade it.
 - **A head that two servers could read differently is refused** (`http.heads`): a client's with a
   400, an engine's with a 502.
 - **The model's name is looked for in a large body while it arrives,** in small steps: decoding it
@@ -394,6 +402,8 @@ Decisions, and why: children
 - **Circumstances are noted when a load begins,** not when it failed: a file may be whole by then.
 - **The run folder is checked once a second,** and made again if it is gone: systems remove it at a
   logout.
+- **Children that may have company sleep while their threads wait** (`engine.cores`), and the system
+  shares the cores: two that spin on two cores write 0.4 tokens a second each, instead of 42.
 - **Engines inherit only variables that engines know,** and no keys: neither ours nor clients'.
 - **The log explains the death of a working child only if the child aborts,** and then only its last
   words: clients can write lines, clocks and levels into the log, but not after those.
@@ -420,6 +430,8 @@ Decisions, and why: memory
 - **A need on several GPUs is a need of all of them together,** and is divided among them only when
   the model gets its place, as the engine divides it. Divided earlier, it would refuse a model
   although an idle one could make room.
+- **A model's own engine has the budgets of the common one.** Its CUDA0 may be another card's name
+  there, because its environment hides the first one, or its build has another backend.
 - **Vendors' tools only refine.** They number and name GPUs otherwise than the engine, and know no
   Vulkan and no RPC; but they say cheaply how much is free. Their word counts for a GPU that is
   certainly one of the engine's (by PCI id or UUID). Memory that GPUs share with the host counts

@@ -104,6 +104,9 @@ class IncomingBody:
         self._make_reader = reader
         self._reader: Reader | None = None
         self._in_memory = bytearray()
+        self._given = 0
+        """Bytes in memory that were given to the request."""
+
         self._file: _File | None = None
         self._stays = False  # in memory, because it could not be written
 
@@ -134,13 +137,15 @@ class IncomingBody:
             await self._move_to_disk()
             request.body = StoredBody(self._file)
         else:
-            request.body = self._in_memory
+            # Only the request holds it, so it goes when a filter puts another in its place.
+            request.body, self._in_memory = self._in_memory, bytearray()
+            self._given = len(request.body)
         return wishes
 
     def release(self) -> None:
         """It is not needed any more."""
-        self._hold.give_back(len(self._in_memory))
-        self._in_memory = bytearray()
+        self._hold.give_back(len(self._in_memory) + self._given)
+        self._in_memory, self._given = bytearray(), 0
         if self._file is not None:
             self._bodies.disk.give_back(self._hold.holder, self._file.owed)
             self._file.close()
