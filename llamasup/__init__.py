@@ -83,8 +83,8 @@ listed here.
     endpoints/  `names` become addresses; `probe` asks each `instance` how it is, `health` (pure)
                 says what that means, `balance` (pure) which one answers; `endpoint`, `fleet`
     learned     what outlives llamasup on disk: rungs on which children got ready, and footprints
-    engine/     `locate` and `known` (which program), `argv` (its command line), `cores` (how they are
-                shared), `embedded`; what it prints and answers: `loglines`, `failures`,
+    engine/     `locate` and `known` (which program), `argv` (its command line), `cores` (how they
+                are shared), `embedded`; what it prints and answers: `loglines`, `failures`,
                 `error_messages`, `devices`, `breakdown`
     children/   `child`, `watchdog`; `keeper`, `load`, `position`; `descent` (out of memory);
                 `restarts` (pure: when to start again) and `history` (which remembers it);
@@ -100,7 +100,8 @@ listed here.
                 and there
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
                 `exchange` has their steps; `table` (of all routes) and `routes`; `filters` and
-                `purposes` (what a model may be asked); `way` (what an answer's head says); `doorkeeper` (lets requests in, by their keys);
+                `purposes` (what a model may be asked); `way` (what an answer's head says);
+                `doorkeeper` (lets requests in, by their keys);
                 `callers` (client and priority); `bodies`, `rooms` and `shares` (memory); `guests`
                 (which connection is closed when there are too many); `keepalive`; `relay`;
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
