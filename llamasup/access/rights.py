@@ -36,8 +36,8 @@ _FOR_CLIENTS: Final = re.compile(
 _OF_ENGINES_FOR_OPERATORS: Final = re.compile(
     rb"POST .*/(?:props|lora-adapters|slots/[^/]+)/*|(?:GET|HEAD) .*/(?:slots|metrics)/*", re.DOTALL
 )
-"""Slots show what others ask, and the rest acts on all that the engine does. An engine may have a
-prefix of its own before its paths."""
+"""Slots show what others ask, and the rest acts on all that the engine does. A path may begin
+with a prefix that the engine has, or with a model's name."""
 
 
 def need_of_page(path: bytes) -> Need:

@@ -132,6 +132,8 @@ class Doorkeeper:
 def _need(request: Request, goal: Target) -> Need:
     if isinstance(goal, ToControl):
         return rights.need_of_page(goal.target.partition(b"?")[0])
-    if isinstance(goal, ToEngine) or goal.work is Work.GENERATE:
-        return Need.KEY  # of an engine's own pages, more is known when the model's name is
+    if isinstance(goal, ToEngine):
+        return rights.need_of_engine(request.method, b"/" + goal.path)
+    if goal.work is Work.GENERATE:
+        return Need.KEY
     return rights.need_of_engine(request.method, goal.target.partition(b"?")[0])

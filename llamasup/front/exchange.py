@@ -224,9 +224,7 @@ class Exchange:
         own path, so that has to end with a slash."""
         choice, path = await self._desk.roster.beginning(goal.path)
         if path:
-            own = to_own(self._request.method, choice.name, path, goal.query)
-            self._let_in(own)
-            await self._ask_model(own)
+            await self._ask_model(to_own(self._request.method, choice.name, path, goal.query))
             return
         where = b"./" + goal.path.rpartition(b"/")[2] + b"/" + goal.query
         await self._connection.send(redirection(self._request, where, self._answer.extra))

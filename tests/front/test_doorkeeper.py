@@ -66,7 +66,13 @@ def let_in(
 # --- without keys ---
 
 
-@pytest.mark.parametrize("target", [b"/config", b"/api/restart", b"/slots/0", b"/props"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(b"/config", b"/api/restart", b"/slots/0", b"/props"),
+        *(b"/upstream/m/slots/0", b"/upstream/m/%73lots/0", b"/upstream/a/b/slots%2f0/"),
+    ],
+)
 def test_without_keys_only_this_machine_may_change_anything(target: bytes) -> None:
     keeper, _, _ = door()
     assert let_in(keeper, b"POST", target, peer="127.0.0.1") is None
@@ -353,9 +359,10 @@ async def test_a_browser_that_shows_a_page_asks_its_user_for_a_key(faking: Fakin
 
 async def test_an_engine_s_own_pages_need_what_they_need_elsewhere(faking: Faking) -> None:
     async with running({**faking("--fake-echo"), **KEYS}) as llamasup:
-        path = "/upstream/fake/slots/0?action=erase"
-        assert codes(await llamasup.ask("POST", path, {}, AS_ALICE)) == [(403, "forbidden")]
-        assert (await llamasup.ask("POST", path, {}, AS_OPERATOR)).status == 200
+        for slots in ("slots", "%73lots"):
+            path = f"/upstream/fake/{slots}/0?action=erase"
+            assert codes(await llamasup.ask("POST", path, {}, AS_ALICE)) == [(403, "forbidden")]
+            assert (await llamasup.ask("POST", path, {}, AS_OPERATOR)).status == 200
         kept = await llamasup.ask("POST", "/upstream/fake/tokenize", {}, AS_ALICE)
         assert (kept.status, ALICE in kept.body.decode()) == (200, False)
 
