@@ -34,6 +34,7 @@ from llamasup.config.schema import Seconds
 from llamasup.engine.failures import Cause, Kind
 from llamasup.engine.loglines import (
     Event,
+    FellAsleep,
     Line,
     Listening,
     LoadProgress,
@@ -114,6 +115,9 @@ class Child:
 
         self.load_progress: float | None = None
         """How much is loaded, from 0 to 1, if the engine says so."""
+
+        self.asleep = False
+        """Has the engine freed the model while nobody asks? This is only shown."""
 
         self.tells_progress: Callable[[float], None] = lambda part: None
         """Called with `load_progress` at each step of the load."""
@@ -407,6 +411,8 @@ class Child:
                 self.last_progress = trio.current_time()
             elif self.state is ChildState.STARTING:
                 self._heed_milestone(event)
+            elif isinstance(event, FellAsleep | ModelLoaded):
+                self.asleep = isinstance(event, FellAsleep)
 
     def _heed_milestone(self, event: Event) -> None:
         """Note a step of the start. Later such lines say nothing new, and may be a client's

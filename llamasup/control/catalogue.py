@@ -29,7 +29,8 @@ from llamasup.pool.roster import Roster
 def standing(keeper: Keeper) -> Standing:
     """How the keeper's model stands at this moment."""
     failure = keeper.last_failure
-    return Standing(keeper.state, keeper.progress, str(failure) if failure else "")
+    asleep = keeper.child is not None and keeper.child.asleep
+    return Standing(keeper.state, keeper.progress, str(failure) if failure else "", asleep)
 
 
 class Catalogue:

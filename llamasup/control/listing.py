@@ -48,6 +48,9 @@ class Standing:
     failure: str = ""
     """Why it could not be loaded."""
 
+    asleep: bool = False
+    """Has its engine freed it while nobody asks?"""
+
 
 @frozen
 class Listed:
@@ -86,6 +89,8 @@ def in_a_word(state: KeeperState) -> str:
 def status(standing: Standing) -> Document:
     """A model's status, as llama-server's router writes it; but why it failed is told, too."""
     document: Document = {"value": in_a_word(standing.state)}
+    if standing.asleep and standing.state is KeeperState.READY:
+        document["value"] = "sleeping"
     if standing.state is KeeperState.WAITING:
         document["waits_for"] = "room"
     if document["value"] == "loading" and standing.progress is not None:

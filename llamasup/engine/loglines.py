@@ -40,6 +40,11 @@ class ModelLoaded:
 
 
 @frozen
+class FellAsleep:
+    """The engine has freed the model, and loads it again for its next request."""
+
+
+@frozen
 class LoadProgress:
     """How much of the model is loaded, over all its parts; None if the engine does not say."""
 
@@ -63,7 +68,9 @@ class PromptProgress:
     fraction: float
 
 
-Event: TypeAlias = Line | Listening | ModelLoaded | LoadProgress | SlotsConfigured | PromptProgress
+Event: TypeAlias = (
+    Line | Listening | ModelLoaded | FellAsleep | LoadProgress | SlotsConfigured | PromptProgress
+)
 
 
 class LogReader:
@@ -258,6 +265,8 @@ def _read_report(text: str) -> Iterator[Event]:
             yield LoadProgress(_fraction(payload) if payload else None)
         case _Report("ready"):
             yield ModelLoaded()
+        case _Report("sleeping"):
+            yield FellAsleep()
 
 
 def _fraction(progress: _Progress) -> float | None:

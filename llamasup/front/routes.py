@@ -75,17 +75,24 @@ class Router:
         Raises a ClientError for a request that goes nowhere, and for a body that no engine could
         read: such a request must not load a model.
         """
-        path, mark, query = self._strip(origin_form(request.target)).partition(b"?")
+        target = self._strip(origin_form(request.target))
+        path, mark, query = target.partition(b"?")
         route = _row(request.method, path)
-        if route.goal is Whole.ENGINE:
+        goal = route.goal
+        if goal is Whole.ENGINE:
             return ToEngine(path.removeprefix(UPSTREAM), mark + query)
-        target = (route.prefix + path.removesuffix(b"/") or b"/") + mark + query
-        if isinstance(route.goal, Page):
+        if route.prefix or path.endswith(b"/"):
+            target = (route.prefix + path.removesuffix(b"/") or b"/") + mark + query
+        if isinstance(goal, Page):
             return ToControl(target, route.lasts)
-        wishes = _completed(wishes or _wishes(request), query)
-        work = Work.ASK if route.goal is Work.LOOK and _AUTOLOAD.search(query) else route.goal
-        streams = wishes.stream and route.streams
-        return ToModel(wishes.model, target, work, streams, route.translator)
+        wishes = wishes or _wishes(request)
+        if query:
+            wishes = _completed(wishes, query)
+            if goal is Work.LOOK and _AUTOLOAD.search(query):
+                goal = Work.ASK
+        return ToModel(
+            wishes.model, target, goal, wishes.stream and route.streams, route.translator
+        )
 
     def reader(self, request: Request) -> Callable[[], Reader] | None:
         """How to make a reader of a large body, of which only the head is there yet. None if no

@@ -50,6 +50,7 @@ def entry_of(listed: Listed) -> Any:
         (REST, {"value": "unloaded"}),
         (Standing(KeeperState.READY, progress=0.5, failure="old"), {"value": "loaded"}),
         (Standing(KeeperState.LEAVING), {"value": "loaded"}),
+        (Standing(KeeperState.READY, asleep=True), {"value": "sleeping"}),
         (Standing(KeeperState.LOADING), {"value": "loading"}),
         (Standing(KeeperState.WAITING), {"value": "loading", "waits_for": "room"}),
         (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llamasup.engine.loglines import (
     Event,
+    FellAsleep,
     Line,
     Listening,
     LoadProgress,
@@ -93,7 +94,7 @@ def test_a_child_reports_how_far_it_has_loaded_and_then_that_it_is_ready() -> No
 
 def test_a_child_that_slept_reports_that_it_loads_again() -> None:
     assert meanings("child_mode_sleep_and_wake") == [
-        *(LoadProgress(0.0), LoadProgress(1.0), ModelLoaded()),
+        *(LoadProgress(0.0), LoadProgress(1.0), ModelLoaded(), FellAsleep()),
         *(LoadProgress(0.0), LoadProgress(1.0), ModelLoaded()),
     ]
 
