@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
@@ -118,9 +119,11 @@ class Needs:
         self._launcher = launcher
         self._state = state
         self._headers = headers or Headers()
-        self._asking = trio.Lock()
+        self._asking: dict[tuple[str, ...], trio.Lock] = defaultdict(trio.Lock)
+        """By RPC servers: an engine may hang on them, and others need not wait for that."""
+
         self._unanswered: dict[str, float] = {}
-        self._not_asked_before = -math.inf
+        self._not_asked_before: dict[tuple[str, ...], float] = {}
         self._glances: dict[tuple[object, ...], tuple[float, Sequence[Device] | None]] = {}
 
     async def trained_context(self, settings: ModelSettings) -> int | None:
@@ -229,10 +232,12 @@ class Needs:
         Raises EngineUnusable. If this is cancelled, the engine that was asked is ended.
         """
         name = await self._name(settings, rung)
-        async with self._asking:  # one at a time: the next with this question finds the answer
+        servers = await self._servers(settings)
+        async with self._asking[servers]:  # the next with this question finds the answer
             known, now = self._answered(name), trio.current_time()
-            silent = now < max(self._not_asked_before, self._unanswered.get(name, -math.inf))
-            silent |= not self.gauge.occupied.isdisjoint(await self._servers(settings))
+            silent = now < self._not_asked_before.get(servers, -math.inf)
+            silent |= now < self._unanswered.get(name, -math.inf)
+            silent |= not self.gauge.occupied.isdisjoint(servers)
             if known or silent:
                 return known
             try:
@@ -241,7 +246,7 @@ class Needs:
                 answer = await self._launcher.breakdown(settings, whole, purpose)
             except Unheard as error:
                 log.warning("the engine was not heard on %s: %s", settings.path.name, error)
-                self._not_asked_before = trio.current_time() + _REST
+                self._not_asked_before[servers] = trio.current_time() + _REST
                 return None
             if answer is None:
                 self._unanswered[name] = trio.current_time() + _SILENCE

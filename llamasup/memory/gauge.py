@@ -52,6 +52,10 @@ class _Answer:
     now: list[Device] = field(factory=list)
     """The same devices, with what is free on them now."""
 
+    asking: trio.Lock = field(factory=trio.Lock)
+    """Held while the engine is asked. It may hang on an RPC server; who asks for other devices does
+    not wait for that."""
+
     def is_due(self, at: float) -> bool:
         if at < self.rests_until:
             return False
@@ -69,14 +73,13 @@ class Gauge:
         self._answers: OrderedDict[Listing, _Answer] = OrderedDict()
         self._cards: list[Card] = []
         self._asked_cards_at = -math.inf
-        self._asking = trio.Lock()
 
     async def devices(self) -> list[Device]:
         """The host's memory, if the system tells it, and all devices that were ever listed, but
         only one of those that share a budget."""
-        async with self._asking:
-            for listing in list(self._answers):
-                await self._bring_up_to_date(listing)
+        for listing, answer in list(self._answers.items()):
+            if answer.devices is not None and not answer.asking.locked():
+                await self._bring_up_to_date(listing, answer)
         by_rank = sorted(self._answers.items(), key=lambda item: item[0].owner is None)
         found = {d.identity: d for _, answer in by_rank for d in answer.now}
         return [*await host(self.machine), *found.values()]
@@ -86,16 +89,15 @@ class Gauge:
 
         Its answers under other circumstances (another build, another environment) are forgotten.
         """
-        async with self._asking:
-            for other in list(self._answers):
-                if other.owner == listing.owner and not other.is_of_one_engine_with(listing):
-                    del self._answers[other]
-            answer = self._answers.setdefault(listing, _Answer())
-            self._answers.move_to_end(listing)
-            while len(self._answers) > _MOST_LISTINGS:
-                self._answers.popitem(last=False)
-            await self._bring_up_to_date(listing)
-            return None if answer.devices is None else answer.now
+        for other in list(self._answers):
+            if other.owner == listing.owner and not other.is_of_one_engine_with(listing):
+                del self._answers[other]
+        answer = self._answers.setdefault(listing, _Answer())
+        self._answers.move_to_end(listing)
+        while len(self._answers) > _MOST_LISTINGS:
+            self._answers.popitem(last=False)
+        await self._bring_up_to_date(listing, answer)
+        return None if answer.devices is None else answer.now
 
     def forget(self, servers: Set[str]) -> None:
         """These RPC servers do not answer: do not ask the engine for their devices any more."""
@@ -103,10 +105,10 @@ class Gauge:
             if not servers.isdisjoint(listing.servers):
                 del self._answers[listing]
 
-    async def _bring_up_to_date(self, listing: Listing) -> None:
-        answer = self._answers[listing]
-        if answer.is_due(trio.current_time()) and self.occupied.isdisjoint(listing.servers):
-            await self._ask(listing, answer)
+    async def _bring_up_to_date(self, listing: Listing, answer: _Answer) -> None:
+        async with answer.asking:
+            if answer.is_due(trio.current_time()) and self.occupied.isdisjoint(listing.servers):
+                await self._ask(listing, answer)
         if answer.devices is None:
             return
         known: list[Card] = []

@@ -175,6 +175,38 @@ async def test_an_engine_that_hangs_when_asked_again_is_not_waited_for_long(
     assert gpu.free == 3000 * MIB
 
 
+async def test_an_engine_that_hangs_on_an_rpc_server_keeps_nobody_else_waiting(
+    autojump_clock: MockClock,
+) -> None:
+    class HangsOnServers(Machine):
+        async def run(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
+            if "--rpc" in command:
+                await trio.sleep(10)
+                return ""
+            return await super().run(*command, environment=environment)
+
+    gauge = Gauge(HangsOnServers())
+    remote = evolve(LISTING, command=("x", "--rpc", "h:1", "--list-devices"), servers=("h:1",))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gauge.listed, remote)
+        await trio.sleep(1)
+        assert await gauge.listed(LISTING)
+        assert [d.budget for d in await gauge.devices()] == [HOST, "CUDA0"]
+        assert trio.current_time() < 2
+        gauge.forget({"h:1"})
+    assert [d.budget for d in await gauge.devices()] == [HOST, "CUDA0"]
+
+
+async def test_what_a_server_that_went_away_had_is_forgotten() -> None:
+    machine = Machine(says("RPC0: h:1 (8 MiB, 8 MiB"))
+    gauge = Gauge(machine)
+    await gauge.listed(evolve(LISTING, servers=("h:1", "h:2")))
+    gauge.forget({"h:3"})
+    assert [d.budget for d in await gauge.devices()] == [HOST, "h:1"]
+    gauge.forget({"h:2"})
+    assert [d.budget for d in await gauge.devices()] == [HOST]
+
+
 async def test_each_device_counts_once_however_many_models_ask_for_it() -> None:
     machine = Machine(says("RPC0: h:1 (8 MiB, 8 MiB", "CUDA0: A (8 MiB, 8 MiB"))
     gauge = Gauge(machine)
