@@ -216,7 +216,10 @@ class Needs:
             if not settings.engine:
                 raise
             return str(error)
-        listed = await self.gauge.listed(listing) if listing else []
+        if listing is None:
+            wrong = "its engine cannot be told which devices to use: remove `devices` of the model"
+            return wrong if settings.devices else ""
+        listed = await self.gauge.listed(listing)
         there = [*(device.name for device in listed or ()), "none"]
         missing = [name for name in settings.devices if name not in there]
         if listed is None or not missing:

@@ -20,6 +20,7 @@ from attrs import frozen
 from msgspec import Raw
 
 from llamasup.config.schema import Offer, Params, VariantSettings
+from llamasup.errors import ClientError
 
 
 class Rule(Protocol):
@@ -80,8 +81,14 @@ class Filter:
         """See `Rule.overrules`."""
 
     def applied(self, given: Raw | None) -> Raw | None:
-        """See `Rule.applied`. What is no object is replaced, if a rule counts more than it does."""
-        if given is not None and bytes(given).startswith(b"{"):
+        """See `Rule.applied`. What is no object is replaced, if a rule counts more than it does.
+
+        Raises ClientError for an object that would take long to read.
+        """
+        if given is not None and (text := bytes(given)).startswith(b"{"):
+            if len(text) > _LONGEST_OBJECT:
+                most = f"{_LONGEST_OBJECT >> 10} KiB"
+                raise ClientError(f"an object in which the operator sets params is over {most}")
             return self.edited(given)
         if given is None or self.overrules or bytes(given) == b"null":
             return self.edited(_EMPTY)
@@ -112,6 +119,9 @@ class Filter:
                 changes[name] = after
         return changes
 
+
+_LONGEST_OBJECT = 256 << 10
+"""Bytes. Reading so much takes a millisecond at worst, in addition to the whole body."""
 
 _EMPTY = Raw(b"{}")
 _json = msgspec.json.encode

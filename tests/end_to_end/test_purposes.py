@@ -35,6 +35,16 @@ def config(engine: str, count_model: Path, tmp_path: Path) -> dict[str, object]:
     }
 
 
+async def test_devices_that_an_engine_cannot_have_are_told(config: dict[str, object]) -> None:
+    wrong = {**config, "models.writes.devices": ["CUDA7"]}
+    async with running(wrong) as llamasup:
+        path, body = CHAT
+        reply = await llamasup.ask("POST", path, {**body, "model": "writes"})
+        assert reply.status == 503
+        assert "its engine" in reply.error["message"]
+        assert "devices" in reply.error["message"]
+
+
 async def test_each_model_does_what_its_file_says_and_nothing_else(
     config: dict[str, object],
 ) -> None:

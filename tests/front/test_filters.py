@@ -230,6 +230,8 @@ async def test_bodies_are_filtered_however_they_come(faking: Faking) -> None:
             assert echoed(reply) == {**kept, "seed": 1}
             assert dict(reply.json()["headers"])["Content-Length"] == str(len(reply.json()["body"]))
             assert echoed(await in_chunks(llamasup, body)) == {**kept, "seed": 1}
+        own_path = await llamasup.ask("POST", "/upstream/fake/v1/chat/completions", small)
+        assert echoed(own_path) == {"messages": [], "seed": 1}
 
 
 async def in_chunks(llamasup: Llamasup, body: object) -> Any:

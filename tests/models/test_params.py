@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from llamasup.config.schema import ModelSettings, Params, VariantSettings
+from llamasup.errors import ClientError
 from llamasup.models.params import Filter, filter_of
 
 DEEP = {"kw": {"think": True}}
@@ -130,6 +131,13 @@ def test_only_defaults_bow_to_what_a_client_says() -> None:
 def test_what_is_no_object_is_refused(body: str) -> None:
     with pytest.raises(msgspec.DecodeError):
         edited(rules(put={"t": 1}), body)
+
+
+def test_an_object_within_that_would_hold_the_loop_is_refused() -> None:
+    body = '{"kw": {"a": "' + "x" * (256 << 10) + '"}}'
+    with pytest.raises(ClientError, match="over 256 KiB"):
+        edited(rules(put=DEEP), body)
+    assert edited(rules(put={"kw": 1}), body) == '{"kw":1}'
 
 
 names = st.sampled_from(["a", "b", "kw", "ä"])
