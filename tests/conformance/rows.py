@@ -120,6 +120,17 @@ QUESTIONS = [
     ),
 ]
 
+BESIDES = [
+    Row("/v1/stream?conv_id=none", None, "GET", why="of no conversation", status=404),
+    Row("/v1/stream?conv_id=none", None, "DELETE", why="of no conversation", status=204),
+    Row("/v1/streams/lookup", {"conversation_ids": ["none"]}),
+    *(
+        Row(path, {}, why="of no answer", status=400)
+        for path in ("/v1/chat/completions/control", "/chat/completions/control")
+    ),
+]
+"""What belongs to an answer that is given to somebody else."""
+
 LOOKS = [Row(path, None, "GET") for path in ("/props", "/slots", "/lora-adapters", "/metrics")]
 
 TEXTS: dict[str, dict[str, object]] = {
@@ -215,7 +226,7 @@ ERRORS = [
     ),
 ]
 
-ROWS = [*ANSWERS, *QUESTIONS, *LOOKS, *EMBEDDINGS, *RANKINGS, *ERRORS]
+ROWS = [*ANSWERS, *QUESTIONS, *BESIDES, *LOOKS, *EMBEDDINGS, *RANKINGS, *ERRORS]
 
 
 def streamed(row: Row) -> Row:

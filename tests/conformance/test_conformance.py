@@ -206,7 +206,7 @@ def content(reply: Reply) -> object:
         return [line for line in reply.body.decode().splitlines() if line.startswith("#")]
     if kind.startswith("text/event-stream"):
         return [event for line in reply.body.decode().splitlines() if (event := of_line(line))]
-    return without_what_differs(reply.json())
+    return without_what_differs(reply.json()) if reply.body else b""
 
 
 def of_line(line: str) -> object:
