@@ -1,9 +1,13 @@
 // Anthropic's own library for JavaScript.
 // LLAMASUP_URL=http://127.0.0.1:8080 node anthropic.mjs
+// LLAMASUP_KEY is needed only where llamasup has keys.
 
 import Anthropic from "@anthropic-ai/sdk";
 
-const client = new Anthropic({ baseURL: process.env.LLAMASUP_URL, apiKey: "none" });
+const client = new Anthropic({
+  baseURL: process.env.LLAMASUP_URL,
+  apiKey: process.env.LLAMASUP_KEY ?? "none",
+});
 const messages = [{ role: "user", content: "Count!" }];
 const weather = {
   name: "weather",

@@ -1,13 +1,17 @@
 """Anthropic's own library.
 
 LLAMASUP_URL=http://127.0.0.1:8080 python anthropic_sync.py
+
+LLAMASUP_KEY is needed only where llamasup has keys.
 """
 
 import os
 
 import anthropic
 
-client = anthropic.Anthropic(base_url=os.environ["LLAMASUP_URL"], api_key="none")
+client = anthropic.Anthropic(
+    base_url=os.environ["LLAMASUP_URL"], api_key=os.environ.get("LLAMASUP_KEY", "none")
+)
 question = [{"role": "user", "content": "Count!"}]
 weather = {
     "name": "weather",

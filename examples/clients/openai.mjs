@@ -1,11 +1,15 @@
 // OpenAI's own library for JavaScript.
 // LLAMASUP_URL=http://127.0.0.1:8080 node openai.mjs
+// LLAMASUP_KEY is needed only where llamasup has keys.
 
 import OpenAI from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
-const client = new OpenAI({ baseURL: process.env.LLAMASUP_URL + "/v1", apiKey: "none" });
+const client = new OpenAI({
+  baseURL: process.env.LLAMASUP_URL + "/v1",
+  apiKey: process.env.LLAMASUP_KEY ?? "none",
+});
 const messages = [{ role: "user", content: "Count!" }];
 const weather = {
   type: "function",

@@ -1,6 +1,8 @@
 """OpenAI's own library: whatever it can do with a chat, and with what goes wrong.
 
 LLAMASUP_URL=http://127.0.0.1:8080 python openai_sync.py
+
+LLAMASUP_KEY is needed only where llamasup has keys.
 """
 
 import os
@@ -10,7 +12,9 @@ from threading import Timer
 import openai
 from pydantic import BaseModel
 
-client = openai.OpenAI(base_url=os.environ["LLAMASUP_URL"] + "/v1", api_key="none")
+client = openai.OpenAI(
+    base_url=os.environ["LLAMASUP_URL"] + "/v1", api_key=os.environ.get("LLAMASUP_KEY", "none")
+)
 question = [{"role": "user", "content": "Count!"}]
 weather = {
     "type": "function",

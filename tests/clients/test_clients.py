@@ -9,6 +9,7 @@ They need what the extra `clients` of pyproject.toml and examples/clients/packag
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.harness import REPOSITORY, counted, running
 
 PROGRAMS = REPOSITORY / "examples" / "clients"
 PATIENCE = 120.0
+KEY = "a-key-of-more-than-16-letters"
 
 COUNTED = counted(5)
 CALL = '{"city": "Paris"}'
@@ -155,8 +157,16 @@ def settings(engine: str, tmp_path: Path) -> dict[str, object]:
 
 async def said(program: str, environ: Mapping[str, str], *arguments: str) -> list[str]:
     """What a program says, which has to end well."""
+    done = await ran(program, environ, *arguments)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+    return done.stdout.decode().splitlines()
+
+
+async def ran(
+    program: str, environ: Mapping[str, str], *arguments: str
+) -> subprocess.CompletedProcess[bytes]:
     with trio.fail_after(PATIENCE):
-        done = await trio.run_process(
+        return await trio.run_process(
             [RUNNERS[Path(program).suffix], program, *arguments],
             cwd=PROGRAMS,
             env={**os.environ, **environ},
@@ -164,14 +174,26 @@ async def said(program: str, environ: Mapping[str, str], *arguments: str) -> lis
             capture_stderr=True,
             check=False,
         )
-    assert done.returncode == 0, (done.stdout + done.stderr).decode()
-    return done.stdout.decode().splitlines()
 
 
 @pytest.mark.parametrize("program", SAYS)
 async def test_a_program_says_what_it_should(program: str, settings: dict[str, object]) -> None:
     async with running(settings) as llamasup:
         assert await said(program, {"LLAMASUP_URL": llamasup.url}) == SAYS[program]
+
+
+@pytest.mark.parametrize(
+    "program", ["openai_sync.py", "openai.mjs", "anthropic_sync.py", "anthropic.mjs"]
+)
+async def test_where_there_are_keys_they_are_needed_and_their_lack_is_an_error_of_its_own(
+    program: str, settings: dict[str, object]
+) -> None:
+    async with running({**settings, "keys.ann.key": KEY}) as llamasup:
+        environ = {"LLAMASUP_URL": llamasup.url}
+        refused = await ran(program, environ)
+        assert refused.returncode
+        assert b"AuthenticationError" in refused.stderr
+        assert await said(program, {**environ, "LLAMASUP_KEY": KEY}) == SAYS[program]
 
 
 @pytest.fixture
