@@ -79,7 +79,7 @@ class Source(Enum):
     CONFIGURATION = "configuration"
     """For other servers, the operator says it."""
 
-    NOBODY = "nobody"
+    UNKNOWN = "unknown"
 
 
 @frozen

@@ -86,7 +86,7 @@ class ServerPlan(Plan):
     def _as_measured(self) -> Needed:
         known = self._state.footprint(self._key, "measured")
         if known is None or not is_fresh(known.at, time.time()):
-            return Needed({}, Source.NOBODY)
+            return Needed({}, Source.UNKNOWN)
         # It may have held more than it needs, so that does not refuse it.
         return Needed(known.amounts, Source.MEASURED, least={HOST: 0})
 

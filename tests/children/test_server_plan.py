@@ -90,13 +90,13 @@ async def test_what_it_held_the_last_time_is_expected_and_refuses_nothing(
     planning: Planning,
 ) -> None:
     first = planning(server())
-    assert (await need(first)).source is Source.NOBODY
+    assert (await need(first)).source is Source.UNKNOWN
     assert (await need(first)).amounts == {}
     await first.measured(Rung(), 3 * GIB)
     needed = await need(planning(server(idle_unload=1)))
     assert (needed.amounts, needed.source) == ({HOST: 3 * GIB}, Source.MEASURED)
     assert needed.least == {HOST: 0}
-    assert (await need(planning(server(slots=2)))).source is Source.NOBODY
+    assert (await need(planning(server(slots=2)))).source is Source.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ BEFORE: dict[str, object] = {
     "models.m.extra_args": ["--hf-token", "secret", "--api-key"],
     "models.n.path": "/n.gguf",
     "models.n.env": {"TOKEN": "secret", "OTHER": "secret"},
+    "models.s.command": ["speak", "--port", "${PORT}", "--api-key", "secret"],
+    "models.s.env": {"TOKEN": "secret"},
 }
 
 
@@ -57,6 +59,11 @@ def test_what_is_shown_has_no_secrets_and_means_the_same_when_it_is_posted(form:
         ({"models.m.extra_args": ["x"]}, "models.m.extra_args"),
         ({"models.m.engine": "sh"}, "models.m.engine"),
         ({"models.m.env": {"PATH": "x"}}, "models.m.env"),
+        ({"models.m.rpc": ["x:1"]}, "models.m.rpc"),
+        ({"engine.rpc": ["x:1"]}, "engine.rpc"),
+        ({"models.s.command": ["sh", "${PORT}"]}, "models.s.command"),
+        ({"models.s.env": {"PATH": "x"}}, "models.s.env"),
+        ({"models.new.command": ["sh", "${PORT}"]}, "models.new.command"),
         ({"models.new.path": "/m.gguf"}, "models.new.path"),
         ({"discover.folders": ["/"]}, "discover.folders"),
         ({"folders.run": "/x"}, "folders"),

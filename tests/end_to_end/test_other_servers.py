@@ -273,7 +273,7 @@ async def test_what_it_held_the_last_time_is_expected_if_the_operator_does_not_s
     serving: Callable[..., dict[str, object]], tmp_path: Path
 ) -> None:
     config = {**serving("--eat", "64"), "folders.state": str(tmp_path / "state")}
-    for source, least in (("nobody", 0), ("measured", 64 << 20)):
+    for source, least in (("unknown", 0), ("measured", 64 << 20)):
         async with running(config) as llamasup:
             [model] = (await llamasup.ask("GET", "/modelFits")).json()["models"]
             assert model["begins"]["source"] == source
