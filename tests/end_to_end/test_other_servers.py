@@ -250,7 +250,7 @@ async def test_what_it_takes_counts_as_the_memory_of_models_does(
 ) -> None:
     config = {
         **serving(name="huge", memory={"host": 1 << 60}),
-        **serving(name="voice", memory="64MiB"),
+        **serving(name="voice", memory="1GiB"),
         **serving(name="on-gpu", memory={"CUDA7": GIB}),
     }
     async with running(config) as llamasup:
@@ -261,12 +261,12 @@ async def test_what_it_takes_counts_as_the_memory_of_models_does(
         voice = models["voice"]
         assert voice["path"] is None
         assert voice["program"] == sys.executable
-        assert voice["begins"]["needs"] == {"host": 64 << 20}
+        assert voice["begins"]["needs"] == {"host": GIB}
         assert voice["begins"]["source"] == "configuration"
         before = fits["free"]["host"]
         await speaks(llamasup)
         held = (await llamasup.ask("GET", "/modelFits")).json()
-        assert before - held["free"]["host"] > 32 << 20
+        assert before - held["free"]["host"] > GIB // 8  # other programs come and go
 
 
 async def test_what_it_held_the_last_time_is_expected_if_the_operator_does_not_say(
