@@ -71,7 +71,7 @@ async def test_who_used_least_goes_first_where_tokens_decide(
     limited |= {"pool.fair": "tokens", "keys.carol.key": CAROL, "keys.carol.operator": True}
     order: list[str] = []
     async with running(limited) as llamasup, llamasup.connect() as busy:
-        await llamasup.ask("POST", CHAT, chat(1000), key(ALICE))
+        await llamasup.ask("POST", CHAT, chat(300), key(ALICE))
 
         async def ask(name: str, secret: str) -> None:
             assert (await llamasup.ask("POST", CHAT, chat(3), key(secret))).status == 200
