@@ -95,7 +95,7 @@ SAYS: dict[str, list[str]] = {
         VECTORS,
         "error: model_not_found",
         LEFT,
-        "timeout: APITimeoutError",
+        "timeout: told",
     ],
     "llama_index_chat.py": [
         f"stream:{COUNTED}",
