@@ -282,6 +282,13 @@ line. One that took a request and gave no answer rests, and is tried with one re
 request that met three of these is refused, as it may be what ends them. A model that is here and
 elsewhere waits in both lines (`pool.either_lease`).
 
+An instance that is a llamasup tells more (`pool.offers`): where each model is, its free slots, and
+what would go for it. The one in front keeps a question open, which is answered as soon as there is
+news, and chooses (`endpoints.balance`): where the model is loaded and has a free slot; else where
+it fits; else where the least must go, but not while there is a copy anywhere. The request says what
+is expected (`X-Llamasup-Expects`), and comes back if that has changed. `Via` names each llamasup on
+the way: a request that goes in a circle is refused.
+
 Principles
 ----------
 Nearly every fault that was found in use had two causes at the same time, and broke one of these:

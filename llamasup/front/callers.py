@@ -13,7 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
-from llamasup.http.requests import Request
+from llamasup.http.requests import ON_BEHALF, Request
 from llamasup.pool.queue import Client
 
 _URGENCIES: Final = range(8)
@@ -24,6 +24,7 @@ _LONGEST: Final = 128
 
 _OF_ONE_HOUSEHOLD: Final = 64
 
+_DIGEST = re.compile(rb"[0-9a-f]{16}")
 _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE)
 
 
@@ -35,13 +36,23 @@ def client(request: Request, peer: str, key: str = "") -> Client:
     turns there. Otherwise a key only tells apart clients that come from one address: anybody can
     invent one. Only a digest of it is kept, which may be written to a log.
     """
+    behind = _behind(request)
     if key:
-        return Client(payer(peer, key), place(peer))
+        return Client(payer(peer, key), place(peer) + behind)
     secret = request.header(b"x-api-key")
     if bearer := _BEARER.fullmatch(request.header(b"authorization") or b""):
         secret = bearer[1]
     key = f"key {sha256(secret).hexdigest()[:16]}" if secret else ""
-    return Client(place(peer), key)
+    return Client(place(peer), key + behind)
+
+
+def _behind(request: Request) -> str:
+    """Which client of a llamasup in front this is; "" if there is none. It only tells apart what
+    comes from one place."""
+    behind = request.header(ON_BEHALF)
+    if behind is None or not _DIGEST.fullmatch(behind):
+        return ""
+    return f" for {behind.decode()}"
 
 
 def payer(peer: str, key: str) -> str:

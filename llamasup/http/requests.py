@@ -37,6 +37,9 @@ _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 EXPECTS: Final = b"x-llamasup-expects"
 """Tells a llamasup where the one in front of it believes the model to be: `loaded` or `fits`."""
 
+ON_BEHALF: Final = b"x-llamasup-for"
+"""Tells clients of one llamasup apart to the next one. It is worth no more than an invented key."""
+
 CLIENT: Final = b"x-llamasup-client"
 """Tells control a client's address. Only the front sends it, and only to control."""
 

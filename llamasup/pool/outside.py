@@ -226,6 +226,7 @@ class Outside:
         line = self._lines.setdefault(errand.model, FairQueue(0))
         line.size = self._in_effect.config.pool.max_queue
         client = errand.client()
+        errand.answered = trio.Event()  # it may have waited before, for one that was gone then
         try:
             if len(line) >= line.size:
                 waiting = len(line)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from typing import Final
 
 from attrs import evolve
@@ -11,7 +12,7 @@ from llamasup.access.keys import SECRETS
 from llamasup.endpoints.balance import Where
 from llamasup.endpoints.instance import Instance
 from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelMoved, OutOfMemory
-from llamasup.http.requests import EXPECTS, Request
+from llamasup.http.requests import EXPECTS, ON_BEHALF, Request
 from llamasup.http.wire import Wire
 from llamasup.pool.any_lease import AnyLease
 from llamasup.pool.outside import Errand, Outside
@@ -22,6 +23,8 @@ from llamasup.shortages import is_shortage
 from llamasup.upstream import Signature, Verdict
 
 _LOADING: Final = "Loading model"
+_USUAL_URGENCY: Final = 3
+_LEAST_URGENCY: Final = 7
 _COME_AGAIN: Final = 1.0
 """Seconds for which an instance that sends a request away gets no more, if others have room."""
 
@@ -124,14 +127,25 @@ class RemoteLease(AnyLease):
             [*(value for name, value in request.headers if name == b"via"), b"1.1 " + ours.encode()]
         )
         own = [(name.encode(), value.encode()) for name, value in instance.headers]
-        if self._expected is not None:
-            own.append((EXPECTS, self._expected.name.lower().encode()))
+        if instance.llamasup:
+            own += self._told_to_llamasup()
         return request.forwarded(
             instance.url.path.encode() + target,
-            withheld={*SECRETS, EXPECTS, b"via", *(name.lower() for name, _ in own)},
+            withheld={*SECRETS, EXPECTS, ON_BEHALF, b"via", *(name.lower() for name, _ in own)},
             host=instance.url.authority.encode(),
             added=[(b"Via", via), *own],
         )
+
+    def _told_to_llamasup(self) -> Iterator[tuple[bytes, bytes]]:
+        """What we know better than it: who asks, how urgent that is, and where the model was."""
+        client = self._errand.client()
+        digest = blake2b(repr(client).encode(), digest_size=8).hexdigest()
+        yield ON_BEHALF, digest.encode()
+        if self._errand.priority:
+            urgency = _USUAL_URGENCY - self._errand.priority
+            yield b"priority", b"u=%d" % min(max(urgency, 0), _LEAST_URGENCY)
+        if self._expected is not None:
+            yield EXPECTS, self._expected.name.lower().encode()
 
     def progressed(self) -> None:
         """See `Upstream.progressed`."""

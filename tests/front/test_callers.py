@@ -47,6 +47,14 @@ def test_a_key_is_the_same_however_and_from_wherever_it_is_sent() -> None:
     assert client((b"x-api-key", SECRET)) != client((b"x-api-key", b"another"))
 
 
+def test_clients_behind_another_llamasup_are_told_apart_but_have_one_place() -> None:
+    one = client((b"x-llamasup-for", b"0123456789abcdef"))
+    other = client((b"x-llamasup-for", b"fedcba9876543210"))
+    assert one != other
+    assert (one.place, other.place) == (HOME, HOME)
+    assert client((b"x-llamasup-for", b"no digest")) == client()
+
+
 def test_nothing_of_a_key_can_be_read_in_what_it_becomes() -> None:
     digest = client((b"x-api-key", SECRET)).key.encode()
     assert not [

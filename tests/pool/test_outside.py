@@ -170,6 +170,22 @@ async def test_requests_for_a_model_that_goes_are_told(
         outside.admit()
 
 
+async def test_a_request_may_wait_again_after_it_was_let_in(autojump_clock: MockClock) -> None:
+    fleet = StillFleet()
+    box = fleet.add("box")
+    outside = outside_of(fleet)
+    holder, waits = errand(), errand()
+    for _ in range(2):
+        await outside.enter(holder)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outside.enter, waits)
+            await wait_all_tasks_blocked()
+            assert waits.instance is None
+            outside.leave(holder)
+        assert waits.instance is box
+        outside.leave(waits)
+
+
 async def test_a_trial_is_one_request(
     autojump_clock: MockClock,
 ) -> None:
