@@ -114,7 +114,7 @@ class ControlApp:
         self._changes = Changes(journal, self._standing, stopping)
         self._surveys = Surveys(pool, roster)
         self._ollama = OllamaPages(pool, roster, headers)
-        self._offers = Offers(pool)
+        self._offers = Offers(pool, stopping)
         self._tries = Tries()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

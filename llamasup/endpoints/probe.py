@@ -70,7 +70,7 @@ def _note_llamasup(instance: Instance, offers: answers.Offers, ourselves: str) -
     instance.tells(answers.told(offers, instance.settings, ourselves))
     instance.was_known = True
     if offers.draining:
-        return instance.health.refused("it is about to end", now)
+        return instance.health.unreachable("it is about to end", now)
     return instance.health.answered(now)
 
 

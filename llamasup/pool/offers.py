@@ -39,8 +39,11 @@ Document = dict[str, Any]
 class Offers:
     """Makes the document. It remembers for some seconds what loading would take."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, stopping: trio.Event | None = None) -> None:
+        """`stopping` is set when no request is taken any more: that is told, and keeps nobody
+        waiting."""
         self._pool = pool
+        self._stopping = trio.Event() if stopping is None else stopping
         self._needed: dict[str, Needed] = {}
         self._forecast: dict[str, tuple[Where, int]] = {}
         self._forecast_for: object = None
@@ -53,9 +56,11 @@ class Offers:
         until = trio.current_time() + min(wait, LONGEST_WAIT)
         while True:
             document = await self._document(choices())
-            if document["version"] != since or trio.current_time() >= until:
+            is_over = trio.current_time() >= until or self._stopping.is_set()
+            if is_over or document["version"] != since:
                 return document
-            await trio.sleep(_PAUSE)
+            with trio.move_on_after(_PAUSE):
+                await self._stopping.wait()
 
     async def demand(self, model: str, expected: bytes) -> None:
         """Raise ModelMoved if the model is not where the llamasup in front believes it to be.
@@ -83,6 +88,7 @@ class Offers:
             "instance": ourselves,
             "version": int.from_bytes(version.digest(), "big"),
             "models": models,
+            "draining": self._stopping.is_set(),
         }
 
     def _offer(self, model: str, ourselves: str) -> Mapping[str, object]:

@@ -52,9 +52,25 @@ async def test_a_question_is_answered_when_there_is_news_and_else_when_its_time_
         assert not news
         async with pool.lease("fake", Work.GENERATE):
             await eventually(lambda: news)
-        assert news[0]["models"]["fake"]["where"] == "loaded"
+        assert news[0]["version"] != version
         now = (await told(offers, pool))["version"]
         assert (await offers.after(now, 0.1, lambda: choices(pool)))["version"] == now
+
+
+async def test_a_question_does_not_hold_up_the_end(faking: Fake) -> None:
+    async with pool_of(faking()) as pool, trio.open_nursery() as nursery:
+        stopping, told_at_last = trio.Event(), []
+        offers = Offers(pool, stopping)
+        version = (await told(offers, pool))["version"]
+
+        async def wait_for_news() -> None:
+            told_at_last.append(await offers.after(version, 20, lambda: choices(pool)))
+
+        nursery.start_soon(wait_for_news)
+        await trio.sleep(0.1)
+        stopping.set()
+        await eventually(lambda: told_at_last, within=1)
+        assert told_at_last[0]["draining"]
 
 
 async def test_an_expectation_that_does_not_hold_any_more_is_refused(faking: Fake) -> None:
