@@ -30,6 +30,7 @@ BEFORE: dict[str, object] = {
     "models.n.env": {"TOKEN": "secret", "OTHER": "secret"},
     "models.s.command": ["speak", "--port", "${PORT}", "--api-key", "secret"],
     "models.s.env": {"TOKEN": "secret"},
+    "endpoints": [{"name": "e", "url": "http://e", "key": "secret", "headers": {"X": "secret"}}],
 }
 
 
@@ -132,7 +133,7 @@ def test_a_model_that_comes_brings_no_arguments() -> None:
 
 def test_posting_only_a_part_is_refused_with_the_hint_to_post_all_of_it() -> None:
     with pytest.raises(
-        Forbidden, match=r"engine\.args would change by being left out.*GET /config"
+        Forbidden, match=r"engine\.args.* would change by being left out.*GET /config"
     ):
         read(b'{"pool": {"turn": "5s"}}', b"", load(None, {}, BEFORE))
 

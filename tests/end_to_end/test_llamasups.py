@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from tests import harness
 from tests.conftest import EMPTY_MODEL
@@ -101,6 +102,51 @@ async def test_a_request_goes_where_its_model_is_loaded_and_ids_and_priority_tra
     got = {name.lower(): value for name, value in sent}
     assert (got["x-request-id"], got["priority"]) == ("travels", "u=1")
     assert len(got["x-llamasup-for"]) == 16
+
+
+async def test_one_that_speaks_tls_is_trusted_by_its_authority_alone(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    proof = authority.issue_cert("127.0.0.1")
+    proof.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    secure: dict[str, object] = {
+        "server.listen": ["https://127.0.0.1:0"],
+        "server.tls_certificate": str(tmp_path / "server.pem"),
+        "server.tls_key": str(tmp_path / "server.pem"),
+    }
+    async with running(inner_config(tmp_path / "a", ["x"], **secure)) as inner:
+        entry = {"name": "inner", "url": f"https://127.0.0.1:{inner.address.port}"}
+        trusting = entry | {"ca_file": str(tmp_path / "ca.pem")}
+        async with running({"endpoints": [trusting]}) as outer:
+            assert (await outer.ask("POST", CHAT, chat(3, model="x"))).text() == counted(3)
+        async with running({"endpoints": [entry | {"cold_start_timeout": 1}]}) as outer:
+            assert (await outer.ask("POST", CHAT, chat(3, model="x"))).status == 404
+            [instance] = (await outer.status())["endpoints"][0]["instances"]
+            assert "certificate is not trusted" in instance["why"]
+
+
+async def test_endpoints_that_the_configuration_gets_or_loses_are_followed(tmp_path: Path) -> None:
+    async with (
+        running(inner_config(tmp_path / "a", ["x"])) as a,
+        running(inner_config(tmp_path / "b", ["y"])) as b,
+    ):
+        file = tmp_path / "llamasup.toml"
+
+        def write(one: Llamasup) -> None:
+            entry = f'[[endpoints]]\nname = "inner"\nurl = "{one.url}"\n'
+            file.write_text(f'[server]\nlisten = "127.0.0.1:0"\n{entry}')
+
+        write(a)
+        async with running({}, file=file) as outer:
+            assert (await outer.ask("POST", CHAT, chat(3, model="x"))).text() == counted(3)
+            write(b)
+
+            async def has_y_alone() -> bool:
+                listed = (await outer.ask("GET", "/v1/models")).json()["data"]
+                return [entry["id"] for entry in listed] == ["y"]
+
+            await eventually(has_y_alone)
+            assert (await outer.ask("POST", CHAT, chat(3, model="y"))).text() == counted(3)
 
 
 async def test_a_second_copy_is_loaded_where_it_fits_when_the_first_has_no_free_slot(
