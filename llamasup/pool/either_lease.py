@@ -13,7 +13,6 @@ import trio
 from llamasup.errors import LlamasupError
 from llamasup.pool.any_lease import AnyLease
 from llamasup.pool.lease import Lease
-from llamasup.pool.outside import Outside
 from llamasup.pool.remote_lease import RemoteLease
 
 
@@ -25,15 +24,11 @@ class EitherLease:
         own: Lease,
         is_free: Callable[[], bool],
         remote: Callable[[], RemoteLease],
-        outside: Outside,
-        model: str,
     ) -> None:
         """`is_free` says whether a child would take the request at once."""
         self._own = own
         self._is_free = is_free
         self._remote = remote
-        self._outside = outside
-        self._model = model
         self._entered: AnyLease
 
     def outlook(self) -> str:
@@ -43,17 +38,20 @@ class EitherLease:
     async def __aenter__(self) -> AnyLease:
         if self._is_free():
             self._entered = await self._own.__aenter__()
-        elif self._outside.has_room(self._model):
-            try:
-                self._entered = await self._remote().__aenter__()
-            except LlamasupError:
-                self._entered = await self._own.__aenter__()
         else:
-            self._entered = await self._first()
+            self._entered = await self._at_once_elsewhere() or await self._first()
         return self._entered
 
     async def __aexit__(self, *error: object) -> None:
         await self._entered.__aexit__(*error)
+
+    async def _at_once_elsewhere(self) -> AnyLease | None:
+        """An instance that has room; None if it is gone, though we believe that it is there."""
+        remote = self._remote()
+        try:
+            return remote if await remote.entered_at_once() else None
+        except LlamasupError:
+            return None
 
     async def _first(self) -> AnyLease:
         """Enter both, and leave the second. Raises what the child's lease raised if none can be

@@ -101,10 +101,6 @@ class Outside:
         """How many requests wait for it here."""
         return len(self._lines.get(model, ()))
 
-    def has_room(self, model: str) -> bool:
-        """Has an instance room for a request, and does none wait for it?"""
-        return model not in self._lines and self._has_room(model)
-
     def try_enter(self, errand: Errand) -> bool:
         """Let the request in at once if an instance has room and nobody waits. `leave` gives the
         room back."""

@@ -196,7 +196,7 @@ class Pool:
         own = _own(gate, Visit(work, client, priority), digest)
         if work is Work.LOOK:
             return own
-        return EitherLease(own, lambda: gate.is_free(work), remote, self.outside, model)
+        return EitherLease(own, lambda: gate.is_free(work), remote)
 
     def _gate(self, plan: Plan) -> Gate:
         keeper = Keeper(plan, self.residency, self._journal, self._nursery)

@@ -63,18 +63,35 @@ class RemoteLease(AnyLease):
     async def __aenter__(self) -> RemoteLease:
         while True:
             self._instance = await self._outside.enter(self._errand)
-            try:
-                self._wire = await self._instance.connect()
-                self._expected = self._expectation()
+            if await self._is_accepted():
                 return self
-            except OSError as error:
-                self._outside.leave(self._errand)
-                if is_shortage(error):
-                    raise ChildLost(f"{self} cannot be asked: {error.strerror}") from error
-                self._note_away(error.strerror or str(error))
-            except BaseException:
-                self._outside.leave(self._errand)
-                raise
+
+    async def entered_at_once(self) -> bool:
+        """Enter if that takes no waiting, as an instance has room and accepts. True if it is
+        entered; otherwise, and if this is cancelled, nothing is held."""
+        while self._outside.try_enter(self._errand):
+            assert self._errand.instance is not None  # it was let in
+            self._instance = self._errand.instance
+            if await self._is_accepted():
+                return True
+        return False
+
+    async def _is_accepted(self) -> bool:
+        """Does the instance accept a connection? If it does not, it is left. Raises ChildLost if
+        we cannot even try."""
+        try:
+            self._wire = await self._instance.connect()
+            self._expected = self._expectation()
+            return True
+        except OSError as error:
+            self._outside.leave(self._errand)
+            if is_shortage(error):
+                raise ChildLost(f"{self} cannot be asked: {error.strerror}") from error
+            self._note_away(error.strerror or str(error))
+            return False
+        except BaseException:
+            self._outside.leave(self._errand)
+            raise
 
     def _expectation(self) -> Where | None:
         """Another llamasup is told what is expected of it, but not for ever: at last, it has to do

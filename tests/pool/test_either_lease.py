@@ -47,3 +47,17 @@ async def test_clients_that_leave_while_both_are_waited_for_hold_nothing(
             with trio.fail_after(10):
                 await asked(llamasup, 4, chat(1, model="fake"), statuses)
             assert statuses == [200] * 4
+
+
+async def test_a_child_is_loaded_when_the_instance_that_had_room_is_gone(
+    faking: Fake, tmp_path: Path
+) -> None:
+    with Elsewhere(tmp_path, "box", model="fake.gguf") as box:
+        await box.is_ready()
+        async with running({**faking(), "endpoints": [box.entry]}) as llamasup:
+            await eventually(lambda: box.journal.entries("request"))
+            await trio.sleep(0.1)
+            box.kill()  # which is not known before the next question, or the next request
+            with trio.fail_after(10):
+                reply = await llamasup.ask("POST", "/v1/chat/completions", chat(1, model="fake"))
+            assert reply.status == 200
