@@ -112,6 +112,7 @@ PURE = (
     "front.stream_events",
     "front.guests",
     "front.limits",
+    "front.losses",
     "front.answer",
     "front.own_replies",
     "front.refusals",

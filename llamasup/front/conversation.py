@@ -13,10 +13,7 @@ from collections.abc import Callable
 import trio
 
 from llamasup.access import pages
-from llamasup.errors import (
-    LlamasupError,
-    RequestTimeout,
-)
+from llamasup.errors import LlamasupError, RequestTimeout
 from llamasup.front import callers
 from llamasup.front.bodies import STEP, IncomingBody
 from llamasup.front.desk import Desk
@@ -32,11 +29,6 @@ from llamasup.http.framing import Body, Chunked, Counted
 from llamasup.http.requests import Request, parse_head, take_head
 
 log = logging.getLogger(__name__)
-
-_LONGEST_PATH = 200
-_PATIENCE_WITH_CONTROL = 60.0
-_MOST_LOSSES = 8
-"""Also of those that are the doing of others."""
 
 _TOO_SLOW = "the request took too long to arrive: send it again, all of it at once"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -9,7 +9,7 @@ before the client has seen a word.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
@@ -49,6 +49,7 @@ from llamasup.front.digests import Digest
 from llamasup.front.filters import put_under
 from llamasup.front.interpreter import Interpreter, interpreted
 from llamasup.front.keepalive import KeptAlive
+from llamasup.front.losses import Losses
 from llamasup.front.margins import Margins
 from llamasup.front.own_replies import preflight_reply, redirection
 from llamasup.front.relay import RanOutOfMemory, ReplyCut, relay
@@ -69,9 +70,6 @@ _LONGEST_PATH = 200
 _PATIENCE_WITH_CONTROL = 60.0
 _COURSE = (RequestCame, RequestEntered, FirstByte, RequestEnded, RequestCancelled)
 """The events of every request. If nothing listens to them, they cost 0.3 µs instead of 6."""
-
-_MOST_LOSSES = 8
-"""The most engines that one request may lose, even if other requests have ended them."""
 
 
 class Exchange:
@@ -260,7 +258,7 @@ class Exchange:
 
     async def _ask_model(self, goal: ToModel) -> None:
         """Let a child answer, or the next one if it fails before the client has seen a word."""
-        roster, losses = self._desk.roster, _Losses(self._desk.max_replays)
+        roster, losses = self._desk.roster, Losses(self._desk.max_replays)
         self._desk.pool.outside.refuse_circle(self._request)
         digest, trail = Digest(self._request), Trail()
         try:
@@ -296,7 +294,7 @@ class Exchange:
             self._desk.door.confirm(self._caller, choice)
 
     async def _relay(
-        self, coming: Leasing | KeptAlive, goal: ToModel, choice: Choice, losses: _Losses
+        self, coming: Leasing | KeptAlive, goal: ToModel, choice: Choice, losses: Losses
     ) -> bool:
         """Wait for the lease, and relay. False if the request has to be sent again."""
         self._way.waits()
@@ -401,30 +399,3 @@ class Exchange:
         """The method, and the path without its query: some clients put their key there."""
         path = self._request.target.partition(b"?")[0].decode("latin-1")
         return cut(self._request.method.decode("latin-1"), 20), cut(path, _LONGEST_PATH)
-
-
-class _Losses:
-    """The engines that were lost while they had one request. Whether another request caused a loss
-    is asked each time, because it may become known later."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._caused_by_others: list[Callable[[], bool]] = []
-
-    def add(self, caused_by_other: Callable[[], bool]) -> None:
-        """One more engine was lost."""
-        self._caused_by_others.append(caused_by_other)
-
-    @property
-    def may_grow(self) -> bool:
-        """May the request be sent once more?"""
-        return self._own < self._most
-
-    @property
-    def are_too_many(self) -> bool:
-        """Are there too many losses to send the request again?"""
-        return self._own > self._most or len(self._caused_by_others) > _MOST_LOSSES
-
-    @property
-    def _own(self) -> int:
-        return sum(not caused_by_other() for caused_by_other in self._caused_by_others)
