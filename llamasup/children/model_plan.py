@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
 
 import attrs
 
 from llamasup.children.child import Child
 from llamasup.children.launcher import Launcher
 from llamasup.children.needs import Needed, Needs
-from llamasup.children.plan import OF_THE_OFFER, Plan
+from llamasup.children.plan import Plan
 from llamasup.config.schema import Config, ModelSettings
 from llamasup.engine.cores import sharing
 from llamasup.engine.failures import Cause, Kind
@@ -20,8 +19,6 @@ from llamasup.learned import State
 from llamasup.memory.ladder import Learned, Rung, is_open, ladder
 from llamasup.memory.room import Amounts
 from llamasup.models.purpose import Purpose
-
-_NOT_OF_CHILDREN: Final = OF_THE_OFFER | {"ladder", "overcommit"}
 
 
 class ModelPlan(Plan):
@@ -41,36 +38,28 @@ class ModelPlan(Plan):
         rungs = ladder(settings, config.ladder.contexts, None)
         super().__init__(model, settings, config, rungs, settings.parallel)
         self.path = settings.path
+        self.projector = None if settings.mmproj == "none" else settings.mmproj
         self.is_open = is_open(settings)
         self._contexts = config.ladder.contexts
         self._launcher = launcher
         self._state = state
         self._needs = needs
         self._servers = settings.rpc or config.engine.rpc
-        self._there = attrs.evolve(settings, rpc=self._servers) if self._servers else settings
+        self._reachable = attrs.evolve(settings, rpc=self._servers)
         """The settings with the RPC servers that answered when the devices were looked at."""
 
         self._purpose: tuple[Purpose | None] | None = None
 
     def _launched_by(self, config: Config) -> object:
-        own = attrs.asdict(
-            self.settings, recurse=False, filter=lambda key, _: key.name not in _NOT_OF_CHILDREN
-        )
+        own = self._settings_without("ladder", "overcommit")
         engine = config.engine
         launched = engine.command, engine.args, dict(engine.env), engine.cache_ram, engine.rpc
         return own, sharing(config, self.settings), *launched
 
-    async def _with_those_that_answer(self) -> ModelSettings:
-        """The settings with those RPC servers that answer now."""
-        if not self._servers:
-            return self.settings
-        there = await self._needs.remotes.answering(self._servers)
-        return attrs.evolve(self.settings, rpc=there)
-
     @property
     def missing(self) -> str:
         """See Plan."""
-        silent = [server for server in self._servers if server not in self._there.rpc]
+        silent = [server for server in self._servers if server not in self._reachable.rpc]
         why = self._needs.remotes.why_silent
         told = (f"its RPC server {one} does not answer ({why(one)})" for one in silent)
         return ", ".join(told)
@@ -78,7 +67,7 @@ class ModelPlan(Plan):
     async def explained(self, cause: Cause) -> Cause:
         """See Plan. An engine does not say which of its RPC servers is gone, and hangs if that has
         vanished without a word."""
-        used = self._there.rpc
+        used = self._reachable.rpc
         if not used or cause.kind not in (Kind.REMOTE, Kind.HANG):
             return cause
         there = await self._needs.remotes.answering(used, anew=True)
@@ -108,17 +97,19 @@ class ModelPlan(Plan):
     async def look_at_devices(self) -> None:
         """See Plan."""
         with suppress(ModelUnavailable):
-            self._there = await self._with_those_that_answer()
-            await self._needs.devices(self._there)
+            if self._servers:
+                there = await self._needs.remotes.answering(self._servers)
+                self._reachable = attrs.evolve(self.settings, rpc=there)
+            await self._needs.devices(self._reachable)
 
     async def need(self, rung: Rung, free: Amounts | None = None) -> Needed:
         """See Plan."""
-        return await self._needs.of(self._there, rung, free)
+        return await self._needs.of(self._reachable, rung, free)
 
     async def measured(self, rung: Rung, resident: int) -> None:
         """See Plan."""
         with suppress(ModelUnavailable):
-            await self._needs.measured(self._there, rung, resident)
+            await self._needs.measured(self._reachable, rung, resident)
 
     async def purpose(self) -> Purpose | None:
         """See Plan. Its file is read once for each child."""
@@ -128,13 +119,13 @@ class ModelPlan(Plan):
 
     async def child(self, rung: Rung) -> Child:
         """See Plan."""
-        if defect := await self._needs.defect_of_its_own(self._there):
+        if defect := await self._needs.defect_of_its_own(self._reachable):
             if self.missing:
                 raise RemoteUnavailable(f"{self.missing}, and {defect}")
             raise ModelUnavailable(defect)  # a device may come back
         purpose = await self._needs.purpose(self.settings)
         self._purpose = None  # the file may be another one by now
-        return await self._launcher.child(self.model, self._there, rung, purpose)
+        return await self._launcher.child(self.model, self._reachable, rung, purpose)
 
     async def circumstances(self) -> object:
         """See Plan."""
@@ -145,9 +136,9 @@ class ModelPlan(Plan):
 
     async def learned(self) -> Learned | None:
         """See Plan."""
-        return self._state.learned(await self._launcher.key(self._there))
+        return self._state.learned(await self._launcher.key(self._reachable))
 
     async def learn(self, learned: Learned) -> None:
         """See Plan."""
         with suppress(ModelUnavailable):
-            await self._state.learn(await self._launcher.key(self._there), learned)
+            await self._state.learn(await self._launcher.key(self._reachable), learned)

@@ -28,6 +28,9 @@ class Plan(ABC):
     path: Path | None = None
     """The model's file, if it has one."""
 
+    projector: Path | None = None
+    """The file with which it sees or hears, if it has one."""
+
     program = ""
     """The program that is started for it, if that is no llama-server."""
 
@@ -70,6 +73,14 @@ class Plan(ABC):
     def _launched_by(self, config: Config) -> object:
         """All that decides how a child starts, besides its rung. Equal if nothing of that has
         changed."""
+
+    def _settings_without(self, *unknown: str) -> object:
+        """The model's settings without those that its children do not know: those of every offer,
+        and these."""
+        left_out = _OF_THE_OFFER.union(unknown)
+        return attrs.asdict(
+            self.settings, recurse=False, filter=lambda field, _: field.name not in left_out
+        )
 
     async def rungs(self) -> Sequence[Rung]:
         """The rungs, best first. To know some of them, the model's file has to be read."""
@@ -126,6 +137,6 @@ class Plan(ABC):
         """Remember the rung that held, unless the engine is unusable by now."""
 
 
-OF_THE_OFFER: Final = {field.name for field in attrs.fields(Offer)} - {"env"}
+_OF_THE_OFFER: Final = {field.name for field in attrs.fields(Offer)} - {"env"}
 """The settings of an offer that a child does not know: what listings show, what becomes of
 requests, and how long it stays."""

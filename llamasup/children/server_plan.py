@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from attrs import asdict
-
 from llamasup.children.child import Child
 from llamasup.children.needs import Needed, Needs, Source
-from llamasup.children.plan import OF_THE_OFFER, Plan
+from llamasup.children.plan import Plan
 from llamasup.children.server_launcher import ServerLauncher
 from llamasup.config.schema import Config, ServerSettings
 from llamasup.errors import ModelUnavailable
@@ -26,7 +24,6 @@ from llamasup.memory.measured import is_fresh
 from llamasup.memory.readings import HOST, Device
 from llamasup.memory.room import Amounts
 
-_NOT_OF_CHILDREN: Final = OF_THE_OFFER | {"memory"}
 _AS_IS: Final = (Rung(),)
 
 
@@ -52,9 +49,7 @@ class ServerPlan(Plan):
         self._devices: Sequence[Device] | None = None
 
     def _launched_by(self, config: Config) -> object:
-        return asdict(
-            self.settings, recurse=False, filter=lambda key, _: key.name not in _NOT_OF_CHILDREN
-        )
+        return self._settings_without("memory")
 
     async def look_at_devices(self) -> None:
         """See Plan."""

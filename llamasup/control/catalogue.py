@@ -8,8 +8,7 @@ from pathlib import Path
 
 from llamasup.access.keyring import demand_use, may_use
 from llamasup.children.keeper import Keeper
-from llamasup.children.plan import Plan
-from llamasup.config.schema import Config, KeySettings, ModelSettings, Offer
+from llamasup.config.schema import Config, KeySettings, Offer
 from llamasup.control import elsewhere
 from llamasup.control.asgi import one_by_one
 from llamasup.control.listing import (
@@ -103,29 +102,21 @@ class Catalogue:
         keepers = self._pool.keepers
         plans = {choice.model: keepers[choice.model].plan for choice in choices}
         files = [plan.path for plan in plans.values() if plan.path]
-        projectors = [path for path in map(_projector, plans.values()) if path]
+        projectors = [plan.projector for plan in plans.values() if plan.projector]
         profiles = await self._headers.profiles([*files, *projectors])
         return [self._told(choice, keepers[choice.model], profiles) for choice in choices]
 
     def _told(self, choice: Choice, keeper: Keeper, profiles: Mapping[Path, Profile]) -> Listed:
-        plan, projector = keeper.plan, _projector(keeper.plan)
+        plan = keeper.plan
         return Listed(
             choice.name,
             choice.aliases,
             plan.settings,
             standing(keeper),
             profiles.get(plan.path) if plan.path else None,
-            profiles.get(projector) if projector else None,
+            profiles.get(plan.projector) if plan.projector else None,
             keeper.rung.context if keeper.child and keeper.rung else None,
             plan.known_rungs[0].context,
             plan.slots,
             configured=keeper.model in self._config().models,
         )
-
-
-def _projector(plan: Plan) -> Path | None:
-    """The file of the model's projector, if it has one."""
-    settings = plan.settings
-    if isinstance(settings, ModelSettings) and settings.mmproj != "none":
-        return settings.mmproj
-    return None

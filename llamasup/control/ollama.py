@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import msgspec
 import trio
@@ -15,19 +14,15 @@ from attrs import frozen
 
 from llamasup.access.keyring import demand_use, may_use
 from llamasup.apis.ollama import understood
-from llamasup.apis.ollama_models import OllamaModels
 from llamasup.children.keeper import Keeper
-from llamasup.config.schema import AnyModel, KeySettings, ServerSettings
+from llamasup.config.schema import KeySettings
 from llamasup.control import ollama_documents as documents
 from llamasup.control.ollama_documents import Document, Loaded, Shown
 from llamasup.errors import ClientError, NotOffered, RouteNotFound
 from llamasup.models.facts import Facts
-from llamasup.models.gguf import Header
 from llamasup.models.headers import Headers
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
-
-_PATHS: Final = {"/", *map(bytes.decode, OllamaModels.own_paths)}
 
 
 class _Named(msgspec.Struct):
@@ -49,10 +44,6 @@ class OllamaPages:
     pool: Pool
     roster: Roster
     headers: Headers
-
-    def has(self, path: str) -> bool:
-        """Is this one of these pages?"""
-        return path in _PATHS
 
     async def answer(
         self, path: str, accepted: bytes, body: bytes, key: KeySettings
@@ -133,23 +124,18 @@ class OllamaPages:
         keeper = self.pool.keepers.get(choice.model)
         if keeper is None:
             return documents.shown(documents.ELSEWHERE)
-        path, settings = keeper.plan.path, keeper.plan.settings
+        path, projector = keeper.plan.path, keeper.plan.projector
         facts = await self._facts([keeper])
         return documents.shown(
             Shown(
                 facts.get(keeper.model),
                 (await self.headers.of(path)).header if path else None,
                 await self.headers.chat_template(path) if path else "",
-                await self._projector(settings),
+                (await self.headers.of(projector)).header if projector else None,
                 await keeper.plan.purpose(),
                 _context(keeper),
             )
         )
-
-    async def _projector(self, settings: AnyModel) -> Header | None:
-        if isinstance(settings, ServerSettings) or settings.mmproj == "none":
-            return None
-        return (await self.headers.of(settings.mmproj)).header
 
     async def _is_here(self, asked: str, key: KeySettings) -> bool:
         try:
