@@ -12,8 +12,7 @@ import json
 import os
 import signal
 import socket
-import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -21,6 +20,7 @@ import trio
 
 from llamasup.children.launcher import Launcher
 from llamasup.cli import options
+from llamasup.cli.table import lines_of
 from llamasup.config.addresses import Address, UnixAddress, from_here, parse_address
 from llamasup.config.folders import cache_folder, run_base
 from llamasup.config.in_effect import InEffect
@@ -28,6 +28,7 @@ from llamasup.config.schema import Config
 from llamasup.control.model_fits import document
 from llamasup.engine.locate import is_needed, locate
 from llamasup.events import Journal
+from llamasup.http import tls
 from llamasup.models.demo import with_demo
 from llamasup.models.headers import Headers
 from llamasup.pool.fits import TIME_TO_ASK, survey
@@ -65,7 +66,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     whence = f"as the llamasup on {address} says" if address else f"by {file or 'the defaults'}"
     print(f"{_free(fits)} for models, {whence}{'' if address else '; nothing is loaded'}\n")
-    print("\n".join(table([_HEADINGS, *map(row, fits["models"])])))
+    print("\n".join(lines_of([_HEADINGS, *map(row, fits["models"])])))
     return 0
 
 
@@ -88,11 +89,8 @@ def _connection(address: Address) -> http.client.HTTPConnection:
     if isinstance(address, UnixAddress):
         return _UnixConnection(address)
     if address.secure:
-        # It is ours, whatever name its certificate is for: it was not asked by that name.
-        anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
         return http.client.HTTPSConnection(
-            address.host, address.port, timeout=_PATIENCE, context=anybody
+            address.host, address.port, timeout=_PATIENCE, context=tls.trusting_anybody()
         )
     return http.client.HTTPConnection(address.host, address.port, timeout=_PATIENCE)
 
@@ -186,12 +184,3 @@ def _free(fits: Fits) -> str:
     return (
         f"{fits['free_text']} free" if fits["free"] else "it is not known how much memory is free"
     )
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, each column as wide as it needs to be."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in rows
-    ]

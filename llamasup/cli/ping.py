@@ -16,8 +16,8 @@ import trio
 from attrs import frozen
 
 from llamasup.cli import options
-from llamasup.cli.models import table
-from llamasup.config.addresses import Address, UnixAddress, from_here, parse_address
+from llamasup.cli.table import lines_of
+from llamasup.config.addresses import Address, from_here, parse_address, url_of
 from llamasup.config.schema import Config, EndpointSettings
 from llamasup.endpoints import answers, names
 from llamasup.endpoints.credentials import with_credentials
@@ -33,6 +33,7 @@ OURSELVES: Final = "llamasup"
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.5
 _MOST_SHOWN: Final = 5
+_NOT_AT_ALL: Final[Any] = 0.0
 
 
 def add_to(commands: Any) -> None:
@@ -66,7 +67,7 @@ def run(parsed: argparse.Namespace) -> int:
         known = ", ".join(one.settings.name for one in _targets(config))
         raise OperatorError(f'there is no endpoint "{parsed.name}"; there are: {known}')
     said = trio.run(_ask_all, chosen, parsed.wait)
-    print("\n".join(table([one.row for one in said])))
+    print("\n".join(lines_of([one.row for one in said])))
     return 0 if all(one.is_well for one in said) else 1
 
 
@@ -99,15 +100,8 @@ def _targets(config: Config) -> Iterator[_Target]:
         yield _Target(entry)
     for text in config.server.listen:
         address = from_here(parse_address(text))
-        url = (
-            str(address)
-            if isinstance(address, UnixAddress) or address.secure
-            else f"http://{address}"
-        )
-        yield _Target(EndpointSettings(OURSELVES, url, cold_start_timeout=_NOT_AT_ALL), address)
-
-
-_NOT_AT_ALL: Any = 0.0
+        settings = EndpointSettings(OURSELVES, url_of(address), cold_start_timeout=_NOT_AT_ALL)
+        yield _Target(settings, address)
 
 
 async def _ask_all(targets: list[_Target], wait: float | None) -> list[Said]:
@@ -144,10 +138,7 @@ def _trust(target: _Target) -> ssl.SSLContext | None:
     if not settings.url.removeprefix("dns+").startswith("https:"):
         return None
     if target.address is not None:
-        # It is ours, whatever name its certificate is for.
-        anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-        return anybody
+        return tls.trusting_anybody()
     return tls.trusting(None if settings.ca_file == "none" else settings.ca_file)
 
 

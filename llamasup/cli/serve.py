@@ -16,7 +16,7 @@ import trio
 
 from llamasup import __version__, logs
 from llamasup.cli import options
-from llamasup.config.addresses import Address, TcpAddress, from_here
+from llamasup.config.addresses import Address, from_here, url_of
 from llamasup.config.schema import Config
 from llamasup.errors import OperatorError
 from llamasup.models.demo import DEMO
@@ -140,6 +140,4 @@ def how_to_go_on(addresses: list[Address]) -> list[str]:
 
 
 def _url(address: Address) -> str:
-    is_plain = isinstance(address, TcpAddress) and not address.secure
-    scheme = "http://" if is_plain else ""
-    return f"{scheme}{from_here(address)}"
+    return url_of(from_here(address))

@@ -75,6 +75,12 @@ def parse_address(text: str) -> Address:
     return TcpAddress(host, port, secure)
 
 
+def url_of(address: Address) -> str:
+    """The address as clients write it: with the scheme that is spoken there."""
+    is_plain = isinstance(address, TcpAddress) and not address.secure
+    return f"{'http://' if is_plain else ''}{address}"
+
+
 def from_here(address: Address) -> Address:
     """The address by which clients on this machine reach a server that listens there.
 

@@ -153,6 +153,13 @@ def trusting(authorities: Path | None) -> ssl.SSLContext:
     return _of_today(context)
 
 
+def trusting_anybody() -> ssl.SSLContext:
+    """For questions to llamasup itself on this machine, whatever name its certificate is for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def _of_today(context: ssl.SSLContext) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION

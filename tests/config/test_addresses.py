@@ -14,6 +14,7 @@ from llamasup.config.addresses import (
     UnixAddress,
     from_here,
     parse_address,
+    url_of,
 )
 from llamasup.config.problems import Unfit
 
@@ -112,3 +113,15 @@ def test_any_text_is_an_address_or_a_refusal(text: str) -> None:
         assert ":" not in address.host or ipaddress.IPv6Address(address.host)
     else:
         assert address.path.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        (TcpAddress("127.0.0.1", 8080), "http://127.0.0.1:8080"),
+        (TcpAddress("::1", 8443, secure=True), "https://[::1]:8443"),
+        (UnixAddress("/run/llamasup.sock"), "unix:/run/llamasup.sock"),
+    ],
+)
+def test_an_address_is_shown_as_clients_write_it(address: Address, url: str) -> None:
+    assert url_of(address) == url
