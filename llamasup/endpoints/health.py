@@ -74,7 +74,7 @@ class Health:
         if self.condition is not Condition.HEALTHY:
             return math.inf
         later = [time for time in (self._rests_until, self._trial_until) if time > now]
-        return min(later, default=math.inf) if self._failures else math.inf
+        return min(later, default=math.inf)
 
     def answered(self, now: float) -> bool:
         """It has answered a question as it should. True if that is news."""
@@ -106,13 +106,25 @@ class Health:
     def failed(self, why: str, now: float, chance: float) -> bool:
         """A request got no answer. It rests for 1, 2, 4 … 30 s, and is tried with one request then.
 
-        `chance` from 0 to 1 spreads that. True, as the condition changes.
+        Requests that it had at the same time are lost with it, and count once. `chance` from 0 to 1
+        spreads the rest. True if the condition changes.
         """
-        rest = _doubled(self._failures) * (0.75 + chance / 2)
+        self._rest(_FIRST_REST, now, chance)
+        return self._become(Condition.UNREACHABLE, why, now)
+
+    def loads(self, now: float, chance: float) -> bool:
+        """It told a request that it still loads its model. As it may answer questions at the same
+        time, it rests as after a failure, but from 0.2 s on. True if the condition changes."""
+        self._rest(_QUICK, now, chance)
+        return self.loading(now)
+
+    def _rest(self, first: float, now: float, chance: float) -> None:
+        if self._failures and now < self._rests_until:
+            return
+        rest = min(_SELDOM, first * 2.0 ** min(self._failures, 10)) * (0.75 + chance / 2)
         self._failures += 1
         self._rests_until = now + rest
         self._trial_until = now + rest + _TRIAL
-        return self._become(Condition.UNREACHABLE, why, now)
 
     def turned_away(self, seconds: float, now: float) -> None:
         """It has no room for a request, and says to come again after so many seconds."""

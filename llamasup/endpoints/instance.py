@@ -180,8 +180,8 @@ class Instance:
         self._met(self.health.failed(why, trio.current_time(), random.random()))
 
     def loads(self) -> None:
-        """It says that it still loads its model."""
-        self._met(self.health.loading(trio.current_time()))
+        """It told a request that it still loads its model."""
+        self._met(self.health.loads(trio.current_time(), random.random()))
 
     def refused(self, why: str) -> None:
         """It does not answer requests of ours."""

@@ -17,6 +17,9 @@ LONGEST_WAIT: Final = 10.0
 """Seconds for which a llamasup may wait for something to tell."""
 
 _LONGEST_WHY: Final = 200
+_LOADING: Final = b"Loading model"
+_TELL_SLOTS: Final = (("/props", answers.slots_in_props), ("/slots", answers.slots_in_list))
+"""The pages of llama-servers that tell their slots."""
 
 
 async def look(instance: Instance, ourselves: str, now: float) -> bool:
@@ -52,9 +55,17 @@ async def _look(instance: Instance, ourselves: str) -> bool:
     if ids is None:
         return health.refused(f"GET /v1/models: {_said(status, body)}", now)
     if not instance.was_known or not health.condition.is_good:
-        refused = await _learn_slots(instance, ourselves)
-        if refused:
-            return health.refused(refused, trio.current_time())
+        instance.slots = None
+        for target, slots_in in _TELL_SLOTS:
+            status, answer = await _ask(instance, target, ourselves)
+            now = trio.current_time()
+            if status in (401, 403):
+                return health.refused(f"it refuses our key (GET {target}: {status})", now)
+            if status == 503 and _LOADING in answer:
+                return health.loading(now)  # some list their models all the same
+            if status == 200 and (slots := slots_in(answer)):
+                instance.slots = slots
+                break
     instance.ignores_names = instance.slots is not None and len(ids) == 1
     instance.tells(answers.listed(ids, instance.settings))
     instance.was_known = True
@@ -72,22 +83,6 @@ def _note_llamasup(instance: Instance, offers: answers.Offers, ourselves: str) -
     if offers.draining:
         return instance.health.unreachable("it is about to end", now)
     return instance.health.answered(now)
-
-
-async def _learn_slots(instance: Instance, ourselves: str) -> str:
-    """Ask a llama-server for its slots. Returns why our key is refused, if it is."""
-    instance.slots = None
-    for target, slots_in in (
-        ("/props", answers.slots_in_props),
-        ("/slots", answers.slots_in_list),
-    ):
-        status, body = await _ask(instance, target, ourselves)
-        if status in (401, 403):
-            return f"it refuses our key (GET {target}: {status})"
-        if status == 200 and (slots := slots_in(body)):
-            instance.slots = slots
-            break
-    return ""
 
 
 def _offers_target(instance: Instance) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.endpoints.answering import answering
 from tests.endpoints.elsewhere import Elsewhere, asked, fakes_elsewhere, free_port, knowing
 from tests.harness import chat, counted, eventually, request, running
 
@@ -194,3 +195,27 @@ async def test_an_endpoint_that_is_away_from_the_start_keeps_nothing_else_waitin
     async with running({**counting, "endpoints": [away]}) as llamasup:
         reply = await llamasup.ask("POST", "/v1/chat/completions", chat(3))
         assert reply.text() == counted(3)
+
+
+async def test_a_request_waits_for_one_that_lists_its_models_while_it_loads() -> None:
+    loading: tuple[int, object] = (503, {"error": {"message": "Loading model", "code": 503}})
+    answers: dict[str, tuple[int, object]] = {
+        "/v1/models": (200, {"data": [{"id": "far"}]}),
+        "/v1/completions": loading,
+    }
+    async with answering(answers) as (address, heads):
+        entry = {"name": "box", "url": f"http://{address}"}
+        async with running({"endpoints": [entry]}) as llamasup, trio.open_nursery() as nursery:
+            statuses: list[int] = []
+
+            async def ask() -> None:
+                reply = await llamasup.ask("POST", "/v1/completions", chat(1, model="far"))
+                statuses.append(reply.status)
+
+            nursery.start_soon(ask)
+            await eventually(lambda: any(head.startswith("POST") for head in heads))
+            await trio.sleep(1)
+            answers["/v1/completions"] = (200, {})
+            await eventually(lambda: statuses)
+    assert statuses == [200]
+    assert sum(head.startswith("POST") for head in heads) < 6

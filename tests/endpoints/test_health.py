@@ -18,6 +18,7 @@ SIGNS: dict[str, Callable[[Health, float], object]] = {
     "unreachable": lambda health, now: health.unreachable("refused", now),
     "refused": lambda health, now: health.refused("401", now),
     "failed": lambda health, now: health.failed("reset", now, 0.5),
+    "loads": lambda health, now: health.loads(now, 0.5),
     "turned away": lambda health, now: health.turned_away(3, now),
 }
 
@@ -60,6 +61,29 @@ def test_an_instance_that_failed_rests_before_its_trial_and_the_trial_has_an_end
     assert health.capacity(4.0) == 1
     assert health.opens_at(4.0) == 14.0
     assert health.capacity(14.0) == math.inf
+
+
+def test_an_instance_that_turned_requests_away_is_looked_at_when_its_rest_ends() -> None:
+    health = after("answered", "turned away")
+    assert (health.opens_at(2), health.opens_at(4)) == (4, math.inf)
+
+
+def test_requests_that_are_lost_together_count_once() -> None:
+    health = Health()
+    for at in (0, 0.1, 0.2, 0.9):
+        health.failed("reset", at, 0.5)
+    health.answered(1)
+    assert health.capacity(1) == 1
+
+
+def test_one_that_says_to_requests_that_it_loads_gets_them_seldom_though_it_answers() -> None:
+    health, now, rests = Health(), 0.0, []
+    for _ in range(9):
+        assert health.loads(now, 0.5)
+        health.answered(now)
+        rests.append(health.opens_at(now) - now)
+        now = health.opens_at(now)
+    assert rests == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30])
 
 
 def test_each_failure_makes_the_rest_longer_up_to_a_bound() -> None:

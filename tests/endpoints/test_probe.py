@@ -36,6 +36,7 @@ async def looked_at(answers: Answers) -> Instance:
     [
         ({"/v1/models": MODELS}, Condition.HEALTHY, ""),
         ({"/v1/models": (503, {"error": "Loading model"})}, Condition.LOADING, ""),
+        ({"/v1/models": MODELS, "/props": (503, "Loading model")}, Condition.LOADING, ""),
         ({"/v1/models": (401, {})}, Condition.REFUSING, "it refuses our key"),
         ({"/v1/models": MODELS, "/props": (401, {})}, Condition.REFUSING, "it refuses our key"),
         ({"/v1/models": (500, "oh")}, Condition.REFUSING, 'GET /v1/models: 500 "oh"'),
