@@ -136,6 +136,9 @@ class Endpoint:
 
     def _begin(self, name: str, addresses: tuple[Address, ...], nursery: trio.Nursery) -> None:
         instance = Instance(name, self.settings, addresses, self._changed, self._trust)
+        # Until it tells its own: a name may have nothing but new addresses from one look to the
+        # next, and requests for its models should wait for them.
+        instance.offers = next((one.offers for one in self.instances if one.offers), {})
         self.instances.append(instance)
         self._tasks[instance] = scope = trio.CancelScope()
         task = f"questions to {name}"

@@ -95,3 +95,17 @@ async def test_authorities_that_cannot_be_read_are_told() -> None:
     async with running("https://box", ca_file="/nonexistent") as (endpoint, told):
         await eventually(lambda: told)
         assert "/nonexistent cannot be used" in endpoint.trouble
+
+
+async def test_models_stay_known_when_all_addresses_are_others_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mean = meaning(monkeypatch)
+    async with answering(MODELS) as (one, _), running("dns+http://gpus:80") as (endpoint, _told):
+        mean(one)
+        await eventually(lambda: [list(i.offers) for i in endpoint.instances] == [["a"]])
+        mean(TcpAddress("127.0.0.1", free_port()))
+        await eventually(lambda: one not in endpoint.instances[0].addresses)
+        [instance] = endpoint.instances
+        assert list(instance.offers) == ["a"]
+        assert not instance.is_usable(trio.current_time())
