@@ -107,10 +107,10 @@ listed here.
                 `rendering` (the bytes for the client); `answer` (what of an answer the client has
                 seen); `stream_events`; `interpreter` and `translated_answer` (for an API that no
                 engine speaks)
-    control/    `app` has an answer for each page, on Hypercorn (`server`, `asgi`); `catalogue`
-                collects what `listing` tells of models, `changes` follows them; `health`, `status`,
-                `surveys` (what fits), `openapi`; `posted` is the configuration over HTTP; `ollama`
-                has what its clients ask about models
+    control/    `app` has an answer for each page, on Hypercorn (`server`, `asgi`); `operators` (who
+                may act as one); `catalogue` collects what `listing` tells of models, `changes`
+                follows them; `health`, `status`, `surveys` (what fits), `openapi`; `posted` is the
+                configuration over HTTP; `ollama` has what its clients ask about models
     systemd, pid1, terminal
                 duties towards systemd, as a container's first process, and when a terminal closes
     stop        how llamasup stops, in bounded time

@@ -6,7 +6,6 @@ the table of routes; the documents are made in files of their own.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +15,11 @@ import trio
 
 from llamasup import __version__, threads
 from llamasup.access import pages
-from llamasup.access.keyring import EVERYTHING, NOTHING, demand_use
-from llamasup.access.keys import Tries, has_any
+from llamasup.access.keyring import demand_use
 from llamasup.apis.anthropic_messages import Messages
 from llamasup.apis.dialects import dialect_at
 from llamasup.children.launcher import Launcher
-from llamasup.config.schema import Config, KeySettings
+from llamasup.config.schema import Config
 from llamasup.control import elsewhere, openapi, posted
 from llamasup.control.asgi import Question, Receive, Scope, Send, live, one_by_one, question, reply
 from llamasup.control.catalogue import Catalogue, standing
@@ -29,6 +27,7 @@ from llamasup.control.changes import Changes
 from llamasup.control.health import ALIVE, health, readiness
 from llamasup.control.listing import Standing, is_for_anthropic
 from llamasup.control.ollama import OllamaPages
+from llamasup.control.operators import Operators, key_of
 from llamasup.control.status import detail
 from llamasup.control.surveys import Surveys
 from llamasup.engine.locate import is_needed
@@ -41,12 +40,10 @@ from llamasup.errors import (
     OperatorError,
     RouteNotFound,
     Shortage,
-    Unauthorized,
 )
 from llamasup.events import By, ConfigurationChanged, Journal
 from llamasup.front.table import Goal, Page, rows_at
 from llamasup.front.wishes import wishes_of
-from llamasup.http.requests import CLIENT, KEY
 from llamasup.http.retrying import advice
 from llamasup.models.headers import Headers
 from llamasup.models.names import Choice
@@ -54,8 +51,6 @@ from llamasup.pool.offers import Offers
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
 from llamasup.shortages import is_shortage
-
-log = logging.getLogger(__name__)
 
 Answer = tuple[int, object]
 """A status and a document."""
@@ -115,7 +110,7 @@ class ControlApp:
         self._surveys = Surveys(pool, roster)
         self._ollama = OllamaPages(pool, roster, headers)
         self._offers = Offers(pool, stopping)
-        self._tries = Tries()
+        self._operators = Operators()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or Hypercorn's messages about its start and end."""
@@ -128,7 +123,7 @@ class ControlApp:
             with _shortages_told():
                 page = _page(asked)
                 if page is Page.CHANGES:
-                    await self._changes.follow(self._key(asked), receive, send)
+                    await self._changes.follow(key_of(asked, self._running.config), receive, send)
                     return
                 status, document = await self._answer(page, asked, for_anthropic)
         except LlamasupError as error:
@@ -139,11 +134,13 @@ class ControlApp:
             await reply(send, status, document)
 
     async def _answer(self, page: Goal, asked: Question, for_anthropic: bool) -> Answer:
+        config = self._running.config
+        key = key_of(asked, config)
         if page not in _FOR_ALL:
             pages.refuse_web_pages(asked.headers)
-            pages.refuse_foreign_hosts(asked.headers, self._running.config.server)
-            if self._running.config.keys:
-                self._demand_operator(asked, self._running.config)
+            pages.refuse_foreign_hosts(asked.headers, config.server)
+            if config.keys:
+                self._operators.demand(asked, config)
         match page:
             case Page.HEALTH:
                 return 200, self._health()
@@ -152,10 +149,10 @@ class ControlApp:
             case Page.READY:
                 return readiness(self._stopping.is_set(), await self._engine_fault())
             case Page.MODELS:
-                return 200, await self._catalogue.all(self._key(asked), for_anthropic)
+                return 200, await self._catalogue.all(key, for_anthropic)
             case Page.MODEL:
                 name = asked.path.removeprefix("/v1").removeprefix("/models/")
-                return 200, await self._catalogue.one(name, self._key(asked), for_anthropic)
+                return 200, await self._catalogue.one(name, key, for_anthropic)
             case Page.LOAD:
                 return await self._load(asked)
             case Page.UNLOAD:
@@ -169,15 +166,15 @@ class ControlApp:
             case Page.RESTART:
                 return await self._restart(asked)
             case Page.CONFIG:
-                self._demand_operator(asked, self._running.config)
-                return 200, posted.shown(self._running.config)
+                self._operators.demand(asked, config)
+                return 200, posted.shown(config)
             case Page.NEW_CONFIG:
                 return await self._change_configuration(asked)
             case Page.OLLAMA:
                 accepted, path = asked.header(b"accept"), asked.path
-                return 200, await self._ollama.answer(path, accepted, asked.body, self._key(asked))
+                return 200, await self._ollama.answer(path, accepted, asked.body, key)
             case Page.OPENAPI:
-                return 200, openapi.document(self._running.config.server.path_prefixes)
+                return 200, openapi.document(config.server.path_prefixes)
         raise RouteNotFound("there is no such page")
 
     def _health(self) -> object:
@@ -213,19 +210,19 @@ class ControlApp:
             raise ClientError("since and wait are numbers") from None
         if since is None:
             await self._roster.refresh()
-        key = self._key(asked)
+        key = key_of(asked, self._running.config)
         return await self._offers.after(since, wait, lambda: self._catalogue.offered(key))
 
     async def _load(self, asked: Question) -> Answer:
         """Begin to load a model. It needs no admin key: a request would load the model, too."""
         choice = await self._own(_named(asked))
-        demand_use(self._key(asked), choice.model, choice.name)
+        demand_use(key_of(asked, self._running.config), choice.model, choice.name)
         self._pool.load(choice.model)
         return 200, {"success": True}
 
     async def _unload(self, asked: Question) -> Answer:
         """Unload a model after its answers. Where there are keys, this takes an operator's."""
-        self._demand_operator(asked, self._running.config)
+        self._operators.demand(asked, self._running.config)
         self._pool.unload((await self._own(_named(asked))).model)
         return 200, {"success": True}
 
@@ -243,7 +240,7 @@ class ControlApp:
         If there is an admin key, the request needs it. Raises Unauthorized and TooManyTries, and
         ModelNotFound or ClientError for a name that means no model.
         """
-        self._demand_operator(asked, self._running.config)
+        self._operators.demand(asked, self._running.config)
         name = asked.asked("model")
         if not name:
             raise ClientError("name a model: POST /api/restart?model=NAME")
@@ -257,14 +254,14 @@ class ControlApp:
 
         Raises Forbidden, Unauthorized and TooManyTries.
         """
-        self._demand_operator(asked, self._running.config)
+        self._operators.demand(asked, self._running.config)
         try:
             # TOML can be written so that parsing it takes seconds.
             tables = await threads.run(posted.tables, asked.body, asked.header(b"content-type"))
 
             def changed(running: Config) -> Config:
                 """Called when no other change is being made. The key may have changed by then."""
-                self._demand_operator(asked, running)
+                self._operators.demand(asked, running)
                 if not (running.server.admin_key or running.keys):
                     raise Forbidden("this takes an operator's key; write one as server.admin_key")
                 return posted.read(tables, running)
@@ -274,28 +271,6 @@ class ControlApp:
             return 400, _error("invalid_configuration", str(error))
         self._journal.tell(ConfigurationChanged(By.OPERATOR))
         return 200, {"status": "in effect", "note": _NOT_WRITTEN}
-
-    def _key(self, asked: Question) -> KeySettings:
-        """What the key of this request may do. The front knows whose it is."""
-        keys = self._running.config.keys
-        return keys.get(_name_of_key(asked), NOTHING if keys else EVERYTHING)
-
-    def _demand_operator(self, asked: Question, running: Config) -> None:
-        """Raise Unauthorized or TooManyTries if this takes an operator's key or the admin key, and
-        neither came. The address that a wrong one came from is logged."""
-        key = running.keys.get(_name_of_key(asked))
-        if key is not None and key.operator:
-            return
-        admin_key, now = running.server.admin_key, trio.current_time()
-        if running.keys and not admin_key:
-            raise Unauthorized("this takes a key with operator = true")
-        client = asked.header(CLIENT).decode("latin-1")
-        try:
-            self._tries.demand_key(asked.headers, admin_key, client, now)
-        except ClientError as error:
-            if has_any(asked.headers):
-                log.warning("a wrong operator's key came from %s: %s", client, error)
-            raise
 
     async def _status(self) -> object:
         """What an operator wants to know first."""
@@ -309,10 +284,6 @@ class ControlApp:
             ),
             "endpoints": [elsewhere.endpoint(one) for one in pool.outside.fleet.endpoints],
         }
-
-
-def _name_of_key(asked: Question) -> str:
-    return asked.header(KEY).decode("latin-1")
 
 
 def _named(asked: Question) -> str:
