@@ -99,14 +99,15 @@ listed here.
                 and `remote_lease` for instances elsewhere, `either_lease` for models that are here
                 and there
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
-                `exchange` has their steps; `table` (of all routes) and `routes`; `filters` and
-                `purposes` (what a model may be asked); `way` (what an answer's head says);
-                `doorkeeper` (lets requests in, by their keys);
+                `exchange` has their steps, and `reporter` tells the journal of them; `table` (of
+                all routes) and `routes`; `doorkeeper` (lets requests in, by their keys);
+                `purposes` and `filters` (what a model may be asked, and with which params);
                 `callers` (client and priority); `bodies`, `rooms` and `shares` (memory); `guests`
-                (which connection is closed when there are too many); `keepalive`; `relay`;
-                `rendering` (the bytes for the client); `answer` (what of an answer the client has
-                seen); `stream_events`; `interpreter` and `translated_answer` (for an API that no
-                engine speaks)
+                (which connection is closed when there are too many); `keepalive`; `relay`, and
+                `asking_control` with it; `losses` (how often it is sent again); `rendering` (the
+                bytes for the client); `answer` (what of an answer the client has seen) and `way`
+                (what its head says); `margins` (what it took); `stream_events`; `interpreter` and
+                `translated_answer` (for an API that no engine speaks)
     control/    `app` has an answer for each page, on Hypercorn (`server`, `asgi`); `operators` (who
                 may act as one); `catalogue` collects what `listing` tells of models, `changes`
                 follows them; `health`, `status`, `surveys` (what fits), `openapi`; `posted` is the

@@ -113,6 +113,7 @@ PURE = (
     "front.guests",
     "front.limits",
     "front.losses",
+    "front.margins",
     "front.answer",
     "front.own_replies",
     "front.refusals",

@@ -30,11 +30,6 @@ class Interpreter:
         self._request = request
         self._came = trio.current_time()
 
-    @property
-    def target(self) -> bytes:
-        """The engine's path, which says in which dialect it answers."""
-        return self.meant.target if isinstance(self.meant, Translation) else self._request.target
-
     def asked(self, translation: Translation) -> Request:
         """The request as the engine gets it."""
         return evolve(self._request, body=translation.body)

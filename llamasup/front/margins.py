@@ -1,9 +1,13 @@
-"""Keeps the beginning and the end of an answer: there it says how many tokens it took."""
+"""Keeps the beginning and the end of an answer: there it says how many tokens it took. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Final
+
+from llamasup.apis.dialect import Dialect
+from llamasup.apis.usage import usage_at_least, usage_of_answer, usage_of_ends, usage_of_stream
+from llamasup.events import Usage
 
 _BEGINNING: Final = 4 << 10
 _END: Final = 16 << 10
@@ -12,7 +16,9 @@ _END: Final = 16 << 10
 class Margins:
     """The beginning and the end of one answer, whose content comes piece by piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        """The engine answers in this dialect."""
+        self._dialect = dialect
         self._beginning = bytearray()
         self._end: deque[bytes] = deque()
         self._size = 0
@@ -41,3 +47,14 @@ class Margins:
     def content(self) -> bytes:
         """Beginning and end together; between them something may be missing."""
         return bytes(self._beginning) + b"".join(self._end)
+
+    def usage(self, is_stream: bool) -> Usage | None:
+        """What the answer took; None if it does not say."""
+        if is_stream:
+            return usage_of_stream(self._dialect, self.content)
+        read = usage_of_answer if self.is_whole else usage_of_ends
+        return read(self._dialect, self.content)
+
+    def usage_at_least(self, request_size: int) -> Usage:
+        """What an unfinished answer took, as far as that is known."""
+        return usage_at_least(request_size, self.events)

@@ -179,7 +179,7 @@ async def test_a_client_follows_a_model_and_the_models(
 async def test_a_stream_of_changes_lasts_longer_than_control_may_take_for_an_answer(
     faking: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamasup.front.exchange._PATIENCE_WITH_CONTROL", 0.1)
+    monkeypatch.setattr("llamasup.front.asking_control._PATIENCE", 0.1)
     monkeypatch.setattr(changes, "COMMENT_AFTER", 0.1)
     async with running(faking()) as llamasup, llamasup.connect() as client:
         await client.send(request("GET", "/models/sse"))

@@ -14,7 +14,6 @@ import trio
 from trio.testing import MockClock
 
 from llamasup.control.app import ControlApp
-from llamasup.control.catalogue import Catalogue
 from llamasup.control.server import ControlServer
 from tests.harness import Llamasup, Reply, chat, eventually, request, running
 
@@ -141,21 +140,6 @@ async def test_what_control_says_of_engines_is_not_taken_for_an_engines_own_word
         reply = await llamasup.ask("GET", "/modelFits")
     assert (reply.status, reply.error["code"]) == (503, "engine_unusable")
     assert words in reply.error["message"]
-
-
-async def test_a_control_that_hangs_is_not_waited_for_without_end(
-    faking: Fake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def hang(catalogue: Catalogue, key: object, for_anthropic: bool) -> object:
-        await trio.sleep_forever()
-        return None
-
-    monkeypatch.setattr(Catalogue, "all", hang)
-    monkeypatch.setattr("llamasup.front.exchange._PATIENCE_WITH_CONTROL", 0.3)
-    async with running(faking()) as llamasup:
-        reply = await llamasup.ask("GET", "/v1/models")
-        assert (reply.status, reply.error["code"]) == (504, "control_timeout")
-        assert (await llamasup.ask("GET", "/health")).status == 200
 
 
 def test_want_of_descriptors_is_told_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:

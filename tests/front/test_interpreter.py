@@ -55,7 +55,7 @@ async def test_a_body_is_translated_and_counts_as_long_as_it_is_used(
         put = interpreter.asked(interpreter.meant)
         assert json.loads(bytes(put.body))["messages"][0]["content"] == "x" * size  # type: ignore[arg-type]
         assert (put.target, put.id) == (PATH, b"the-id")
-        assert interpreter.target == b"/v1/chat/completions"
+        assert interpreter.meant.target == b"/v1/chat/completions"
         assert interpreter.reply("m")
     assert memory.taken == 0
 
@@ -72,7 +72,6 @@ async def test_a_model_that_is_only_to_be_loaded_has_no_reply() -> None:
     memory = Room(1 << 30, "no room")
     async with interpreted(asked(b"{}"), OllamaChat(), PATH, memory, "me") as interpreter:
         assert isinstance(interpreter.meant, Residence)
-        assert interpreter.target == PATH
         assert interpreter.reply("m") is None
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamasup.apis.dialects import dialect_at
+from llamasup.events import Usage
 from llamasup.front.margins import Margins
+
+CHAT = dialect_at(b"/v1/chat/completions")
 
 pieces = st.lists(
     st.integers(0, 6000).map(lambda size: bytes(index % 251 for index in range(size)))
@@ -14,7 +18,7 @@ pieces = st.lists(
 
 @given(pieces)
 def test_the_ends_are_kept_and_what_is_kept_is_bounded(pieces: list[bytes]) -> None:
-    margins, whole = Margins(), b"".join(pieces)
+    margins, whole = Margins(CHAT), b"".join(pieces)
     for piece in pieces:
         margins.add(piece)
     kept = margins.content
@@ -26,3 +30,13 @@ def test_the_ends_are_kept_and_what_is_kept_is_bounded(pieces: list[bytes]) -> N
         assert whole.endswith(kept[4096:])
         assert len(kept) - 4096 >= 16384
     assert len(kept) <= 4096 + 16384 + 6000
+
+
+def test_what_an_answer_took_is_read_from_it_or_guessed_from_its_events() -> None:
+    for is_stream, begun in ((False, b"{"), (True, b"data: {")):
+        margins = Margins(CHAT)
+        margins.add(begun)
+        assert margins.usage(is_stream) is None
+        assert margins.usage_at_least(400) == Usage(100, is_stream, "")
+        margins.add(b'"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n')
+        assert margins.usage(is_stream) == Usage(3, 2, "")
