@@ -26,7 +26,7 @@ turn      the time for which a busy model keeps its place although another one i
 retired   of a child: it gets no more requests, finishes those that it has, and ends
 drain     the same for llamasup as a whole, when it is told to stop
 gate      where the requests for one model wait; the gate's usher asks the keeper for a child
-lease     one request's permission to use one child
+lease     one request's permission to use one upstream
 library   the models there are: those of the configuration, and those in its folders
 roster    the same models, with a keeper for each
 upstream  what can answer a request: a leased child, an instance elsewhere, or control
@@ -94,10 +94,10 @@ listed here.
                 `manners` of both; `ports` and `listening` (whose they are), `remotes` (which RPC
                 servers answer)
     pool/       `admission` (pure) decides which models are in memory, `residency` carries it out;
-                `gate` and `queue` (waiting requests), `pool` and `lease`, `dock` (trials), `fits`
-                (what `/modelFits` says), `roster`, `opening` (puts the pool together); `outside`
-                and `remote_lease` for instances elsewhere, `either_lease` for models that are here
-                and there
+                `gate` and `queue` (waiting requests), `pool` and `child_lease`, `dock` (trials),
+                `fits` (what `/modelFits` says), `roster`, `opening` (puts the pool together);
+                `outside` and `remote_lease` for instances elsewhere, `either_lease` for models that
+                are here and there
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
                 `exchange` has their steps, and `reporter` tells the journal of them; `table` (of
                 all routes) and `routes`; `doorkeeper` (lets requests in, by their keys);

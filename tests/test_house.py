@@ -186,7 +186,7 @@ WITHOUT_TESTS = {
     "cli.options": "end_to_end/test_command_line.py uses every option",
     "upstream": "front/test_relay.py and pool/test_pool.py see what each of them makes of it",
     "http.question": "children/test_probe.py and endpoints/test_probe.py ask with it",
-    "pool.any_lease": "what is abstract has nothing to run",
+    "pool.lease": "what is abstract has nothing to run",
     "pool.remote_lease": "end_to_end/test_endpoints.py sees what clients and instances get of it",
     "cli.serve": "end_to_end/test_command_line.py runs it as operators do",
     "front.desk": "holds what others are asked for; test_reload.py sees what it adopts",

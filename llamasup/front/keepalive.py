@@ -16,7 +16,7 @@ import trio
 from llamasup.config.schema import Seconds
 from llamasup.front.answer import Answer
 from llamasup.http.connection import ClientLeft, Connection
-from llamasup.pool.any_lease import AnyLease
+from llamasup.pool.lease import Lease
 from llamasup.pool.pool import Leasing
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class KeptAlive:
         with suppress(ClientLeft):
             self._connection.send_in_passing(self._answer.comment(self._lease.outlook()))
 
-    async def __aenter__(self) -> AnyLease:
+    async def __aenter__(self) -> Lease:
         self._keepalive.begin(self)
         try:
             return await self._lease.__aenter__()

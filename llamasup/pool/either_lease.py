@@ -11,7 +11,7 @@ from collections.abc import Callable
 import trio
 
 from llamasup.errors import LlamasupError
-from llamasup.pool.any_lease import AnyLease
+from llamasup.pool.child_lease import ChildLease
 from llamasup.pool.lease import Lease
 from llamasup.pool.remote_lease import RemoteLease
 
@@ -21,7 +21,7 @@ class EitherLease:
 
     def __init__(
         self,
-        own: Lease,
+        own: ChildLease,
         is_free: Callable[[], bool],
         remote: Callable[[], RemoteLease],
     ) -> None:
@@ -29,13 +29,13 @@ class EitherLease:
         self._own = own
         self._is_free = is_free
         self._remote = remote
-        self._entered: AnyLease
+        self._entered: Lease
 
     def outlook(self) -> str:
         """What the request waits for, in words for its client."""
         return self._own.outlook()
 
-    async def __aenter__(self) -> AnyLease:
+    async def __aenter__(self) -> Lease:
         if self._is_free():
             self._entered = await self._own.__aenter__()
         else:
@@ -45,7 +45,7 @@ class EitherLease:
     async def __aexit__(self, *error: object) -> None:
         await self._entered.__aexit__(*error)
 
-    async def _at_once_elsewhere(self) -> AnyLease | None:
+    async def _at_once_elsewhere(self) -> Lease | None:
         """An instance that has room; None if it is gone, though we believe that it is there."""
         remote = self._remote()
         try:
@@ -53,13 +53,13 @@ class EitherLease:
         except LlamasupError:
             return None
 
-    async def _first(self) -> AnyLease:
+    async def _first(self) -> Lease:
         """Enter both, and leave the second. Raises what the child's lease raised if none can be
         entered. If this is cancelled, neither is held."""
-        entered: list[AnyLease] = []
-        failures: dict[AnyLease, LlamasupError] = {}
+        entered: list[Lease] = []
+        failures: dict[Lease, LlamasupError] = {}
 
-        async def enter(lease: AnyLease) -> None:
+        async def enter(lease: Lease) -> None:
             try:
                 await lease.__aenter__()
             except LlamasupError as error:
@@ -82,7 +82,7 @@ class EitherLease:
         raise failures[self._own]
 
 
-async def _leave(leases: list[AnyLease]) -> None:
+async def _leave(leases: list[Lease]) -> None:
     """Nothing was sent, so leaving takes no time."""
     for lease in leases:
         with trio.CancelScope(shield=True):

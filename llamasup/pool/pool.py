@@ -20,9 +20,10 @@ from llamasup.errors import LlamasupError, ModelNotFound
 from llamasup.events import Journal, ModelsChanged
 from llamasup.memory.gauge import Gauge
 from llamasup.models.purpose import Purpose
+from llamasup.pool.child_lease import ChildGlance, ChildLease
 from llamasup.pool.either_lease import EitherLease
 from llamasup.pool.gate import Gate, Visit
-from llamasup.pool.lease import Glance, Lease
+from llamasup.pool.lease import Lease
 from llamasup.pool.outside import Errand, Outside
 from llamasup.pool.queue import Client
 from llamasup.pool.remote_lease import RemoteGlance, RemoteLease
@@ -33,9 +34,8 @@ from llamasup.states import ChildState
 
 log = logging.getLogger(__name__)
 
-
-Leasing = Lease | RemoteLease | EitherLease
-"""What is entered with `async with`, and gives an `AnyLease`."""
+Leasing = Lease | EitherLease
+"""What is entered with `async with`, and gives a lease that holds its upstream."""
 
 
 class Pool:
@@ -204,7 +204,7 @@ class Pool:
         return Gate(keeper, self._nursery, in_effect, self.residency.note_idle, consumption)
 
 
-def _own(gate: Gate, visit: Visit, digest: Callable[[], Awaitable[bytes]] | None) -> Lease:
+def _own(gate: Gate, visit: Visit, digest: Callable[[], Awaitable[bytes]] | None) -> ChildLease:
     if visit.work is Work.LOOK:
-        return Glance(gate, visit, None)
-    return Lease(gate, visit, digest)
+        return ChildGlance(gate, visit, None)
+    return ChildLease(gate, visit, digest)

@@ -14,7 +14,7 @@ from llamasup.endpoints.instance import Instance
 from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelMoved, OutOfMemory
 from llamasup.http.requests import EXPECTS, ON_BEHALF, Request
 from llamasup.http.wire import Wire
-from llamasup.pool.any_lease import AnyLease
+from llamasup.pool.lease import Lease
 from llamasup.pool.outside import Errand, Outside
 from llamasup.pool.renamed import name_in, renamed
 from llamasup.pool.trail import MOST_MOVES
@@ -29,7 +29,7 @@ _COME_AGAIN: Final = 1.0
 """Seconds for which an instance that sends a request away gets no more, if others have room."""
 
 
-class RemoteLease(AnyLease):
+class RemoteLease(Lease):
     """Holds, within `async with`, an instance that has accepted a connection, and a slot of it.
 
     Entering waits for one, and tries the next one if an instance does not accept. It raises
@@ -57,7 +57,7 @@ class RemoteLease(AnyLease):
         return self._instance.signature(self._errand.model)
 
     def outlook(self) -> str:
-        """See `AnyLease.outlook`."""
+        """See `Lease.outlook`."""
         return self._outside.outlook(self._errand.model)
 
     async def __aenter__(self) -> RemoteLease:
@@ -213,7 +213,7 @@ class RemoteLease(AnyLease):
         return Verdict.NOT_HERE
 
     def broke_off(self) -> None:
-        """See `AnyLease.broke_off`."""
+        """See `Lease.broke_off`."""
         if self._sent_away:
             return
         if self._has_answered:
@@ -225,7 +225,7 @@ class RemoteLease(AnyLease):
         self._instance.failed("it took a request, and gave no answer")
 
     async def outcome(self) -> Callable[[], bool]:
-        """See `AnyLease.outcome`: what an instance does is not the request's doing, unless several
+        """See `Lease.outcome`: what an instance does is not the request's doing, unless several
         give no answer to it."""
         if self._errand.trail.is_too_long:
             raise ChildLost(
@@ -234,7 +234,7 @@ class RemoteLease(AnyLease):
         return lambda: True
 
     def exhausted(self, words: str) -> LlamasupError:
-        """See `AnyLease.exhausted`."""
+        """See `Lease.exhausted`."""
         return OutOfMemory(f"{self} ran out of memory: {words}")
 
 

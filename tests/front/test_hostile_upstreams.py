@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from llamasup.config.addresses import UnixAddress
 from llamasup.http.framing import LAST_CHUNK, chunk
 from llamasup.http.wire import Wire, dial
-from llamasup.pool.lease import Lease
+from llamasup.pool.child_lease import ChildLease
 from tests.harness import (
     PATIENCE,
     Client,
@@ -331,7 +331,7 @@ async def standing_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """A hand-made upstream in place of every child."""
     upstream = Upstream(str(folder / "upstream.sock"))
 
-    async def connect(_: Lease) -> Wire:
+    async def connect(_: ChildLease) -> Wire:
         return await dial(UnixAddress(upstream.path))
 
     with trio.socket.socket(socket.AF_UNIX) as listener:
@@ -340,7 +340,7 @@ async def standing_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         async with trio.open_nursery() as nursery:
             serving = [trio.SocketListener(listener)]
             nursery.start_soon(trio.serve_listeners, upstream.play, serving)
-            monkeypatch.setattr(Lease, "connect", connect)
+            monkeypatch.setattr(ChildLease, "connect", connect)
             yield upstream
             nursery.cancel_scope.cancel()
 

@@ -17,7 +17,7 @@ from llamasup.front.answer import Answer
 from llamasup.front.keepalive import Keepalive, KeptAlive
 from llamasup.http.connection import Connection
 from llamasup.http.requests import Request
-from llamasup.pool.lease import Lease
+from llamasup.pool.child_lease import ChildLease
 
 INTERVAL = 10
 
@@ -53,7 +53,7 @@ def client() -> Iterator[tuple[Connection, socket.socket]]:
 
 def comforted(keepalive: Keepalive, lessor: Lessor, connection: Connection) -> KeptAlive:
     request = Request(b"POST", b"/v1/completions", [], False, True, b"the-id")
-    return KeptAlive(keepalive, cast(Lease, lessor), connection, Answer(request, []))
+    return KeptAlive(keepalive, cast(ChildLease, lessor), connection, Answer(request, []))
 
 
 def heard(theirs: socket.socket) -> list[str]:

@@ -1,4 +1,4 @@
-"""A lease is a ready child and, where the work needs one, a slot of it: never one too many."""
+"""A lease on a child is a ready child and, if the work needs one, a slot: never one too many."""
 
 from __future__ import annotations
 
