@@ -68,8 +68,8 @@ listed here.
                 a `Config`, in which `secrets` leaves only hashes of clients' keys; `in_effect`
                 holds the one that counts
     access/     `keyring` of clients (who is it), `rights` (what a path needs), `limits` (how much
-                is left), `consumption` (who used least lately), `keys` of operators, `pages` of
-                web browsers
+                is left), `consumption` (who used least lately), `admin_key` of operators,
+                `pages` of web browsers
     http/       HTTP/1.1, without models: `request_heads`, `reply_heads` and `heads` (what both
                 refuse), `framing` of bodies, `connection`, `disconnects`, `listeners`, `wire` (a
                 connection to an upstream); `tls` (sessions without sockets), `tls_connection` of a

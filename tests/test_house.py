@@ -54,9 +54,10 @@ ROOMS = (
 """From the ground up: each imports only from itself and from those above it in this list."""
 
 PURE = (
+    "access.admin_key",
     "access.consumption",
+    "access.headers",
     "access.keyring",
-    "access.keys",
     "access.limits",
     "access.pages",
     "access.rights",
@@ -111,7 +112,7 @@ PURE = (
     "front.callers",
     "front.stream_events",
     "front.guests",
-    "front.limits",
+    "front.body_limits",
     "front.losses",
     "front.margins",
     "front.answer",

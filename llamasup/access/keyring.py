@@ -18,11 +18,9 @@ from typing import Final
 
 from attrs import frozen
 
+from llamasup.access.headers import API_KEY, AUTHORIZATION
 from llamasup.config.schema import KeySettings
 from llamasup.errors import InvalidKey, ModelForbidden
-
-AUTHORIZATION: Final = b"authorization"
-API_KEY: Final = b"x-api-key"
 
 _LONGEST: Final = 1024
 """Bytes. What is longer is no key, and is not hashed: a header may have 64 KiB."""

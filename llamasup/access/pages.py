@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from llamasup.access.keys import Headers, header, is_operator
+from llamasup.access.admin_key import is_operator
+from llamasup.access.headers import Headers, header
 from llamasup.config.addresses import TcpAddress, parse_address
 from llamasup.config.schema import Server
 from llamasup.errors import Forbidden

@@ -14,23 +14,23 @@ from attrs import frozen
 
 from llamasup.errors import LlamasupError
 
-Way = tuple[str | int, ...]
-"""The way to a value in JSON: keys and indices, from the outside in."""
+Pointer = tuple[str | int, ...]
+"""Where a value stands in JSON: keys and indices, from the outside in."""
 
 
 @frozen
 class Layout:
     """Where an answer says how many tokens it took and why it ended."""
 
-    prompt_tokens: tuple[Way, ...]
+    prompt_tokens: tuple[Pointer, ...]
     """How many tokens the prompt has: the sum of these numbers. A missing one counts as 0."""
 
-    answer_tokens: Way | None
+    answer_tokens: Pointer | None
     """How many tokens the answer has; None if it never has any. If there are several answers,
     llama-server counts only one."""
 
-    end_reason: Way | None = None
-    cached_tokens: tuple[Way, ...] = ()
+    end_reason: Pointer | None = None
+    cached_tokens: tuple[Pointer, ...] = ()
     """How many tokens of the prompt the engine remembered: the first of these numbers that there
     is."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from llamasup.apis.dialect import Dialect, Layout, Way
+from llamasup.apis.dialect import Dialect, Layout, Pointer
 from llamasup.events import Usage
 
 
@@ -64,8 +64,8 @@ _MOST_GUESSED: Final = 4096
 
 
 def _in_document(layout: Layout, document: object) -> Usage | None:
-    def number(way: Way) -> int | None:
-        value = _at(document, way)
+    def number(pointer: Pointer) -> int | None:
+        value = _at(document, pointer)
         return value if isinstance(value, int) else None
 
     reason = _at(document, layout.end_reason or ())
@@ -73,23 +73,23 @@ def _in_document(layout: Layout, document: object) -> Usage | None:
 
 
 def _in_text(layout: Layout, text: bytes) -> Usage | None:
-    return _usage(layout, lambda way: _last_number(text, way), "")
+    return _usage(layout, lambda pointer: _last_number(text, pointer), "")
 
 
-def _usage(layout: Layout, number: Callable[[Way], int | None], reason: str) -> Usage | None:
-    """What the layout means, where `number` says what stands at the end of a way."""
-    prompt = [number(way) for way in layout.prompt_tokens]
+def _usage(layout: Layout, number: Callable[[Pointer], int | None], reason: str) -> Usage | None:
+    """What the layout means, where `number` says what stands at a pointer's end."""
+    prompt = [number(pointer) for pointer in layout.prompt_tokens]
     answer = number(layout.answer_tokens) if layout.answer_tokens else None
     if answer is None and (layout.answer_tokens or prompt == [None]):
         return _usage(layout.or_else, number, reason) if layout.or_else else None
-    cached = (number(way) for way in layout.cached_tokens)
+    cached = (number(pointer) for pointer in layout.cached_tokens)
     known = next((tokens for tokens in cached if tokens is not None), 0)
     return Usage(sum(tokens or 0 for tokens in prompt), answer or 0, reason, known)
 
 
-def _last_number(text: bytes, way: Way) -> int | None:
-    """The last number in the text that has the name at the end of this way."""
-    name = b'"%b"' % str(way[-1]).encode()
+def _last_number(text: bytes, pointer: Pointer) -> int | None:
+    """The last number in the text that has the name where this points."""
+    name = b'"%b"' % str(pointer[-1]).encode()
     at = text.rfind(name)
     while at >= 0:
         if found := _NUMBER.match(text, at + len(name)):
@@ -101,12 +101,12 @@ def _last_number(text: bytes, way: Way) -> int | None:
 _NUMBER: Final = re.compile(rb"\s*+:\s*+(\d{1,15})(?!\d)")
 
 
-def _last_text(events: bytes, way: Way | None) -> str:
-    """What the last event that has a text at the end of this way says there."""
-    if way is None:
+def _last_text(events: bytes, pointer: Pointer | None) -> str:
+    """What the last event that has a text where this points says there."""
+    if pointer is None:
         return ""
-    for document in _documents_backwards(events, b'"%b"' % str(way[-1]).encode()):
-        if isinstance(value := _at(document, way), str):
+    for document in _documents_backwards(events, b'"%b"' % str(pointer[-1]).encode()):
+        if isinstance(value := _at(document, pointer), str):
             return value
     return ""
 
@@ -127,9 +127,9 @@ def _documents_backwards(events: bytes, name: bytes) -> Iterator[object]:
 _MOST_LOOKED_AT: Final = 8
 
 
-def _at(document: Any, way: Iterable[str | int]) -> object:
-    """The value at the end of the way; None if there is none."""
-    for step in way:
+def _at(document: Any, pointer: Iterable[str | int]) -> object:
+    """The value where the pointer leads; None if there is none."""
+    for step in pointer:
         try:
             document = document[step]
         except (KeyError, IndexError, TypeError):

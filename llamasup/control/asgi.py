@@ -15,7 +15,7 @@ import msgspec
 import trio
 from attrs import frozen
 
-from llamasup.access.keys import Headers, header
+from llamasup.access.headers import Headers, header
 
 Thing = TypeVar("Thing")
 

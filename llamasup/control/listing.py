@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from llamasup.access.keys import Headers
+from llamasup.access.headers import Headers
 from llamasup.config.schema import Offer
 from llamasup.models.profile import Profile
 from llamasup.models.purpose import Purpose

@@ -6,8 +6,8 @@ import logging
 
 import trio
 
+from llamasup.access.admin_key import Tries, has_any
 from llamasup.access.keyring import EVERYTHING, NOTHING
-from llamasup.access.keys import Tries, has_any
 from llamasup.config.schema import Config, KeySettings
 from llamasup.control.asgi import Question
 from llamasup.errors import ClientError, Unauthorized

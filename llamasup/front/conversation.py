@@ -16,10 +16,10 @@ from llamasup.access import pages
 from llamasup.errors import LlamasupError, RequestTimeout
 from llamasup.front import callers
 from llamasup.front.bodies import STEP, IncomingBody
+from llamasup.front.body_limits import LONGEST_ELSEWHERE, BodyLimits, check_chunks, take_content
 from llamasup.front.desk import Desk
 from llamasup.front.exchange import Exchange
 from llamasup.front.guests import Guests
-from llamasup.front.limits import LONGEST_ELSEWHERE, Limits, check_chunks, take_content
 from llamasup.front.own_replies import error_reply
 from llamasup.front.relay import ReplyCut
 from llamasup.front.rooms import Hold
@@ -224,7 +224,7 @@ class Conversation:
                 raise RequestTimeout(_TOO_SLOW)
         self._wishes = await body.end(request)
 
-    def _expectations(self, request: Request) -> tuple[Limits, Callable[[], Reader] | None]:
+    def _expectations(self, request: Request) -> tuple[BodyLimits, Callable[[], Reader] | None]:
         """The limits of a body, and how to make a reader that finds the wishes of a large one.
 
         Raises InvalidKey for a client whose body is not worth reading.
@@ -233,9 +233,9 @@ class Conversation:
         reader = self._desk.router.reader(request)
         if reader is None:
             why = "what is for no model"
-            return Limits(LONGEST_ELSEWHERE, why, settings.body_timeout, now), None
+            return BodyLimits(LONGEST_ELSEWHERE, why, settings.body_timeout, now), None
         self._desk.door.refuse_strangers(request)
-        return Limits(settings.max_body, "server.max_body", settings.body_timeout, now), reader
+        return BodyLimits(settings.max_body, "server.max_body", settings.body_timeout, now), reader
 
     async def _end(self, why: LlamasupError) -> None:
         """End the exchange, if one has begun. Raises ReplyCut if nothing more can be said in it."""

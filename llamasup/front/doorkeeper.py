@@ -12,7 +12,8 @@ from contextlib import ExitStack
 import trio
 
 from llamasup.access import rights
-from llamasup.access.keyring import API_KEY, AUTHORIZATION, Caller, Keyring, demand_use
+from llamasup.access.headers import API_KEY, AUTHORIZATION
+from llamasup.access.keyring import Caller, Keyring, demand_use
 from llamasup.access.limits import Limits
 from llamasup.access.rights import Need
 from llamasup.config.in_effect import InEffect

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 import trio
 from attrs import evolve
 
-from llamasup.access.keys import SECRETS
+from llamasup.access.headers import SECRETS
 from llamasup.children.child import Child
 from llamasup.children.suspects import Accused
 from llamasup.config.addresses import Address

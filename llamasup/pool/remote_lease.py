@@ -8,7 +8,7 @@ from typing import Final
 
 from attrs import evolve
 
-from llamasup.access.keys import SECRETS
+from llamasup.access.headers import SECRETS
 from llamasup.endpoints.balance import Where
 from llamasup.endpoints.instance import Instance
 from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelMoved, OutOfMemory

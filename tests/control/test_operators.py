@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llamasup.access.admin_key import MOST_TRIES
 from llamasup.access.keyring import EVERYTHING, NOTHING
-from llamasup.access.keys import MOST_TRIES
 from llamasup.config.schema import Config, KeySettings, Server
 from llamasup.control.asgi import Question
 from llamasup.control.operators import Operators, key_of

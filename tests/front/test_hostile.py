@@ -17,7 +17,7 @@ import trio
 
 from llamasup.config.load import dump, load
 from llamasup.errors import ClientError, LlamasupError
-from llamasup.front.limits import take_content
+from llamasup.front.body_limits import take_content
 from llamasup.front.routes import Router, ToControl
 from llamasup.http.requests import Request, parse_head, take_head
 from tests.fuzz.mutants import FORM, REQUESTS, mutants

@@ -14,7 +14,7 @@ from llamasup.errors import (
     MalformedRequest,
     NotImplementedByProxy,
 )
-from llamasup.front.limits import take_content
+from llamasup.front.body_limits import take_content
 from llamasup.http.framing import Chunked, Counted
 from llamasup.http.requests import Request, origin_form, parse_head, take_head
 

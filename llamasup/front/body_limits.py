@@ -19,7 +19,7 @@ _BYTES_PER_CHUNK: Final = 64
 """A client may send chunks of single bytes, but not megabytes of them: each takes a microsecond."""
 
 
-class Limits:
+class BodyLimits:
     """The limits of one body. `now` and `began` are readings of one clock."""
 
     def __init__(self, longest: int, key: str, timeout: Seconds, began: float) -> None:

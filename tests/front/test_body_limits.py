@@ -8,14 +8,14 @@ import pytest
 
 from llamasup.config.schema import Seconds
 from llamasup.errors import BodyTooLarge, MalformedRequest
-from llamasup.front.limits import Limits, check_chunks, take_content
+from llamasup.front.body_limits import BodyLimits, check_chunks, take_content
 from llamasup.http.framing import Chunked, Counted
 
 BEGAN = 1000.0
 
 
-def limits(longest: int = 100) -> Limits:
-    return Limits(longest, "server.max_body", Seconds(30), BEGAN)
+def limits(longest: int = 100) -> BodyLimits:
+    return BodyLimits(longest, "server.max_body", Seconds(30), BEGAN)
 
 
 def test_a_body_may_be_as_large_as_that_and_no_larger() -> None:

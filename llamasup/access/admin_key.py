@@ -1,29 +1,19 @@
-"""The operator's key: which requests have it, and how often a client may guess. Pure: now is an
+"""The admin key: which requests have it, and how often a client may guess it. Pure: now is an
 argument."""
 
 from __future__ import annotations
 
 import hmac
 from collections import OrderedDict, deque
-from collections.abc import Sequence
 from typing import Final
 
-from llamasup.access.keyring import API_KEY, AUTHORIZATION, presented
+from llamasup.access.headers import API_KEY, AUTHORIZATION, Headers, header
+from llamasup.access.keyring import presented
 from llamasup.errors import TooManyTries, Unauthorized
-
-Headers = Sequence[tuple[bytes, bytes]]
-
-SECRETS: Final = frozenset({b"authorization", b"cookie", b"x-api-key"})
-"""Headers that are meant for llamasup: an engine gets them only if it asks for keys itself."""
 
 MOST_TRIES: Final = 5
 WITHIN: Final = 60.0
 _MOST_CLIENTS: Final = 1024
-
-
-def header(headers: Headers, wanted: bytes) -> bytes:
-    """The first header of this name (in lower case), empty if there is none."""
-    return next((value for name, value in headers if name == wanted), b"")
 
 
 def is_operator(headers: Headers, admin_key: str) -> bool:
