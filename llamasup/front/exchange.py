@@ -19,6 +19,7 @@ from llamasup.access.keyring import Caller
 from llamasup.apis.dialects import dialect_at
 from llamasup.apis.ollama import Ollama
 from llamasup.apis.translation import Residence
+from llamasup.endpoints.prefix import prefix_of
 from llamasup.errors import ChildLost, LlamasupError, MalformedRequest, ModelFileMissing
 from llamasup.front import callers, purposes
 from llamasup.front.answer import Answer, Seen
@@ -40,7 +41,6 @@ from llamasup.front.wishes import Wishes
 from llamasup.http.connection import Connection
 from llamasup.http.requests import EXPECTS, Request
 from llamasup.models.names import Choice
-from llamasup.pool.beginning import beginning
 from llamasup.pool.pool import Leasing
 from llamasup.pool.trail import Trail
 from llamasup.pool.work import Work
@@ -299,7 +299,7 @@ class Exchange:
             client=lambda: callers.client(request, self._connection.peer, self._reporter.key),
             priority=callers.priority(request, caller.key.settings.priority if caller else None),
             digest=digest,
-            prefix=lambda: beginning(request.body),
+            prefix=lambda: prefix_of(request.body),
             trail=trail,
         )
         if desk.keepalive is None or not goal.streams:

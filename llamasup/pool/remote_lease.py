@@ -11,12 +11,12 @@ from attrs import evolve
 from llamasup.access.headers import SECRETS
 from llamasup.endpoints.balance import Where
 from llamasup.endpoints.instance import Instance
+from llamasup.endpoints.renamed import name_in, renamed
 from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelMoved, OutOfMemory
 from llamasup.http.requests import EXPECTS, ON_BEHALF, Request
 from llamasup.http.wire import Wire
 from llamasup.pool.lease import Lease
 from llamasup.pool.outside import Errand, Outside
-from llamasup.pool.renamed import name_in, renamed
 from llamasup.pool.trail import MOST_MOVES
 from llamasup.pool.work import Work
 from llamasup.shortages import is_shortage

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.pool.renamed import name_in, renamed
+from llamasup.endpoints.renamed import name_in, renamed
 
 
 def test_numbers_spaces_and_order_of_other_members_stay() -> None:

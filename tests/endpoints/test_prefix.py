@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.pool.beginning import LONGEST, beginning
+from llamasup.endpoints.prefix import LONGEST, prefix_of
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 FIRST = {"role": "user", "content": "Hi"}
@@ -16,7 +16,7 @@ ANSWER = {"role": "assistant", "content": "Hello"}
 
 
 def digest(**body: object) -> bytes:
-    return beginning(json.dumps(body).encode())
+    return prefix_of(json.dumps(body).encode())
 
 
 def test_later_turns_begin_as_the_first_one() -> None:
@@ -38,9 +38,9 @@ def test_a_system_prompt_beside_the_messages_counts() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"{", object(), b" " * (LONGEST + 1)])
 def test_without_anything_to_go_by_there_is_no_digest(body: object) -> None:
-    assert beginning(body) == b""
+    assert prefix_of(body) == b""
 
 
 @given(st.binary(max_size=80))
 def test_nothing_raises(body: bytes) -> None:
-    beginning(body)
+    prefix_of(body)

@@ -1,4 +1,4 @@
-"""The beginning of a conversation, as a digest: later turns of it have the same one. Pure.
+"""The prefix of a conversation, as a digest: later turns of it begin with the same one. Pure.
 
 An engine that has answered the earlier turns has their tokens in its cache. The digest covers what
 comes before the first answer: all messages up to the first one of the user. Without messages it
@@ -34,7 +34,7 @@ _decode = msgspec.json.Decoder(_Body).decode
 _message = msgspec.json.Decoder(_Message).decode
 
 
-def beginning(body: object) -> bytes:
+def prefix_of(body: object) -> bytes:
     """The digest, or b"" where there is nothing to go by."""
     if not isinstance(body, bytes | bytearray) or not 0 < len(body) <= LONGEST:
         return b""
