@@ -21,11 +21,10 @@ from llamasup.errors import (
     ModelNotLoaded,
     QueueFull,
     QueueTimeout,
-    SlotsExhausted,
     TaskFell,
 )
 from llamasup.pool.dock import Dock
-from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket, Used
+from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket, Used, full
 from llamasup.pool.work import Work
 from llamasup.states import ChildState
 
@@ -123,9 +122,8 @@ class Gate:
         if visit.failure:
             raise visit.failure
         if visit.child is None:
-            model, waited = self.keeper.model, patience
             raise QueueTimeout(
-                f'"{model}" had no time for this request within {waited:g} s;'
+                f'"{self.keeper.model}" had no time for this request within {patience:g} s;'
                 " ask again when fewer do, or give the model more slots (parallel)"
             )
         return visit.child
@@ -170,9 +168,9 @@ class Gate:
                 " to have it loaded, add autoload=true to the query"
             )
         if self._looks >= _LOOKS_AT_ONCE:
-            full = QueueFull(f'{self._looks} others look at "{model}" at this moment; look again')
-            full.retry_after = _LOOK_AGAIN_AFTER
-            raise full
+            many = QueueFull(f'{self._looks} others look at "{model}" at this moment; look again')
+            many.retry_after = _LOOK_AGAIN_AFTER
+            raise many
         self._looks += 1
         try:
             yield child
@@ -272,12 +270,8 @@ class Gate:
         _answer(greedy)
 
     def _full(self, waiting: int) -> QueueFull:
-        exhausted = self._in_effect.config.pool.queue_full_status == SlotsExhausted.status
-        kind = SlotsExhausted if exhausted else QueueFull
-        return kind(
-            f'all slots of "{self.keeper.model}" are busy, and {waiting} requests wait; ask again'
-            " later"
-        )
+        words = f'all slots of "{self.keeper.model}" are busy, and {waiting} requests wait'
+        return full(self._in_effect.config.pool, words)
 
     async def _wait(self, visit: Visit) -> None:
         assert visit.answered is not None

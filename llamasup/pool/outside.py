@@ -27,10 +27,9 @@ from llamasup.errors import (
     ModelNotLoaded,
     QueueFull,
     QueueTimeout,
-    SlotsExhausted,
 )
 from llamasup.http.requests import Request
-from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket
+from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket, full
 from llamasup.pool.trail import Trail
 from llamasup.pool.work import Work
 
@@ -135,7 +134,9 @@ class Outside:
         """An instance for a request that only looks: it waits for none. Raises ModelNotLoaded."""
         instances = self._usable(errand.model, trio.current_time())
         if not instances:
-            raise ModelNotLoaded(f"{self._why_away(errand.model)}, and a look waits for none")
+            raise ModelNotLoaded(
+                f"{self._why_away(errand.model)}; a look waits for none, so ask again"
+            )
         return min(instances, key=lambda i: i.offers[errand.model].where.value)
 
     def others(self, errand: Errand) -> bool:
@@ -238,11 +239,8 @@ class Outside:
             raise self._full(errand.model, waiting) from None
 
     def _full(self, model: str, waiting: int) -> QueueFull:
-        exhausted = self._in_effect.config.pool.queue_full_status == SlotsExhausted.status
-        kind = SlotsExhausted if exhausted else QueueFull
-        full = kind(f'all instances of "{model}" are busy, and {waiting} requests wait')
-        full.retry_after = _COME_AGAIN_AFTER
-        return full
+        words = f'all instances of "{model}" are busy, and {waiting} requests wait'
+        return full(self._in_effect.config.pool, words)
 
     async def _wait(self, errand: Errand) -> None:
         """Wait until the request is let in or refused, or its patience ends."""
@@ -255,7 +253,8 @@ class Outside:
             now = trio.current_time()
             if now >= until:
                 raise QueueTimeout(
-                    f'"{errand.model}" had no time for this request within {patience:g} s'
+                    f'"{errand.model}" had no time for this request within {patience:g} s;'
+                    " ask again when fewer do, or add instances that have the model"
                 )
             if now >= self._away_until(errand.model, came):
                 away = EndpointsAway(self._why_away(errand.model))

@@ -27,6 +27,8 @@ from typing import Generic, TypeVar, cast
 
 from attrs import frozen
 
+from llamasup.config.schema import PoolSettings
+from llamasup.errors import QueueFull, SlotsExhausted
 from llamasup.pool.tally import Tally
 
 T = TypeVar("T")
@@ -38,6 +40,13 @@ Used = Callable[[Hashable], float]
 
 class Crowded(Exception):
     """The queue is full, and no client has more requests in it than the client of the new one."""
+
+
+def full(settings: PoolSettings, words: str) -> QueueFull:
+    """The error for a request that finds no place in a queue, with the status that is wished."""
+    exhausted = settings.queue_full_status == SlotsExhausted.status
+    kind = SlotsExhausted if exhausted else QueueFull
+    return kind(f"{words}; ask again later")
 
 
 @frozen
