@@ -70,6 +70,8 @@ PURE = (
     "apis.ollama_embed",
     "apis.ollama_generate",
     "apis.ollama_models",
+    "apis.ollama_replies",
+    "apis.ollama_requests",
     "apis.openai",
     "apis.openai_chat",
     "apis.openai_completions",

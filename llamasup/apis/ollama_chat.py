@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import msgspec
 
-from llamasup.apis.ollama import (
+from llamasup.apis.ollama import Ollama
+from llamasup.apis.ollama_replies import Teller, Telling, tool_calls
+from llamasup.apis.ollama_requests import (
     NOTHING,
     Members,
-    Ollama,
     Request,
-    Teller,
-    Telling,
     chat_request,
     content,
-    tool_calls,
     understood,
 )
 from llamasup.apis.openai_chat import Chat

@@ -13,7 +13,9 @@ from typing import Final
 
 import msgspec
 
-from llamasup.apis.ollama import Members, Ollama, Request, Teller, understood
+from llamasup.apis.ollama import Ollama
+from llamasup.apis.ollama_replies import Teller
+from llamasup.apis.ollama_requests import Members, Request, understood
 from llamasup.apis.said import End
 from llamasup.apis.translation import Moment, Reply, Residence, Translation
 from llamasup.errors import ClientError, EngineFailed

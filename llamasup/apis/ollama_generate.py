@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from llamasup.apis.ollama import (
+from llamasup.apis.ollama import Ollama
+from llamasup.apis.ollama_replies import Teller, Telling
+from llamasup.apis.ollama_requests import (
     Members,
-    Ollama,
     Request,
-    Teller,
-    Telling,
     chat_request,
     content,
     sampling,

@@ -13,7 +13,7 @@ import trio
 from attrs import frozen
 
 from llamasup.access.keyring import demand_use, may_use
-from llamasup.apis.ollama import understood
+from llamasup.apis.ollama_requests import understood
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import KeySettings
 from llamasup.control import ollama_documents as documents
