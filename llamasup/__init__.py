@@ -98,7 +98,7 @@ listed here.
                 `gate` and `queue` (waiting requests), `pool` and `child_lease`, `dock` (trials),
                 `fits` (what `/modelFits` says), `roster`, `opening` (puts the pool together);
                 `outside` and `remote_lease` for instances elsewhere, `either_lease` for models that
-                are here and there
+                are here and there; `offers` (what a llamasup in front is told) and `forecasts`
     front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
                 `exchange` has their steps, and `reporter` tells the journal of them; `table` (of
                 all routes) and `routes`; `doorkeeper` (lets requests in, by their keys);

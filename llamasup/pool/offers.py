@@ -16,38 +16,29 @@ import msgspec
 import trio
 
 from llamasup.children.keeper import Keeper
-from llamasup.children.needs import Needed
-from llamasup.children.position import beginning
 from llamasup.endpoints.answers import Offer
 from llamasup.endpoints.balance import Where
-from llamasup.errors import ModelMoved, ModelUnavailable
+from llamasup.errors import ModelMoved
 from llamasup.models.names import Choice
-from llamasup.pool.admission import Drain, Evict, Load, Wait
+from llamasup.pool.forecasts import IN_MEMORY, Forecasts
 from llamasup.pool.pool import Pool
-from llamasup.states import KeeperState
 
 _PAUSE: Final = 0.05
-_MEASURED_FOR: Final = 5.0
 LONGEST_WAIT: Final = 30.0
-
-_IN_MEMORY: Final = (KeeperState.READY, KeeperState.LOADING, KeeperState.WAITING)
-_WITHOUT_PLACE: Final = (KeeperState.LOADING, KeeperState.WAITING)
+_MOST_SLOTS: Final = 1 << 20
 
 Document = dict[str, Any]
 
 
 class Offers:
-    """Makes the document. It remembers for some seconds what loading would take."""
+    """Makes the document."""
 
     def __init__(self, pool: Pool, stopping: trio.Event | None = None) -> None:
         """`stopping` is set when no request is taken any more: that is told, and keeps nobody
         waiting."""
         self._pool = pool
         self._stopping = trio.Event() if stopping is None else stopping
-        self._needed: dict[str, Needed] = {}
-        self._forecast: dict[str, tuple[Where, int]] = {}
-        self._forecast_for: object = None
-        self._measured_at = -_MEASURED_FOR
+        self._forecasts = Forecasts(pool)
 
     async def after(
         self, since: int | None, wait: float, choices: Callable[[], list[Choice]]
@@ -73,14 +64,14 @@ class Offers:
             return
         own = self._own(keeper)
         if own.where is not Where.LOADED and expected == b"fits":
-            await self._look_ahead()
+            await self._forecasts.refresh()
             own = self._own(keeper)
         if own.where is Where.LOADED or (expected, own.where) == (b"fits", Where.FITS):
             return
         raise ModelMoved(f'"{model}" {ModelMoved.WORDS} ({expected.decode("latin-1")})')
 
     async def _document(self, choices: list[Choice]) -> Document:
-        await self._look_ahead()
+        await self._forecasts.refresh()
         ourselves = self._pool.outside.fleet.ourselves
         models = {choice.name: self._offer(choice.model, ourselves) for choice in choices}
         version = blake2b(msgspec.json.encode(models), digest_size=6)
@@ -117,10 +108,10 @@ class Offers:
         if keeper.child is not None:
             slots = keeper.child.slots
             return Offer(keeper.model, slots.size, slots.taken + waiting, Where.LOADED)
-        if keeper.state in _IN_MEMORY:
+        if keeper.state in IN_MEMORY:
             return Offer(keeper.model, keeper.plan.slots, waiting, Where.LOADED)
-        where, cost = self._forecast.get(keeper.model, (Where.CANNOT, 0))
-        return Offer(keeper.model, keeper.plan.slots, waiting, where, cost)
+        forecast = self._forecasts.of(keeper.model)
+        return Offer(keeper.model, keeper.plan.slots, waiting, forecast.where, forecast.cost)
 
     def _elsewhere(self, model: str) -> list[Offer]:
         """What instances elsewhere offer of it, as far as they can be used."""
@@ -128,72 +119,7 @@ class Offers:
         found = []
         for instance in self._pool.outside.fleet.models.get(model, ()):
             if instance.is_usable(now):
-                offer, candidate = instance.offers[model], instance.candidate(model, now)
-                room = max(0, int(min(candidate.room, 1 << 20)))
-                slots = room + candidate.in_flight
-                found.append(
-                    Offer(
-                        model,
-                        slots,
-                        candidate.in_flight,
-                        candidate.where,
-                        candidate.cost,
-                        offer.origins,
-                    )
-                )
+                there, origins = instance.candidate(model, now), instance.offers[model].origins
+                slots = max(0, int(min(there.room, _MOST_SLOTS))) + there.in_flight
+                found.append(Offer(model, slots, there.in_flight, there.where, there.cost, origins))
         return found
-
-    async def _look_ahead(self) -> None:
-        """Forecast what loading each model would take, if that may have changed."""
-        residency, now = self._pool.residency, trio.current_time()
-        places = {model: place.state for model, place in residency.places.items()}
-        queued = [
-            keeper.model
-            for keeper in self._pool.keepers.values()
-            if keeper.state in _WITHOUT_PLACE and keeper.model not in places
-        ]
-        circumstances = places, queued
-        is_fresh = now < self._measured_at + _MEASURED_FOR
-        if is_fresh and circumstances == self._forecast_for:
-            return
-        if not is_fresh:
-            self._measured_at = now
-            self._needed.clear()
-            await residency.measure()
-        forecast: dict[str, tuple[Where, int]] = {}
-        for keeper in list(self._pool.keepers.values()):
-            if keeper.state not in _IN_MEMORY:
-                where, cost = await self._outcome(keeper)
-                # What is free will be another model's, which comes first.
-                where = Where.EVICTS if queued and where is Where.FITS else where
-                forecast[keeper.model] = where, cost
-                await trio.lowlevel.checkpoint()
-        self._forecast, self._forecast_for = forecast, circumstances
-
-    async def _outcome(self, keeper: Keeper) -> tuple[Where, int]:
-        model, residency = keeper.model, self._pool.residency
-        if keeper.history.record.given_up:
-            return Where.CANNOT, 0
-        try:
-            if model not in self._needed:
-                self._needed[model] = await self._need(keeper)
-        except ModelUnavailable:
-            return Where.CANNOT, 0
-        match residency.forecast(model, self._needed[model]):
-            case Load():
-                return Where.FITS, 0
-            case Evict(victims) | Drain(victims):
-                places = (residency.places.get(victim) for victim in victims)
-                return Where.EVICTS, sum(sum(place.holds.values()) for place in places if place)
-            case Wait():
-                places_held = (sum(p.holds.values()) for p in residency.places.values())
-                return Where.EVICTS, sum(places_held)
-        return Where.CANNOT, 0
-
-    async def _need(self, keeper: Keeper) -> Needed:
-        """What its next child takes, without asking an engine."""
-        plan = keeper.plan
-        rungs = await plan.rungs()
-        room = self._pool.residency.room_beside_others(keeper.model)
-        begins = await beginning(plan, rungs, room, plan.need)
-        return await plan.need(rungs[begins.place])

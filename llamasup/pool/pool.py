@@ -152,7 +152,8 @@ class Pool:
 
     def is_held(self, model: str) -> bool:
         """Does the model let no request in, because it is the turn of others?"""
-        return self._gates[model].held
+        gate = self._gates.get(model)
+        return gate is not None and gate.held
 
     async def purpose(self, model: str) -> Purpose | None:
         """What the model is for; None if only its engine can tell."""

@@ -85,3 +85,17 @@ async def test_an_expectation_that_does_not_hold_any_more_is_refused(faking: Fak
             with pytest.raises(ModelMoved, match="is not here as expected"):
                 await offers.demand("other", b"fits")
         await offers.demand("unknown", b"fits")
+
+
+async def test_a_model_that_is_withdrawn_meanwhile_is_no_error(
+    faking: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_of(faking()) as pool:
+        offers = Offers(pool)
+
+        async def withdraw() -> None:
+            pool.offer([])
+
+        monkeypatch.setattr(pool.residency, "measure", withdraw)
+        with pytest.raises(ModelMoved):
+            await offers.demand("fake", b"fits")
