@@ -10,7 +10,6 @@ import re
 from enum import Enum
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 
 class Need(Enum):
@@ -49,9 +48,17 @@ def need_of_page(path: bytes) -> Need:
 
 def need_of_engine(method: bytes, path: bytes) -> Need:
     """What a request to an engine needs; the path is the engine's, which reads `%73lots`, too."""
-    meant = unquote_to_bytes(path) if b"%" in path else path
+    meant = _ENCODED.sub(_decoded, path) if b"%" in path else path
     found = _OF_ENGINES_FOR_OPERATORS.fullmatch(b"%b %b" % (method, meant))
     return Need.OPERATOR if found else Need.KEY
+
+
+_ENCODED: Final = re.compile(rb"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
+"""llama-server reads `%u0073lots`, too, although no standard knows that."""
+
+
+def _decoded(found: re.Match[bytes]) -> bytes:
+    return chr(int(found[1] or found[2], 16)).encode("utf-8", "replace")
 
 
 def is_from_here(peer: str) -> bool:
