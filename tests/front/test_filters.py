@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llamasup.config.schema import ModelSettings, Params
 from llamasup.errors import ClientError
-from llamasup.front.filters import put_under
-from llamasup.front.wishes import JsonReader, Wishes
+from llamasup.front.filters import Edited, put_under
+from llamasup.front.wishes import JsonReader, Member, Wishes
 from llamasup.http.requests import Request, Stored
 from llamasup.models.params import Filter, filter_of
 from llamasup.pool.work import Work
@@ -319,3 +320,38 @@ async def test_pipelined_requests_to_variants_do_not_mix(faking: Faking) -> None
             await client.send(request("POST", "/v1/chat/completions", body))
         for name in "123":
             assert echoed(await client.reply())["seed"] == int(name)
+
+
+DEEP = b"[" * 5000 + b"]" * 5000
+
+
+@pytest.mark.parametrize("body", [b'{"x":%b}', b'{"kw":{"x":%b}}', b'{"kw":%b}'])
+async def test_what_is_nested_too_deeply_is_the_clients_mistake(body: bytes) -> None:
+    """Whoever read it before need not have looked so deep: a path below /upstream/ is not read."""
+    with pytest.raises(ClientError, match="nested too deeply"):
+        await put_under(SET, asked(body % DEEP), None, Work.GENERATE)
+    if b'"kw":{' in body:
+        members = [Member("kw", 1, 6, len(body % DEEP) - 1)]
+        with pytest.raises(ClientError, match="nested too deeply"):
+            await put_under(SET, asked(body % DEEP), Wishes(members=members), Work.GENERATE)
+
+
+async def test_a_large_body_that_a_translation_made_does_not_hold_the_loop() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    body = b'{"x":"%b","t":5,"seed":1}' % (b"y" * (4 << 20))
+    made = asked(body)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await put_under(SET, made, None, Work.GENERATE)
+        nursery.cancel_scope.cancel()
+    assert turns > 400
+    assert isinstance(made.body, Edited)  # of the old parts, which are not copied
+    sent = json.loads(await whole(made.body))
+    assert (sent["t"], sent["x"][0], "seed" in sent) == (1, "y", False)
