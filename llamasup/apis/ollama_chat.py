@@ -7,6 +7,10 @@ the calls before them: by name, in order.
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
 
 from llamasup.apis.ollama import Ollama
@@ -97,7 +101,7 @@ class _ChatReply(Telling):
 
 def _messages(messages: list[_Message]) -> list[Members]:
     """The messages as OpenAI's."""
-    unanswered: list[tuple[str, str]] = []  # the calls' names and ids
+    unanswered = _Unanswered([])
     made = 0
     translated = []
     for message in messages:
@@ -106,14 +110,14 @@ def _messages(messages: list[_Message]) -> list[Members]:
         if message.thinking:
             members["reasoning_content"] = message.thinking
         if message.tool_calls:
-            unanswered = [
+            calls = [
                 (call.function.name, call.id or f"call_{made + index}")
                 for index, call in enumerate(message.tool_calls)
             ]
-            made += len(unanswered)
+            made += len(calls)
+            unanswered = _Unanswered(calls)
             members["tool_calls"] = [
-                _call(call, id)
-                for call, (_, id) in zip(message.tool_calls, unanswered, strict=True)
+                _call(call, id) for call, (_, id) in zip(message.tool_calls, calls, strict=True)
             ]
         if message.role == "tool":
             members |= _answered(message, unanswered)
@@ -130,15 +134,39 @@ def _call(call: _Call, id: str) -> Members:
     return {"id": id, "type": "function", "function": function}
 
 
-def _answered(message: _Message, unanswered: list[tuple[str, str]]) -> Members:
+class _Unanswered:
+    """The calls of one message that no tool has answered yet, in order. To take one is quick, even
+    among thousands."""
+
+    def __init__(self, calls: Sequence[tuple[str, str]]) -> None:
+        """The calls' names and ids."""
+        self._calls = calls
+        self._taken: set[int] = set()
+        self._by = defaultdict[tuple[str, str], deque[int]](deque)
+        for number, (name, id) in enumerate(calls):
+            for key in (_ANY, ("name", name), ("id", id)):
+                self._by[key].append(number)
+
+    def take(self, id: str | None, name: str | None) -> tuple[str, str] | None:
+        """The call with this id; or without an id the first one of this name, or of any."""
+        key = ("id", id) if id else ("name", name) if name else _ANY
+        numbers = self._by.get(key, _NONE)
+        while numbers:
+            if (number := numbers.popleft()) not in self._taken:
+                self._taken.add(number)
+                return self._calls[number]
+        return None
+
+
+_ANY: Final = ("", "")
+_NONE: Final = deque[int]()
+
+
+def _answered(message: _Message, unanswered: _Unanswered) -> Members:
     """Which call a tool's message answers; that call is taken off those unanswered."""
     name = message.tool_name or message.name
-    for call in unanswered:
-        if message.tool_call_id == call[1] or (
-            not message.tool_call_id and name in (None, "", call[0])
-        ):
-            unanswered.remove(call)
-            return {"name": call[0], "tool_call_id": call[1]}
+    if call := unanswered.take(message.tool_call_id, name):
+        return {"name": call[0], "tool_call_id": call[1]}
     members: Members = {"name": name} if name else {}
     if message.tool_call_id:
         members["tool_call_id"] = message.tool_call_id

@@ -14,12 +14,20 @@ from attrs import evolve
 from llamasup import threads
 from llamasup.apis.ollama import Ollama
 from llamasup.apis.translation import Moment, Reply, Residence, Translation
-from llamasup.errors import Shortage
+from llamasup.errors import ClientError, Shortage
 from llamasup.front.rooms import Room
 from llamasup.http.requests import Request, Stored
 
 SMALL: Final = 64 << 10
-"""The most that is translated on the event loop: that takes half a millisecond."""
+FEW_PARTS: Final = 250
+"""The most that is translated on the event loop, which takes half a millisecond, or 4 ms at worst:
+an image of no bytes takes as long as one of thousands."""
+
+MOST_PARTS: Final = 1 << 18
+"""Each part takes 14 µs and 300 bytes, however short it is: 64 MiB of `{}` would take 20 GB."""
+
+_AT_A_TIME: Final = 2
+_SEARCHED_AT_ONCE: Final = 1 << 20
 
 
 class Interpreter:
@@ -69,12 +77,29 @@ async def _translated(
     body: bytes | bytearray | Stored, translator: Ollama, path: bytes
 ) -> Translation | Residence:
     whole = bytes(body) if isinstance(body, bytes | bytearray) else await _read(body)
-    if len(whole) <= SMALL:
+    parts = await _parts(whole)
+    if parts > MOST_PARTS:
+        raise ClientError(f"the request has more than {MOST_PARTS} parts: send fewer at once")
+    if len(whole) <= SMALL and parts <= FEW_PARTS:
         return translator.translated(path, whole)
     try:
-        return await threads.run(translator.translated, path, whole)
+        return await threads.run(translator.translated, path, whole, limiter=_hands)
     except OSError as error:
         raise Shortage(f"the request cannot be translated now: {error.strerror}") from error
+
+
+_hands = trio.CapacityLimiter(_AT_A_TIME)
+
+
+async def _parts(body: bytes) -> int:
+    """How many parts its JSON has at most: between two of them is a comma. Each comma of a text
+    counts, too, but a text with so many has more tokens than models read."""
+    parts = 1
+    for at in range(0, len(body), _SEARCHED_AT_ONCE):
+        if at:
+            await trio.lowlevel.checkpoint()
+        parts += body.count(b",", at, at + _SEARCHED_AT_ONCE)
+    return parts
 
 
 async def _read(body: Stored) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,22 @@ def test_a_recorded_stream_that_is_cut_anywhere_gives_the_same_lines(cuts: list[
     pieces = (RECORDED[start:end] for start, end in pairwise(edges))
     assert b"".join(map(reply.lines, pieces)) == meant.reply(NOW).lines(RECORDED)
     assert reply.ended
+
+
+def test_thousands_of_calls_and_answers_are_matched_at_once() -> None:
+    """Not each answer with each call: a request of 64 KiB would take a second."""
+    calls = [{"function": {"name": f"tool{number}"}} for number in range(20_000)]
+    answers = [{"role": "tool", "tool_name": f"tool{number}"} for number in range(20_000, 0, -1)]
+    begun = time.process_time()
+    told = messages({"role": "assistant", "tool_calls": calls}, *answers)
+    assert time.process_time() - begun < 5
+    assert told[1] == {"role": "tool", "content": "", "name": "tool20000"}
+    assert (told[2]["name"], told[2]["tool_call_id"]) == ("tool19999", "call_19999")
+
+
+def test_each_call_is_answered_once_by_its_id_its_name_or_its_turn() -> None:
+    calls = [{"id": id, "function": {"name": name}} for id, name in ("1a", "2a", "3b", "4b")]
+    said = [{"tool_call_id": "2"}, {"tool_name": "a"}, {"tool_name": "a"}, {"name": "b"}, {}, {}]
+    tools = [{"role": "tool", **one} for one in said]
+    told = messages({"role": "assistant", "tool_calls": calls}, *tools)[1:]
+    assert [one.get("tool_call_id") for one in told] == ["2", "1", None, "3", "4", None]

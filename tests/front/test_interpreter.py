@@ -13,7 +13,7 @@ from llamasup.apis.ollama_chat import OllamaChat
 from llamasup.apis.ollama_generate import OllamaGenerate
 from llamasup.apis.translation import Residence, Translation
 from llamasup.errors import ClientError, Shortage
-from llamasup.front.interpreter import SMALL, interpreted
+from llamasup.front.interpreter import FEW_PARTS, MOST_PARTS, SMALL, interpreted
 from llamasup.front.rooms import Room
 from llamasup.http.requests import Request, Stored
 from tests.harness import no_threads
@@ -24,14 +24,15 @@ PATH = b"/api/generate"
 class InPieces:
     """A body that lies elsewhere."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, piece: int = 1000) -> None:
         self._content = content
+        self._piece = piece
 
     def __len__(self) -> int:
         return len(self._content)
 
     async def read(self, at: int) -> bytes:
-        return self._content[at : at + 1000]
+        return self._content[at : at + self._piece]
 
 
 def asked(body: bytes | Stored) -> Request:
@@ -92,3 +93,27 @@ async def test_without_a_thread_a_large_body_is_refused_for_now() -> None:
         async with interpreted(asked(generate(2 * SMALL)), OllamaGenerate(), PATH, memory, "me"):
             pytest.fail("there is no thread to translate it")
     assert memory.taken == 0
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_what_has_too_many_parts_is_refused_before_any_of_them_is_made(
+    is_stored: bool,
+) -> None:
+    """8 MB of them took 2 GB of memory, and half a minute."""
+    memory, parts = Room(1 << 30, "no room"), b",".join([b"{}"] * (MOST_PARTS + 1))
+    body = b'{"messages":[{"role":"assistant","tool_calls":[%b]}]}' % parts
+    with pytest.raises(ClientError, match="more than 262144 parts"):
+        async with interpreted(
+            asked(InPieces(body) if is_stored else body), OllamaChat(), PATH, memory, "me"
+        ):
+            pytest.fail("it has too many parts")
+    assert memory.taken == 0
+
+
+async def test_what_is_small_but_has_many_parts_is_translated_in_a_thread() -> None:
+    memory = Room(1 << 30, "no room")
+    body = b'{"prompt":"x","images":[%b]}' % b",".join([b'""'] * FEW_PARTS)
+    assert len(body) < SMALL
+    with pytest.raises(Shortage), no_threads():
+        async with interpreted(asked(body), OllamaGenerate(), PATH, memory, "me"):
+            pytest.fail("it takes too long for the loop")
