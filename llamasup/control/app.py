@@ -16,6 +16,7 @@ import trio
 from llamasup import __version__, threads
 from llamasup.access import pages
 from llamasup.access.keyring import demand_use
+from llamasup.access.rights import Need, need_of_page
 from llamasup.apis.anthropic_messages import Messages
 from llamasup.apis.dialects import dialect_at
 from llamasup.children.launcher import Launcher
@@ -139,8 +140,8 @@ class ControlApp:
         if page not in _FOR_ALL:
             pages.refuse_web_pages(asked.headers)
             pages.refuse_foreign_hosts(asked.headers, config.server)
-            if config.keys:
-                self._operators.demand(asked, config)
+        if config.keys and need_of_page(asked.raw_path) is Need.OPERATOR:
+            self._operators.demand(asked, config)
         match page:
             case Page.HEALTH:
                 return 200, self._health()

@@ -6,7 +6,7 @@ import logging
 
 import trio
 
-from llamasup.access.admin_key import Tries, has_any
+from llamasup.access.admin_key import Tries, has_any, is_operator
 from llamasup.access.keyring import EVERYTHING, NOTHING
 from llamasup.config.schema import Config, KeySettings
 from llamasup.control.asgi import Question
@@ -17,8 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def key_of(asked: Question, config: Config) -> KeySettings:
-    """What the key of this question may do. The front knows whose it is."""
-    return config.keys.get(_name_of_key(asked), NOTHING if config.keys else EVERYTHING)
+    """What the key of this question may do. The front knows whose it is. The admin key is not one
+    of these, and may use everything."""
+    if not config.keys or is_operator(asked.headers, config.server.admin_key):
+        return EVERYTHING
+    return config.keys.get(_name_of_key(asked), NOTHING)
 
 
 class Operators:

@@ -14,6 +14,7 @@ import trio
 
 from llamasup.access.consumption import Consumption
 from llamasup.access.keyring import Caller
+from llamasup.access.rights import Need, need_of_page
 from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Config, KeySettings, Server
 from llamasup.config.secrets import hash_of
@@ -22,6 +23,7 @@ from llamasup.events import Journal as Told
 from llamasup.events import Phase, RequestCancelled, RequestEnded, Usage
 from llamasup.front.doorkeeper import Doorkeeper
 from llamasup.front.routes import Router
+from llamasup.front.table import TABLE, Page
 from llamasup.http.requests import Request
 from llamasup.models.names import Choice
 from llamasup.pool.pool import Pool
@@ -253,6 +255,26 @@ async def test_operators_pages_are_for_operators(faking: Faking) -> None:
         assert codes(await llamasup.ask("POST", "/config", adding, AS_OPERATOR)) == [
             (403, "forbidden")
         ]
+
+
+async def test_where_there_are_keys_a_stranger_reaches_no_page_of_operators(
+    faking: Faking,
+) -> None:
+    """An admin key leaves it to control to see who asks, so control has to see to every page."""
+    as_admin = {"Authorization": "Bearer of-the-admin"}
+    async with running({**faking(), **KEYS, "server.admin_key": "of-the-admin"}) as llamasup:
+        named = {"model": "fake"}
+        for route in TABLE:
+            path = route.path.decode()
+            if isinstance(route.goal, Page) and need_of_page(route.path) is Need.OPERATOR:
+                for method in route.methods:
+                    if method != b"HEAD":
+                        reply = await llamasup.ask(method.decode(), path, named)
+                        assert (path, reply.status) == (path, 401)
+        for path in ("/models/load", "/models/unload"):
+            assert (await llamasup.ask("POST", path, named, as_admin)).status == 200
+        offered = await llamasup.ask("GET", "/api/offers", headers=as_admin)
+        assert [*offered.json()["models"]] == ["fake"]
 
 
 async def test_answers_and_refusals_tell_how_much_is_left(faking: Faking) -> None:
