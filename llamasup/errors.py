@@ -156,6 +156,10 @@ class ModelNotFound(ClientError):
     code = "model_not_found"
 
 
+class ModelNotNamed(ClientError):
+    """The request names no model, and there are several."""
+
+
 class ModelUnfit(ClientError):
     """The model is not made for what the request asks of it."""
 

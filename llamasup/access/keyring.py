@@ -20,7 +20,7 @@ from attrs import frozen
 
 from llamasup.access.headers import API_KEY, AUTHORIZATION
 from llamasup.config.schema import KeySettings
-from llamasup.errors import InvalidKey, ModelForbidden
+from llamasup.errors import InvalidKey, ModelForbidden, ModelNotFound, ModelNotNamed
 
 _LONGEST: Final = 1024
 """Bytes. What is longer is no key, and is not hashed: a header may have 64 KiB."""
@@ -143,3 +143,16 @@ def demand_use(settings: KeySettings, *names: str) -> None:
     """Raise ModelForbidden if this key may not use what has these names."""
     if not may_use(settings, *names):
         raise ModelForbidden(f'this key may not use "{names[-1]}"; its operator can allow that')
+
+
+Unknown = ModelNotFound | ModelNotNamed
+
+
+def discreet(settings: KeySettings, error: Unknown) -> Unknown:
+    """The same error, without the names of models that this key may not use."""
+    if "*" in settings.models:
+        return error
+    listed = "/v1/models lists those that this key may use"
+    if isinstance(error, ModelNotFound):
+        return ModelNotFound(f"there is no model of this name; {listed}")
+    return ModelNotNamed(f'the request names no model; add "model": {listed}')

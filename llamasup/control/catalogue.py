@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llamasup.access.keyring import demand_use, may_use
+from llamasup.access.keyring import demand_use, discreet, may_use
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import Config, KeySettings, Offer
 from llamasup.control import elsewhere
@@ -18,6 +18,7 @@ from llamasup.control.listing import (
     anthropic_list,
     entry,
 )
+from llamasup.errors import ModelNotFound, ModelNotNamed
 from llamasup.models.headers import Headers
 from llamasup.models.names import Choice
 from llamasup.models.profile import Profile
@@ -69,7 +70,10 @@ class Catalogue:
     async def one(self, name: str, key: KeySettings, for_anthropic: bool) -> object:
         """One entry, even if it is not listed. Raises ModelNotFound, and ModelForbidden if it is
         not for this key."""
-        choice = await self._roster.named(name)
+        try:
+            choice = await self._roster.named(name)
+        except (ModelNotFound, ModelNotNamed) as error:
+            raise discreet(key, error) from None
         demand_use(key, choice.model, choice.name)
         if choice.model not in self._pool.keepers:
             return self._entry(self._there(choice.model), for_anthropic)

@@ -12,13 +12,13 @@ import msgspec
 import trio
 from attrs import frozen
 
-from llamasup.access.keyring import demand_use, may_use
 from llamasup.apis.ollama_requests import understood
+from llamasup.access.keyring import demand_use, discreet, may_use
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import KeySettings
 from llamasup.control import ollama_documents as documents
 from llamasup.control.ollama_documents import Document, Loaded, Shown
-from llamasup.errors import ClientError, NotOffered, RouteNotFound
+from llamasup.errors import ClientError, ModelNotFound, NotOffered, RouteNotFound
 from llamasup.models.facts import Facts
 from llamasup.models.headers import Headers
 from llamasup.pool.pool import Pool
@@ -119,7 +119,10 @@ class OllamaPages:
         a name."""
         if not asked:
             raise ClientError('name a model: {"model": "NAME"}')
-        choice = await self.roster.named(asked)
+        try:
+            choice = await self.roster.named(asked)
+        except ModelNotFound as error:
+            raise discreet(key, error) from None
         demand_use(key, choice.model, choice.name)
         keeper = self.pool.keepers.get(choice.model)
         if keeper is None:

@@ -15,12 +15,19 @@ import trio
 from attrs import evolve
 
 from llamasup.access import pages
-from llamasup.access.keyring import Caller
+from llamasup.access.keyring import Caller, Unknown, discreet
 from llamasup.apis.dialects import dialect_at
 from llamasup.apis.ollama import Ollama
 from llamasup.apis.translation import Residence
 from llamasup.endpoints.prefix import prefix_of
-from llamasup.errors import ChildLost, LlamasupError, MalformedRequest, ModelFileMissing
+from llamasup.errors import (
+    ChildLost,
+    LlamasupError,
+    MalformedRequest,
+    ModelFileMissing,
+    ModelNotFound,
+    ModelNotNamed,
+)
 from llamasup.front import callers, purposes
 from llamasup.front.answer import Answer, Seen
 from llamasup.front.asking_control import ask_control
@@ -173,7 +180,10 @@ class Exchange:
     async def _ask_engine(self, goal: ToEngine) -> None:
         """Let the child answer whose model the path names. Its pages name others relative to their
         own path, so that has to end with a slash."""
-        choice, path = await self._desk.roster.beginning(goal.path)
+        try:
+            choice, path = await self._desk.roster.beginning(goal.path)
+        except (ModelNotFound, ModelNotNamed) as error:
+            raise self._discreet(error) from None
         if path:
             await self._ask_model(to_own(self._request.method, choice.name, path, goal.query))
             return
@@ -231,10 +241,17 @@ class Exchange:
 
     async def _chosen(self, goal: ToModel) -> Choice:
         """What the model's name means. Raises ModelForbidden if that is not for this key."""
-        choice = await self._desk.roster.choose(goal.model)
+        try:
+            choice = await self._desk.roster.choose(goal.model)
+        except (ModelNotFound, ModelNotNamed) as error:
+            raise self._discreet(error) from None
         self._way.model = choice.model
         self._confirm(choice)
         return choice
+
+    def _discreet(self, error: Unknown) -> Unknown:
+        """The same error, without the names of models that are not for this key."""
+        return discreet(self._caller.key.settings, error) if self._caller else error
 
     def _confirm(self, choice: Choice) -> None:
         """Raise InvalidKey or ModelForbidden if the request's key does not allow this any more."""

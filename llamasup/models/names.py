@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from attrs import frozen
 
 from llamasup.config.schema import AnyModel, ModelSettings, variant_name
-from llamasup.errors import ClientError, ModelNotFound
+from llamasup.errors import ModelNotFound, ModelNotNamed
 from llamasup.models.discover import friendly_names
 from llamasup.models.params import Filter, filter_of
 
@@ -83,7 +83,7 @@ class Names:
     def choose(self, asked: str | None, default: str = "") -> Choice:
         """What `asked` means; without a name the `default`, or the only one there is.
 
-        Raises ModelNotFound with near matches, or ClientError with the names to choose from.
+        Raises ModelNotFound with near matches, or ModelNotNamed with the names to choose from.
         """
         if wanted := asked or default:
             choice = self.find(wanted)
@@ -93,7 +93,7 @@ class Names:
             return choice
         if len(self._models) == 1:
             return next(iter(self._models.values()))
-        raise ClientError(f'the request names no model; add "model", one of: {self._listing()}')
+        raise ModelNotNamed(f'the request names no model; add "model", one of: {self._listing()}')
 
     def find(self, asked: str) -> Choice | None:
         """What has this name; None if there is none, or more than one."""

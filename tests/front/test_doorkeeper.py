@@ -234,6 +234,24 @@ async def test_a_key_sees_and_uses_its_own_models_alone(faking: Faking) -> None:
         assert (await llamasup.ask("POST", CHAT, chat(1, model="open-a"), AS_ALICE)).status == 200
 
 
+async def test_a_key_learns_no_name_of_a_model_that_it_may_not_use(faking: Faking) -> None:
+    models = {**faking(name="open-a"), **faking(name="secret-b")}
+    async with running({**models, **KEYS, "keys.alice.models": ["open-*"]}) as llamasup:
+        for method, path, body in (
+            ("POST", CHAT, chat(1, model="secret-c")),
+            ("POST", CHAT, chat(1)),
+            ("POST", "/api/chat", chat(1, model="secret-c")),
+            ("POST", "/api/show", {"model": "secret-c"}),
+            ("POST", "/upstream/secret-c/tokenize", {}),
+            ("GET", "/v1/models/secret-c", None),
+        ):
+            reply = await llamasup.ask(method, path, body, AS_ALICE)
+            assert reply.status in (400, 404)
+            assert b"secret-b" not in reply.body
+            told = await llamasup.ask(method, path, body, AS_OPERATOR)
+            assert (told.status, b"secret-b" in told.body) == (reply.status, True)
+
+
 async def test_operators_pages_are_for_operators(faking: Faking) -> None:
     posing = {**AS_ALICE, "x-llamasup-key": "boss"}
     async with running({**faking(), **KEYS, "server.admin_key": "of-the-admin"}) as llamasup:
