@@ -318,6 +318,7 @@ class Exchange:
             digest=digest,
             prefix=lambda: prefix_of(request.body),
             trail=trail,
+            here=goal.here,
         )
         if desk.keepalive is None or not goal.streams:
             return lease

@@ -34,6 +34,9 @@ class ToModel:
     """Who puts the request into an engine's words, if no engine speaks its dialect. It then says,
     too, whether the client asks for a stream."""
 
+    here: bool = False
+    """Is an engine of ours meant, and none elsewhere?"""
+
 
 @frozen
 class ToEngine:
@@ -131,7 +134,7 @@ def to_own(method: bytes, model: str, path: bytes, query: bytes) -> ToModel:
         work = Work.GENERATE if method == b"POST" else Work.ASK
     if work is Work.LOOK and _AUTOLOAD.search(query.removeprefix(b"?")):
         work = Work.ASK
-    return ToModel(model, path + query, work)
+    return ToModel(model, path + query, work, here=True)
 
 
 def _row(method: bytes, path: bytes) -> Route:

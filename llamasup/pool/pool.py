@@ -170,6 +170,7 @@ class Pool:
         digest: Callable[[], Awaitable[bytes]] | None = None,
         prefix: Callable[[], bytes] = bytes,
         trail: Trail | None = None,
+        here: bool = False,
     ) -> Leasing:
         """A lease on `model` for `work`, to be used with `async with`.
 
@@ -179,10 +180,11 @@ class Pool:
         without its answer. A request without a digest is never held responsible for a death.
 
         `prefix` stands for the beginning of the conversation, and `trail` for where the request has
-        been before; both matter only for instances elsewhere.
+        been before; both matter only for instances elsewhere. None of them is used if the answer
+        has to come from `here`.
         """
         gate = self._gates.get(model)
-        if not self.outside.has(model):
+        if here or not self.outside.has(model):
             if gate is None:
                 raise ModelNotFound(f'there is no model "{model}" any more')
             return _own(gate, Visit(work, client, priority), digest)

@@ -90,18 +90,29 @@ class Roster:
         return self._chosen(asked)
 
     async def beginning(self, path: bytes) -> tuple[Choice, bytes]:
-        """What a path begins with, even if that is new, and the rest of the path. Raises
-        ModelNotFound."""
+        """Which model here a path begins with, even if that is new, and the rest of the path.
+
+        Raises ModelNotFound, and ClientError for a model of instances elsewhere: such an instance
+        is a whole server, with other models and operators' pages, and we have a key there.
+        """
         text = path.decode("latin-1")
         found = self.look.names.beginning(text)
         if found is None:
             await self.refresh()
             found = self.look.names.beginning(text)
-        if found is None:
-            first = unquote(text.partition("/")[0])
-            return await self.named(first), b""  # which says what is near
-        choice, rest = found
+        choice, rest = found or await self._widely(text)
         return choice, rest.encode("latin-1")
+
+    async def _widely(self, path: str) -> tuple[Choice, str]:
+        """What is meant by a path that begins with no model's name. Raises what `beginning` raises,
+        and says what is near."""
+        first, slash, rest = path.partition("/")
+        if not first:
+            raise ModelNotFound("the path names no model: write /upstream/NAME/")
+        choice = await self.named(unquote(first))
+        if choice.model not in self.look.models:
+            raise ClientError(f'"{choice.name}" runs on an instance elsewhere: ask that one')
+        return choice, slash + rest
 
     def _chosen(self, asked: str | None) -> Choice:
         default = self._in_effect.config.server.default_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import trio
 
 from tests.endpoints.answering import answering
 from tests.endpoints.elsewhere import Elsewhere, asked, fakes_elsewhere, free_port, knowing
-from tests.harness import chat, counted, eventually, request, running
+from tests.harness import Journal, chat, counted, eventually, request, running
+
+CHAT = "/v1/chat/completions"
+Faking = Callable[..., Mapping[str, object]]
 
 
 async def test_a_model_elsewhere_is_found_and_answers(tmp_path: Path) -> None:
@@ -219,3 +223,25 @@ async def test_a_request_waits_for_one_that_lists_its_models_while_it_loads() ->
             await eventually(lambda: statuses)
     assert statuses == [200]
     assert sum(head.startswith("POST") for head in heads) < 6
+
+
+async def test_below_upstream_is_no_instance_elsewhere(
+    tmp_path: Path, faking: Faking, journal: Journal
+) -> None:
+    """It may be a whole server, with other models and its operators' pages; we have a key there,
+    and clients' limits are here."""
+    with fakes_elsewhere(tmp_path, "box", options=("--parallel", "4")) as [box]:
+        ours = faking("--fake-first-byte-delay", "60", name="far", parallel=1)
+        async with knowing(box) as llamasup:
+            assert (await llamasup.ask("POST", CHAT, chat(1, model="far"))).status == 200
+            for path in ("/upstream/far/config", "/upstream/far/", "/upstream/far"):
+                reply = await llamasup.ask("GET", path)
+                assert reply.status == 400
+                assert "runs on an instance elsewhere" in reply.error["message"]
+        async with knowing(box, **ours) as llamasup, llamasup.connect() as busy:
+            await busy.send(request("POST", "/upstream/far/v1/chat/completions", chat(1)))
+            await eventually(lambda: journal.entries("request"))
+            async with llamasup.connect() as waiting:
+                await waiting.send(request("POST", "/upstream/far/tokenize", {"model": "x"}))
+                assert (await llamasup.ask("POST", CHAT, chat(1, model="far"))).status == 200
+        assert {one["target"] for one in box.requests} == {CHAT}

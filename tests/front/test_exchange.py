@@ -95,6 +95,15 @@ async def test_an_engines_own_paths_reach_it_as_they_are(faking: Faking) -> None
         assert (posted.status, posted.json()["target"]) == (200, "/new")
 
 
+async def test_a_name_that_is_only_like_a_models_reaches_its_engine(faking: Faking) -> None:
+    """Such a path led to itself with one more slash, for ever."""
+    async with running(faking("--fake-echo")) as llamasup:
+        reply = await llamasup.ask("GET", "/upstream/openai%2Ffake/a/b")
+        assert (reply.status, reply.json()["target"]) == (200, "/a/b")
+        reply = await llamasup.ask("GET", "/upstream//a/b")
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+
+
 async def test_a_model_without_a_slash_leads_to_its_page(faking: Faking, journal: Journal) -> None:
     async with running(renamed(faking(), "o/n:x") | faking(name="other")) as llamasup:
         for method in ("GET", "POST"):

@@ -219,7 +219,7 @@ def test_what_an_engine_alone_reads_is_not_read_here() -> None:
 def test_what_an_engines_own_path_means_is_known_from_the_table(
     method: str, path: bytes, query: bytes, work: Work
 ) -> None:
-    assert to_own(method.encode(), "a", path, query) == ToModel("a", path + query, work)
+    assert to_own(method.encode(), "a", path, query) == ToModel("a", path + query, work, here=True)
 
 
 def test_the_query_is_passed_on_as_it_came() -> None:
