@@ -12,8 +12,8 @@ import msgspec
 import trio
 from attrs import frozen
 
-from llamasup.apis.ollama_requests import understood
 from llamasup.access.keyring import demand_use, discreet, may_use
+from llamasup.apis.ollama_requests import understood
 from llamasup.children.keeper import Keeper
 from llamasup.config.schema import KeySettings
 from llamasup.control import ollama_documents as documents
