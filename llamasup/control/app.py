@@ -44,7 +44,7 @@ from llamasup.errors import (
 )
 from llamasup.events import By, ConfigurationChanged, Journal
 from llamasup.front.table import Goal, Page, rows_at
-from llamasup.front.wishes import wishes_of
+from llamasup.front.wish_readers import wishes_of
 from llamasup.http.retrying import advice
 from llamasup.models.headers import Headers
 from llamasup.models.names import Choice

@@ -26,7 +26,8 @@ from llamasup import threads
 from llamasup.config.schema import Bytes
 from llamasup.errors import LlamasupError
 from llamasup.front.rooms import Hold, Room
-from llamasup.front.wishes import Reader, Wishes
+from llamasup.front.wish_readers import Reader
+from llamasup.front.wishes import Wishes
 from llamasup.http.requests import Request
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from llamasup.front.guests import Guests
 from llamasup.front.own_replies import error_reply
 from llamasup.front.relay import ReplyCut
 from llamasup.front.rooms import Hold
-from llamasup.front.wishes import Reader, Wishes
+from llamasup.front.wish_readers import Reader
+from llamasup.front.wishes import Wishes
 from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.framing import Body, Chunked, Counted
 from llamasup.http.requests import Request, parse_head, take_head

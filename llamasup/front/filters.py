@@ -21,7 +21,9 @@ import trio
 from msgspec import Raw
 
 from llamasup.errors import ClientError
-from llamasup.front.wishes import JsonReader, Member, Wishes, is_form
+from llamasup.front.form_wishes import is_form
+from llamasup.front.json_wishes import JsonReader
+from llamasup.front.wishes import Member, Wishes
 from llamasup.http.requests import Request, Stored
 from llamasup.models.params import Filter
 from llamasup.pool.work import Work

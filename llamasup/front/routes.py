@@ -15,7 +15,8 @@ from attrs import frozen
 from llamasup.apis.ollama import Ollama
 from llamasup.errors import ClientError, MethodNotAllowed, RouteNotFound
 from llamasup.front.table import READ, UPSTREAM, Page, Route, Whole, rows_at
-from llamasup.front.wishes import Reader, Unread, Wishes, model_in_query, reader_for, wishes_of
+from llamasup.front.wish_readers import Reader, Unread, reader_for, wishes_of
+from llamasup.front.wishes import Wishes, model_in_query
 from llamasup.http.requests import Request, origin_form
 from llamasup.pool.work import Work
 

@@ -14,8 +14,8 @@ from llamasup.errors import ClientError
 from llamasup.front import bodies as module
 from llamasup.front import rooms
 from llamasup.front.bodies import STEP, Bodies, IncomingBody, StorageFailed
+from llamasup.front.json_wishes import JsonReader
 from llamasup.front.rooms import Hold, OutOfRoom
-from llamasup.front.wishes import JsonReader
 from llamasup.http.requests import Request, Stored
 from tests.harness import eventually, loop_holdups, no_threads
 

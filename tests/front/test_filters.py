@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from llamasup.config.schema import ModelSettings, Params
 from llamasup.errors import ClientError
 from llamasup.front.filters import Edited, put_under
-from llamasup.front.wishes import JsonReader, Member, Wishes
+from llamasup.front.json_wishes import JsonReader
+from llamasup.front.wishes import Member, Wishes
 from llamasup.http.requests import Request, Stored
 from llamasup.models.params import Filter, filter_of
 from llamasup.pool.work import Work
