@@ -124,7 +124,9 @@ class ControlApp:
             with _shortages_told():
                 page = _page(asked)
                 if page is Page.CHANGES:
-                    await self._changes.follow(key_of(asked, self._running.config), receive, send)
+                    await self._changes.follow(
+                        lambda: key_of(asked, self._running.config), receive, send
+                    )
                     return
                 status, document = await self._answer(page, asked, for_anthropic)
         except LlamasupError as error:

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from llamasup.access.keyring import may_use
+from llamasup.access.keyring import NOTHING, may_use
 from llamasup.apis.dialect import server_sent_event
 from llamasup.config.schema import KeySettings
 from llamasup.control.asgi import Receive, Send
@@ -56,9 +56,9 @@ class Changes:
         self._stopping = stopping
         self._followers = 0
 
-    async def follow(self, key: KeySettings, receive: Receive, send: Send) -> None:
-        """Tell a client of all changes of the models that its key may use, until it leaves or
-        llamasup stops. Raises Shortage if too many follow already.
+    async def follow(self, key: Callable[[], KeySettings], receive: Receive, send: Send) -> None:
+        """Tell a client of all changes of the models that its key may use now, until it leaves, its
+        key is taken away, or llamasup stops. Raises Shortage if too many follow already.
 
         If this is cancelled, nothing is left behind.
         """
@@ -70,18 +70,21 @@ class Changes:
                 nursery.start_soon(_until_left, receive, nursery.cancel_scope)
                 nursery.start_soon(self._until_stopping, nursery.cancel_scope)
                 await self._tell(key, send)
+                nursery.cancel_scope.cancel()
         finally:
             self._followers -= 1
         await send({"type": "http.response.body", "body": b""})
 
-    async def _tell(self, key: KeySettings, send: Send) -> None:
+    async def _tell(self, key: Callable[[], KeySettings], send: Send) -> None:
         news = _News()
         with self._journal.heard_by(news.hear, StateChanged, LoadProgressed, ModelsChanged):
             await send(_HEAD)
             await _write(send, _COMMENT)  # so that the client gets its head
             while True:
                 changed = await news.taken()
-                models = [model for model in changed if model == _ALL or may_use(key, model)]
+                if (allowed := key()) is NOTHING:
+                    return
+                models = [model for model in changed if model == _ALL or may_use(allowed, model)]
                 await _write(send, b"".join(map(self._event, models)) or _COMMENT)
 
     def _event(self, model: str) -> bytes:

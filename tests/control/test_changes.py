@@ -12,7 +12,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llamasup import events
-from llamasup.access.keyring import EVERYTHING
+from llamasup.access.keyring import EVERYTHING, NOTHING
+from llamasup.config.schema import KeySettings
 from llamasup.control import changes
 from llamasup.control.changes import COMMENT_AFTER, MOST_FOLLOWERS, Changes
 from llamasup.control.listing import Standing
@@ -22,6 +23,10 @@ from tests.harness import Client, Llamasup, chat, counting_model, eventually, re
 
 Fake = Callable[..., Mapping[str, object]]
 CHAT = "/v1/chat/completions"
+
+
+def every() -> KeySettings:
+    return EVERYTHING
 
 
 class Follower:
@@ -62,7 +67,7 @@ class Stage:
 async def test_changes_are_told_in_the_words_of_llama_servers_router() -> None:
     stage, one = Stage(), Follower()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stage.changes.follow, EVERYTHING, one.receive, one.send)
+        nursery.start_soon(stage.changes.follow, every, one.receive, one.send)
         await wait_all_tasks_blocked()
         assert one.sent[0]["status"] == 200
         stage.move("a", KeeperState.LOADING, 0.5)
@@ -91,7 +96,7 @@ async def test_changes_are_told_in_the_words_of_llama_servers_router() -> None:
 async def test_a_slow_client_gets_the_last_change_of_each_model() -> None:
     stage, slow = Stage(), Follower()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stage.changes.follow, EVERYTHING, slow.receive, slow.send)
+        nursery.start_soon(stage.changes.follow, every, slow.receive, slow.send)
         await wait_all_tasks_blocked()
         slow.may_read = trio.Event()
         for _ in range(1000):
@@ -113,7 +118,7 @@ async def test_silence_is_filled_with_comments(mock_clock: MockClock) -> None:
     stage, one = Stage(), Follower()
     mock_clock.autojump_threshold = 0
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stage.changes.follow, EVERYTHING, one.receive, one.send)
+        nursery.start_soon(stage.changes.follow, every, one.receive, one.send)
         await trio.sleep(3 * COMMENT_AFTER + 1)
         one.left.set()
     assert [message["body"] for message in one.sent[1:-1]] == [b":\n\n"] * 4
@@ -122,25 +127,42 @@ async def test_silence_is_filled_with_comments(mock_clock: MockClock) -> None:
 async def test_the_stream_ends_cleanly_when_llamasup_stops() -> None:
     stage, one = Stage(), Follower()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stage.changes.follow, EVERYTHING, one.receive, one.send)
+        nursery.start_soon(stage.changes.follow, every, one.receive, one.send)
         await wait_all_tasks_blocked()
         stage.stopping.set()
     assert one.sent[-1] == {"type": "http.response.body", "body": b""}
     assert not stage.journal.hears(events.StateChanged)
 
 
+async def test_whose_key_is_taken_away_is_told_no_more() -> None:
+    stage, one, key = Stage(), Follower(), KeySettings(models=("a",))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.changes.follow, lambda: key, one.receive, one.send)
+        await wait_all_tasks_blocked()
+        stage.move("a", KeeperState.LOADING)
+        await wait_all_tasks_blocked()
+        key = KeySettings(models=("b",))
+        stage.move("a", KeeperState.READY)
+        await wait_all_tasks_blocked()
+        assert [told["data"]["status"] for told in one.told] == ["loading"]
+        key = NOTHING
+        stage.move("a", KeeperState.UNLOADED)
+    assert len(one.told) == 1
+    assert one.sent[-1] == {"type": "http.response.body", "body": b""}
+
+
 async def test_too_many_followers_are_refused_until_one_leaves() -> None:
     stage, followers = Stage(), [Follower() for _ in range(MOST_FOLLOWERS)]
     async with trio.open_nursery() as nursery:
         for one in followers:
-            nursery.start_soon(stage.changes.follow, EVERYTHING, one.receive, one.send)
+            nursery.start_soon(stage.changes.follow, every, one.receive, one.send)
         await wait_all_tasks_blocked()
         late = Follower()
         with pytest.raises(Shortage, match="64 others"):
-            await stage.changes.follow(EVERYTHING, late.receive, late.send)
+            await stage.changes.follow(every, late.receive, late.send)
         followers[0].left.set()
         await wait_all_tasks_blocked()
-        nursery.start_soon(stage.changes.follow, EVERYTHING, late.receive, late.send)
+        nursery.start_soon(stage.changes.follow, every, late.receive, late.send)
         await wait_all_tasks_blocked()
         assert late.sent
         stage.stopping.set()
