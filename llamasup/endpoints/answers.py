@@ -5,8 +5,10 @@ It comes from outside: what does not look as expected counts as not said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import translate
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -104,31 +106,32 @@ def offers(body: bytes) -> Offers | None:
         return None
 
 
-def listed(ids: Sequence[str], settings: EndpointSettings) -> dict[str, Offer]:
+def listed(ids: Sequence[str], settings: EndpointSettings) -> Iterator[tuple[str, Offer]]:
     """The models under the names that they have here."""
-    return {
-        name: Offer(theirs) for theirs in ids if (name := _name_here(theirs, settings)) is not None
-    }
+    for theirs in ids:
+        if (name := _name_here(theirs, settings)) is not None:
+            yield name, Offer(theirs)
 
 
-def told(offers: Offers, settings: EndpointSettings, ourselves: str) -> dict[str, Offer]:
+def told(offers: Offers, settings: EndpointSettings, ourselves: str) -> Iterator[tuple[str, Offer]]:
     """The models of another llamasup, but not those that it only has from us."""
     known = {where.name.lower(): where for where in Where}
-    found: dict[str, Offer] = {}
     for theirs, offered in list(offers.models.items())[:_MOST_MODELS]:
         name = _name_here(theirs, settings)
         origins = frozenset(offered.origins)
         if name is None or origins == {ourselves}:
             continue
-        found[name] = Offer(
-            theirs,
-            min(max(offered.slots, 0), _MOST_SLOTS),
-            max(offered.taken, 0),
-            known.get(offered.where, Where.CANNOT),
-            max(offered.cost, 0),
-            origins - {ourselves},
+        yield (
+            name,
+            Offer(
+                theirs,
+                min(max(offered.slots, 0), _MOST_SLOTS),
+                max(offered.taken, 0),
+                known.get(offered.where, Where.CANNOT),
+                max(offered.cost, 0),
+                origins - {ourselves},
+            ),
         )
-    return found
 
 
 def _name_here(theirs: str, settings: EndpointSettings) -> str | None:
@@ -140,12 +143,17 @@ def _name_here(theirs: str, settings: EndpointSettings) -> str | None:
         return None
     short = theirs.rpartition("/")[2] if theirs.startswith("/") else theirs
     short = short.removesuffix(".gguf")
-    if not any(
-        fnmatchcase(name, pattern) for pattern in settings.models for name in (theirs, short)
-    ):
+    is_meant = _matcher(settings.models)
+    if not (is_meant(theirs) or is_meant(short)):
         return None
     renamed: Mapping[str, str] = settings.rename
     return renamed.get(theirs) or renamed.get(short) or short or None
+
+
+@lru_cache
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """Says whether one of these patterns matches a name: an instance may list thousands."""
+    return re.compile("|".join(map(translate, patterns)) or "(?!)").match
 
 
 def _is_name(name: str) -> bool:

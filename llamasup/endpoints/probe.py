@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import trio
@@ -17,6 +18,7 @@ LONGEST_WAIT: Final = 10.0
 """Seconds for which a llamasup may wait for something to tell."""
 
 _LONGEST_WHY: Final = 200
+_AT_ONCE: Final = 200
 _LOADING: Final = b"Loading model"
 _TELL_SLOTS: Final = (("/props", answers.slots_in_props), ("/slots", answers.slots_in_list))
 """The pages of llama-servers that tell their slots."""
@@ -43,7 +45,7 @@ async def _look(instance: Instance, ourselves: str) -> bool:
     if instance.llamasup or not instance.was_known:
         status, body = await _ask(instance, _offers_target(instance), ourselves, LONGEST_WAIT)
         if status == 200 and (offers := answers.offers(body)):
-            return _note_llamasup(instance, offers, ourselves)
+            return await _note_llamasup(instance, offers, ourselves)
         instance.llamasup = ""
     status, body = await _ask(instance, "/v1/models", ourselves)
     now = trio.current_time()
@@ -67,22 +69,31 @@ async def _look(instance: Instance, ourselves: str) -> bool:
                 instance.slots = slots
                 break
     instance.ignores_names = instance.slots is not None and len(ids) == 1
-    instance.tells(answers.listed(ids, instance.settings))
+    instance.tells(await _all(answers.listed(ids, instance.settings)))
     instance.was_known = True
     return health.answered(trio.current_time())
 
 
-def _note_llamasup(instance: Instance, offers: answers.Offers, ourselves: str) -> bool:
+async def _note_llamasup(instance: Instance, offers: answers.Offers, ourselves: str) -> bool:
     now = trio.current_time()
     instance.llamasup, instance.version = offers.instance, offers.version
     if offers.instance == ourselves:
         instance.offers = {}
         return instance.health.refused("it is this llamasup itself", now)
-    instance.tells(answers.told(offers, instance.settings, ourselves))
+    instance.tells(await _all(answers.told(offers, instance.settings, ourselves)))
     instance.was_known = True
     if offers.draining:
         return instance.health.unreachable("it is about to end", now)
     return instance.health.answered(now)
+
+
+async def _all(pairs: Iterator[tuple[str, answers.Offer]]) -> dict[str, answers.Offer]:
+    """These models by their names. There may be thousands, so other tasks get turns in between."""
+    found: dict[str, answers.Offer] = {}
+    while some := dict(islice(pairs, _AT_ONCE)):
+        found |= some
+        await trio.lowlevel.checkpoint()
+    return found
 
 
 def _offers_target(instance: Instance) -> str:

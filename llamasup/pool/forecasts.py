@@ -6,6 +6,7 @@ again only if a model came into memory, or left it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,12 +18,15 @@ from llamasup.children.needs import Needed
 from llamasup.children.position import beginning
 from llamasup.endpoints.balance import Where
 from llamasup.errors import ModelUnavailable
+from llamasup.models.glances import one_glance
 from llamasup.pool.admission import Drain, Evict, Load, Wait
 from llamasup.pool.pool import Pool
 from llamasup.pool.residency import Place
 from llamasup.states import KeeperState
 
 _MEASURED_FOR: Final = 5.0
+_SELDOM: Final = 10
+"""What was measured counts for so many times as long as that took, with thousands of models."""
 
 IN_MEMORY: Final = (KeeperState.READY, KeeperState.LOADING, KeeperState.WAITING)
 """Of these models there is no forecast: they are loaded, or will be."""
@@ -52,7 +56,8 @@ class Forecasts:
         self._made_for: object = None
         """The circumstances for which they were made."""
 
-        self._measured_at = -_MEASURED_FOR
+        self._fresh_until = -math.inf
+        self._refreshing = trio.Lock()
 
     def of(self, model: str) -> Forecast:
         """The last forecast for this model."""
@@ -61,15 +66,19 @@ class Forecasts:
     async def refresh(self) -> None:
         """Make the forecasts again, if they may have changed. If this is cancelled, the last ones
         stay."""
+        async with self._refreshing:
+            with one_glance():
+                await self._refresh()
+
+    async def _refresh(self) -> None:
         residency, now = self._pool.residency, trio.current_time()
         places = {model: place.state for model, place in residency.places.items()}
         queued = self._queued()
         circumstances = places, queued
-        is_fresh = now < self._measured_at + _MEASURED_FOR
+        is_fresh = now < self._fresh_until
         if is_fresh and circumstances == self._made_for:
             return
         if not is_fresh:
-            self._measured_at = now
             self._needed.clear()
             await residency.measure()
         made: dict[str, Forecast] = {}
@@ -82,6 +91,9 @@ class Forecasts:
                 made[keeper.model] = forecast
                 await trio.lowlevel.checkpoint()
         self._forecasts, self._made_for = made, circumstances
+        if not is_fresh:
+            took = trio.current_time() - now
+            self._fresh_until = now + max(_MEASURED_FOR, took * _SELDOM)
 
     def _queued(self) -> list[str]:
         """The models that will be loaded, but have no place yet."""

@@ -24,6 +24,13 @@ from llamasup.pool.forecasts import IN_MEMORY, Forecasts
 from llamasup.pool.pool import Pool
 
 _PAUSE: Final = 0.05
+_IDLE: Final = 9
+"""The pauses take so many times as long as the work: thousands of models are looked at less often,
+instead of all the time."""
+
+_AT_ONCE: Final = 50
+"""Models; then other tasks get a turn."""
+
 LONGEST_WAIT: Final = 30.0
 _MOST_SLOTS: Final = 1 << 20
 
@@ -46,11 +53,13 @@ class Offers:
         """The document for these names, once it is another one than `since`, or `wait` is over."""
         until = trio.current_time() + min(wait, LONGEST_WAIT)
         while True:
+            began = trio.current_time()
             document = await self._document(choices())
+            took = trio.current_time() - began
             is_over = trio.current_time() >= until or self._stopping.is_set()
             if is_over or document["version"] != since:
                 return document
-            with trio.move_on_after(_PAUSE):
+            with trio.move_on_after(max(_PAUSE, took * _IDLE)):
                 await self._stopping.wait()
 
     async def demand(self, model: str, expected: bytes) -> None:
@@ -73,7 +82,13 @@ class Offers:
     async def _document(self, choices: list[Choice]) -> Document:
         await self._forecasts.refresh()
         ourselves = self._pool.outside.fleet.ourselves
-        models = {choice.name: self._offer(choice.model, ourselves) for choice in choices}
+        models: dict[str, Mapping[str, object]] = {}
+        for first in range(0, len(choices), _AT_ONCE):
+            keepers = self._pool.keepers  # which may be others after each turn of other tasks
+            for choice in choices[first : first + _AT_ONCE]:
+                keeper = keepers.get(choice.model)
+                models[choice.name] = self._offer(choice.model, keeper, ourselves)
+            await trio.lowlevel.checkpoint()
         version = blake2b(msgspec.json.encode(models), digest_size=6)
         return {
             "instance": ourselves,
@@ -82,10 +97,10 @@ class Offers:
             "draining": self._stopping.is_set(),
         }
 
-    def _offer(self, model: str, ourselves: str) -> Mapping[str, object]:
+    def _offer(self, model: str, keeper: Keeper | None, ourselves: str) -> Mapping[str, object]:
         offers = self._elsewhere(model)
         origins = {origin for offer in offers for origin in offer.origins or {ourselves}}
-        if keeper := self._pool.keepers.get(model):
+        if keeper is not None:
             offers.append(self._own(keeper))
             origins.add(ourselves)
         usable = [offer for offer in offers if offer.where is not Where.CANNOT]

@@ -63,7 +63,7 @@ def test_slots_are_counted_in_a_list(listed: object, slots: int | None) -> None:
 def test_models_are_filtered_and_renamed(
     ids: list[str], settings: dict[str, Any], names: dict[str, str] | set[str]
 ) -> None:
-    found = answers.listed(ids, entry(**settings))
+    found = dict(answers.listed(ids, entry(**settings)))
     if isinstance(names, set):
         assert found.keys() == names
     else:
@@ -74,7 +74,7 @@ def told(ourselves: str = "me", **models: object) -> dict[str, Offer]:
     document = {"instance": "they", "version": 1, "models": models}
     offers = answers.offers(json.dumps(document).encode())
     assert offers is not None
-    return answers.told(offers, entry(), ourselves)
+    return dict(answers.told(offers, entry(), ourselves))
 
 
 def test_a_llamasup_tells_where_its_models_are() -> None:

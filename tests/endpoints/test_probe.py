@@ -12,6 +12,7 @@ from llamasup.endpoints.instance import Instance
 from llamasup.endpoints.probe import look
 from tests.endpoints.answering import Answers, answering
 from tests.endpoints.elsewhere import free_port
+from tests.harness import loop_holdups
 
 MODELS = (200, {"data": [{"id": "a.gguf"}]})
 
@@ -99,3 +100,16 @@ async def test_an_instance_that_serves_requests_need_not_answer_questions() -> N
     instance.served()
     assert not await look(instance, "me", instance.last_served)
     assert instance.health.condition is Condition.HEALTHY
+
+
+async def test_thousands_of_models_hold_nobody_up() -> None:
+    models = [{"id": f"model-{number}"} for number in range(4000)]
+    offers = {"instance": "they", "version": 7, "models": {m["id"]: {} for m in models}}
+    for answers in ({"/v1/models": (200, {"data": models})}, {"/api/offers": (200, offers)}):
+        async with answering(under("/base", answers)) as (address, _):
+            instance = instance_at(address)
+            with loop_holdups() as holdups:
+                await look(instance, "me", trio.current_time())
+                await trio.lowlevel.checkpoint()
+                assert holdups.longest("test_thousands") < 0.006
+            assert len(instance.offers) == 4000

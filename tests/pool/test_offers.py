@@ -10,7 +10,7 @@ from llamasup.models.names import Choice
 from llamasup.pool.offers import Document, Offers
 from llamasup.pool.pool import Pool
 from llamasup.pool.work import Work
-from tests.harness import eventually
+from tests.harness import eventually, loop_holdups
 from tests.pool.pooling import Fake, pool_of
 
 TWO = {"pool.max_loaded_models": 1, "pool.turn": 60}
@@ -99,3 +99,15 @@ async def test_a_model_that_is_withdrawn_meanwhile_is_no_error(
         monkeypatch.setattr(pool.residency, "measure", withdraw)
         with pytest.raises(ModelMoved):
             await offers.demand("fake", b"fits")
+
+
+async def test_a_thousand_models_hold_nobody_up(faking: Fake) -> None:
+    path = str(faking()["models.fake.path"])
+    config = {f"models.m{number}.path": path for number in range(1000)}
+    async with pool_of({**faking(), **config}) as pool:
+        offers = Offers(pool)
+        version = (await told(offers, pool))["version"]
+        with loop_holdups() as holdups:
+            await offers.after(version, 0.5, lambda: choices(pool))
+            await trio.lowlevel.checkpoint()
+            assert holdups.longest() < 0.01
