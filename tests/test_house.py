@@ -87,6 +87,8 @@ PURE = (
     "config.checks",
     "config.endpoint_checks",
     "config.layers",
+    "config.model_checks",
+    "config.name_checks",
     "config.problems",
     "config.schema",
     "config.tree",

@@ -17,8 +17,8 @@ from typing import Any
 
 from llamasup.cli import options
 from llamasup.config import toml_file
-from llamasup.config.checks import NAME_OF_KEY
 from llamasup.config.moments import write_moment
+from llamasup.config.name_checks import NAME_OF_KEY
 from llamasup.config.schema import KeySettings
 from llamasup.config.secrets import hash_of
 from llamasup.errors import OperatorError
