@@ -82,7 +82,8 @@ listed here.
                 devices; pure), `machine` (runs the tools), `gauge` (when to ask); `room`
     endpoints/  `names` become addresses; `probe` asks each `instance` how it is, `health` (pure)
                 says what that means, `balance` (pure) which one answers; `prefix` (by which later
-                turns of a conversation find the same one), `renamed` (bodies); `endpoint`, `fleet`
+                turns of a conversation find the same one), `forwarding` (how it gets a request);
+                `endpoint`, `fleet`
     learned     what outlives llamasup on disk: rungs on which children got ready, and footprints
     engine/     `locate` and `known` (which program), `argv` (its command line), `cores` (how they
                 are shared), `embedded`; what it prints and answers: `loglines`, `failures`,

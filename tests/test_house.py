@@ -102,6 +102,7 @@ PURE = (
     "control.openapi",
     "endpoints.answers",
     "endpoints.balance",
+    "endpoints.forwarding",
     "endpoints.health",
     "endpoints.prefix",
     "endpoints.renamed",

@@ -19,6 +19,7 @@ from llamasup.access.keyring import Caller, Unknown, discreet
 from llamasup.apis.dialects import dialect_at
 from llamasup.apis.ollama import Ollama
 from llamasup.apis.translation import Residence
+from llamasup.endpoints.forwarding import refuse_circle
 from llamasup.endpoints.prefix import prefix_of
 from llamasup.errors import (
     ChildLost,
@@ -221,7 +222,7 @@ class Exchange:
 
     async def _ask_model(self, goal: ToModel) -> None:
         """Let a child answer, or the next one if it fails before the client has seen a word."""
-        self._desk.pool.outside.refuse_circle(self._request)
+        refuse_circle(self._request, self._desk.pool.outside.fleet.ourselves)
         losses, digest, trail = Losses(self._desk.max_replays), Digest(self._request), Trail()
         try:
             choice = await self._chosen(goal)

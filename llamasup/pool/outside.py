@@ -22,13 +22,11 @@ from llamasup.endpoints.instance import Instance
 from llamasup.errors import (
     EndpointsAway,
     LlamasupError,
-    LoopDetected,
     ModelNotFound,
     ModelNotLoaded,
     QueueFull,
     QueueTimeout,
 )
-from llamasup.http.requests import Request
 from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket, full
 from llamasup.pool.trail import Trail
 from llamasup.pool.work import Work
@@ -80,17 +78,6 @@ class Outside:
         """When an instance of these models was last known to take requests."""
 
         fleet.on_room = self.admit
-
-    def refuse_circle(self, request: Request) -> None:
-        """Raise LoopDetected if the request has been here before."""
-        if request.header(b"via") is None:
-            return
-        ours = self.fleet.ourselves.encode()
-        if any(name == b"via" and ours in value for name, value in request.headers):
-            raise LoopDetected(
-                "this request came here again over other llamasups: two of them have each other as"
-                " an endpoint, and each believes that the other has the model"
-            )
 
     def has(self, model: str) -> bool:
         """Has an instance elsewhere this model?"""

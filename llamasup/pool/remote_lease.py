@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from hashlib import blake2b
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from attrs import evolve
-
-from llamasup.access.headers import SECRETS
 from llamasup.endpoints.balance import Where
+from llamasup.endpoints.forwarding import head_there, told_to_llamasup, with_name_there
 from llamasup.endpoints.instance import Instance
-from llamasup.endpoints.renamed import name_in, renamed
-from llamasup.errors import ChildLost, ClientError, LlamasupError, ModelMoved, OutOfMemory
-from llamasup.http.requests import EXPECTS, ON_BEHALF, Request
+from llamasup.errors import ChildLost, LlamasupError, ModelMoved, OutOfMemory
+from llamasup.http.requests import Request
 from llamasup.http.wire import Wire
 from llamasup.pool.lease import Lease
 from llamasup.pool.outside import Errand, Outside
@@ -23,8 +19,6 @@ from llamasup.shortages import is_shortage
 from llamasup.upstream import Signature, Verdict
 
 _LOADING: Final = "Loading model"
-_USUAL_URGENCY: Final = 3
-_LEAST_URGENCY: Final = 7
 _COME_AGAIN: Final = 1.0
 """Seconds for which an instance that sends a request away gets no more, if others have room."""
 
@@ -120,49 +114,15 @@ class RemoteLease(Lease):
 
     async def dressed(self, request: Request) -> Request:
         """See `Upstream.dressed`: the model's name becomes the one that it has there."""
-        instance, body = self._instance, request.body
-        offer = instance.offers.get(self._errand.model)
-        if offer is None or instance.ignores_names or not body:
-            return request
-        if not isinstance(body, bytes | bytearray):
-            if offer.theirs == self._errand.model:
-                return request  # it is named so, or by an alias that the instance has to know
-            raise ClientError(
-                f'"{self._errand.model}" is "{offer.theirs}" on {instance.name}, and a body over'
-                " 1 MiB is sent there as it is: ask for that name, or give it no other one"
-            )
-        if name_in(body) in (offer.theirs, None):
-            return request
-        other = renamed(body, offer.theirs)
-        return request if other is None else evolve(request, body=other)
+        return with_name_there(request, self._errand.model, self._instance)
 
     def head_for(self, request: Request, target: bytes) -> bytes:
-        """See `Upstream.head_for`: no key of the client's, but those that the operator wrote."""
-        instance = self._instance
-        ours = self._outside.fleet.ourselves
-        via = b", ".join(
-            [*(value for name, value in request.headers if name == b"via"), b"1.1 " + ours.encode()]
-        )
-        own = [(name.encode(), value.encode()) for name, value in instance.headers]
+        """See `Upstream.head_for`."""
+        instance, errand = self._instance, self._errand
+        told: Iterable[tuple[bytes, bytes]] = ()
         if instance.llamasup:
-            own += self._told_to_llamasup()
-        return request.forwarded(
-            instance.url.path.encode() + target,
-            withheld={*SECRETS, EXPECTS, ON_BEHALF, b"via", *(name.lower() for name, _ in own)},
-            host=instance.url.authority.encode(),
-            added=[(b"Via", via), *own],
-        )
-
-    def _told_to_llamasup(self) -> Iterator[tuple[bytes, bytes]]:
-        """What we know better than it: who asks, how urgent that is, and where the model was."""
-        client = self._errand.client()
-        digest = blake2b(repr(client).encode(), digest_size=8).hexdigest()
-        yield ON_BEHALF, digest.encode()
-        if self._errand.priority:
-            urgency = _USUAL_URGENCY - self._errand.priority
-            yield b"priority", b"u=%d" % min(max(urgency, 0), _LEAST_URGENCY)
-        if self._expected is not None:
-            yield EXPECTS, self._expected.name.lower().encode()
+            told = told_to_llamasup(errand.client(), errand.priority, self._expected)
+        return head_there(request, target, instance, self._outside.fleet.ourselves, told)
 
     def progressed(self) -> None:
         """See `Upstream.progressed`."""

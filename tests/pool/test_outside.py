@@ -10,13 +10,11 @@ from llamasup.endpoints.answers import Offer
 from llamasup.endpoints.balance import Where
 from llamasup.errors import (
     EndpointsAway,
-    LoopDetected,
     ModelNotFound,
     ModelNotLoaded,
     QueueFull,
     QueueTimeout,
 )
-from llamasup.http.requests import Request
 from llamasup.pool.outside import Errand, Outside
 from llamasup.pool.work import Work
 from tests.pool.fleets import StillFleet, errand, outside_of
@@ -214,12 +212,3 @@ async def test_two_busy_instances_and_a_cancellation_leave_nothing_behind(
             await outside.enter(errand())
     outside.leave(holder)
     assert (box.in_flight, outside.waiting("m")) == (0, 0)
-
-
-@pytest.mark.parametrize("via", [b"1.1 llamasup-here", b"1.0 proxy, 1.1 llamasup-here"])
-def test_a_request_that_has_been_here_is_refused(via: bytes) -> None:
-    outside = outside_of(StillFleet())
-    request = Request(b"POST", b"/", [(b"via", via)], True, False, b"id")
-    with pytest.raises(LoopDetected):
-        outside.refuse_circle(request)
-    outside.refuse_circle(Request(b"POST", b"/", [(b"via", b"1.1 x")], True, False, b"id"))
