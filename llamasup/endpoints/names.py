@@ -24,7 +24,13 @@ LONGEST: Final = 30.0
 give addresses that come and go a lifetime of a day."""
 
 _SHORTEST: Final = 1.0
+_GRACE: Final = 0.5
+"""Seconds for which the second answer of two is waited for."""
 
+_KINDS: Final = ("A", "AAAA")
+
+MOST: Final = 256
+"""Instances of one name: each is asked how it is, twice a second while it is away."""
 
 Instances = Sequence[tuple[Address, ...]]
 """The addresses of each instance."""
@@ -61,7 +67,7 @@ async def _as_the_machine_does(host: str, port: int) -> tuple[Address, ...]:
 
 async def _of_hosts(name: str, port: int) -> Found:
     """Every IPv4 and IPv6 address that the name has."""
-    answers = [answer for kind in ("A", "AAAA") if (answer := await _ask(name, kind))]
+    answers = await _addresses(name)
     if not answers:
         raise OSError(None, f"DNS knows no address of {name}")
     found = [TcpAddress(record.address, port) for answer in answers for record in answer]
@@ -74,20 +80,40 @@ async def _of_services(name: str) -> Found:
     if not answer:
         raise OSError(None, f"DNS knows no SRV record of {name}; a URL with a port needs none")
     found: list[Address] = []
-    for record in sorted(answer, key=lambda record: record.priority):
-        host = str(record.target).rstrip(".")
-        found += [
-            TcpAddress(entry.address, record.port)
-            for kind in ("A", "AAAA")
-            for entry in await _ask(host, kind) or ()
-        ]
+    for record in sorted(answer, key=lambda record: record.priority)[:MOST]:
+        for addresses in await _addresses(str(record.target).rstrip(".")):
+            found += [TcpAddress(entry.address, record.port) for entry in addresses]
     if not found:
         raise OSError(None, f"DNS knows no address of the hosts that {name} names")
     return Found(_each(found), _lifetime([answer]))
 
 
+async def _addresses(name: str) -> list[Any]:
+    """DNS's answers about the name's IPv4 and IPv6 addresses. Raises OSError.
+
+    Some servers never answer for IPv6: what came of one kind counts without the other.
+    """
+    answers: list[Any] = []
+    failures: list[OSError] = []
+
+    async def ask(kind: str) -> None:
+        try:
+            if answer := await _ask(name, kind):
+                answers.append(answer)
+                nursery.cancel_scope.deadline = trio.current_time() + _GRACE
+        except OSError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for kind in _KINDS:
+            nursery.start_soon(ask, kind)
+    if failures and not answers:
+        raise failures[0]
+    return sorted(answers, key=lambda answer: _KINDS.index(answer.rdtype.name))
+
+
 def _each(found: Iterable[Address]) -> list[tuple[Address, ...]]:
-    return [(address,) for address in dict.fromkeys(found)]
+    return [(address,) for address in list(dict.fromkeys(found))[:MOST]]
 
 
 def _lifetime(answers: Iterable[Any]) -> float:

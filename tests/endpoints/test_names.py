@@ -29,9 +29,10 @@ def srv(priority: int, port: int, target: str) -> bytes:
 
 @asynccontextmanager
 async def dns_with(
-    records: Records, monkeypatch: pytest.MonkeyPatch, ttl: int = 5
+    records: Records, monkeypatch: pytest.MonkeyPatch, ttl: int = 5, fails: str = ""
 ) -> AsyncIterator[list[str]]:
-    """A DNS server with these records, which is asked from now on; what it was asked."""
+    """A DNS server with these records, which is asked from now on; what it was asked. It does not
+    answer for records of the kind that `fails`."""
     asked: list[str] = []
 
     def answer(query: bytes) -> bytes:
@@ -55,7 +56,9 @@ async def dns_with(
     async def serve(sock: trio.socket.SocketType) -> None:
         while True:
             query, whence = await sock.recvfrom(4096)
-            await sock.sendto(answer(query), whence)
+            reply = answer(query)
+            if not asked[-1].endswith(f" {fails}"):
+                await sock.sendto(reply, whence)
 
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         await sock.bind(("127.0.0.1", 0))
@@ -121,3 +124,26 @@ async def test_a_name_without_records_is_an_error(
     async with dns_with({}, monkeypatch):
         with pytest.raises(OSError, match=why):
             await names.look_up(parse_url(url))
+
+
+async def test_what_dns_says_of_one_kind_counts_while_it_is_silent_on_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records: Records = {("gpus", "A"): [b"\x0a\0\0\1"]}
+    async with dns_with(records, monkeypatch, fails="AAAA"):
+        found = await names.look_up(parse_url("dns+http://gpus:80"))
+    assert found.instances == [(TcpAddress("10.0.0.1", 80),)]
+
+
+async def test_a_dns_server_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_PATIENCE", 0.5)
+    async with dns_with({}, monkeypatch, fails="A"):
+        with pytest.raises(OSError, match="gpus"):
+            await names.look_up(parse_url("dns+http://gpus:80"))
+
+
+async def test_of_very_many_addresses_some_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    records: Records = {("gpus", "A"): [bytes((10, 0, n // 256, n % 256)) for n in range(300)]}
+    async with dns_with(records, monkeypatch):
+        found = await names.look_up(parse_url("dns+http://gpus:80"))
+    assert len(found.instances) == names.MOST
