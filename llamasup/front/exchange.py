@@ -8,9 +8,6 @@ lease → relay; and the last two again if the engine is lost before the client 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-
 import trio
 from attrs import evolve
 
@@ -133,13 +130,18 @@ class Exchange:
         if isinstance(goal, ToControl):
             await self._ask_control(goal)
             return
-        with self._counted():
-            if isinstance(goal, ToEngine):
-                await self._ask_engine(goal)
-            elif goal.translator is not None:
-                await self._ask_through(goal.translator, goal)
-            else:
-                await self._ask_model(goal)
+        if self._caller is None:
+            await self._ask(goal)
+        else:
+            await self._ask_counted(self._caller, goal)
+
+    async def _ask(self, goal: ToEngine | ToModel) -> None:
+        if isinstance(goal, ToEngine):
+            await self._ask_engine(goal)
+        elif goal.translator is not None:
+            await self._ask_through(goal.translator, goal)
+        else:
+            await self._ask_model(goal)
 
     def _let_page_in(self, origin: bytes) -> None:
         """Raise Forbidden for a page that may not use us; else tell the browser that it may."""
@@ -158,19 +160,15 @@ class Exchange:
             self._reporter.key = caller.key.name
             self._request.secrets = caller.headers
 
-    def _counted(self) -> AbstractContextManager[None]:
-        """A block in which the request counts for its key, if it has one. Raises RateLimited."""
-        return nullcontext() if self._caller is None else self._counted_for(self._caller)
-
-    @contextmanager
-    def _counted_for(self, caller: Caller) -> Iterator[None]:
+    async def _ask_counted(self, caller: Caller, goal: ToEngine | ToModel) -> None:
+        """Ask, and let the request count for its key. Raises RateLimited."""
         door = self._desk.door
         try:
             door.enter(caller)
         finally:
             self._answer.extra = [*self._answer.extra, *door.lines(caller)]
         try:
-            yield
+            await self._ask(goal)
         finally:
             door.leave(caller)
 
@@ -300,7 +298,7 @@ class Exchange:
 
     def _prepare_answer(self, goal: ToModel) -> None:
         """Begin anew with what is remembered of the answer: another engine may have begun it."""
-        if self._reporter.is_heard and goal.work is Work.GENERATE:
+        if goal.work is Work.GENERATE and self._reporter.tells_usage:
             self._answer.margins = Margins(dialect_at(goal.target.partition(b"?")[0]))
         if self._interpreter is not None:
             self._answer.reply = self._interpreter.reply(goal.model or self._way.model)

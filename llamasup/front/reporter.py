@@ -28,8 +28,7 @@ from llamasup.http.connection import ClientLeft, Connection
 from llamasup.http.requests import Request
 from llamasup.logs import cut
 
-_COURSE: Final = (RequestCame, RequestEntered, FirstByte, RequestEnded, RequestCancelled)
-"""The events of every request. If nothing listens to them, they cost 0.3 µs instead of 6."""
+_TELLING_USAGE: Final = (RequestEnded, RequestCancelled)
 
 _LONGEST_METHOD: Final = 20
 _LONGEST_PATH: Final = 200
@@ -49,28 +48,31 @@ class Reporter:
         self.key = ""
         """The name of the key that the request came with, once that is known."""
 
-        self.is_heard = journal.hears(*_COURSE)
-        """Does anything listen to the course of requests? As it was when this one came."""
-
         self._request = request
         self._connection = connection
         self._way = way
         self._journal = journal
+        self._heard = journal.heard
         self._refusals = refusals
+
+    @property
+    def tells_usage(self) -> bool:
+        """Does anything listen to what answers take?"""
+        return not self._heard.isdisjoint(_TELLING_USAGE)
 
     def came(self) -> None:
         """The request was read. Raises ClientLeft."""
-        if self.is_heard:
+        if RequestCame in self._heard:
             self._journal.tell(RequestCame(self._id, self._connection.peer, *self._named))
 
     def entered(self) -> None:
         """It has its lease."""
-        if self.is_heard:
+        if RequestEntered in self._heard:
             self._journal.tell(RequestEntered(self._id, self._way.model, self._way.age))
 
     def begins(self) -> None:
         """The first byte of its answer is sent to the client."""
-        if self.is_heard:
+        if FirstByte in self._heard:
             self._journal.tell(FirstByte(self._id, self._way.model, self._way.age))
 
     def replayed(self) -> None:
@@ -96,7 +98,7 @@ class Reporter:
 
     def ended(self, answer: Answer) -> None:
         """It was answered, with this answer or with an error. Raises ClientLeft."""
-        if not self.is_heard:
+        if RequestEnded not in self._heard:
             return
         usage, way = self._usage(answer, guess=answer.is_stream), self._way
         who = self._connection.peer, self.key
@@ -104,7 +106,7 @@ class Reporter:
 
     def cancelled(self, answer: Answer) -> None:
         """It was given up, with so much of this answer. Raises ClientLeft."""
-        if not self.is_heard:
+        if RequestCancelled not in self._heard:
             return
         phase = Phase.WAITING if answer.seen is Seen.NOTHING else Phase.ANSWERING
         usage, way = self._usage(answer, guess=True), self._way

@@ -131,7 +131,7 @@ async def test_the_stream_ends_cleanly_when_llamasup_stops() -> None:
         await wait_all_tasks_blocked()
         stage.stopping.set()
     assert one.sent[-1] == {"type": "http.response.body", "body": b""}
-    assert not stage.journal.hears(events.StateChanged)
+    assert events.StateChanged not in stage.journal.heard
 
 
 async def test_whose_key_is_taken_away_is_told_no_more() -> None:

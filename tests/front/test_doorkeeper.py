@@ -156,7 +156,7 @@ async def test_an_answer_is_charged_when_it_is_over_however_it_ended(
     keeper.enter(alice)
     in_effect.replace(Config(keys={"alice": settings()}))
     keeper.renew()
-    assert not told.hears(RequestEnded)  # so that requests need not be followed any more
+    assert RequestEnded not in told.heard  # so that requests need not be followed any more
 
 
 # --- through the whole house ---
