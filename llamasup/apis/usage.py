@@ -22,9 +22,10 @@ def usage_of_answer(dialect: Dialect, body: bytes) -> Usage | None:
     document = _decoded(body)
     if dialect.whole is None or document is None:
         return None
-    answers = document if isinstance(document, list) else [document]
-    usages = [usage for answer in answers if (usage := _in_document(dialect.whole, answer))]
-    if not usages or len(usages) < len(answers):
+    if not isinstance(document, list):
+        return _in_document(dialect.whole, document)
+    usages = [usage for answer in document if (usage := _in_document(dialect.whole, answer))]
+    if not usages or len(usages) < len(document):
         return None
     tokens = sum(usage.answer_tokens for usage in usages)
     last = usages[-1]
@@ -82,9 +83,12 @@ def _usage(layout: Layout, number: Callable[[Pointer], int | None], reason: str)
     answer = number(layout.answer_tokens) if layout.answer_tokens else None
     if answer is None and (layout.answer_tokens or prompt == [None]):
         return _usage(layout.or_else, number, reason) if layout.or_else else None
-    cached = (number(pointer) for pointer in layout.cached_tokens)
-    known = next((tokens for tokens in cached if tokens is not None), 0)
-    return Usage(sum(tokens or 0 for tokens in prompt), answer or 0, reason, known)
+    cached = 0
+    for pointer in layout.cached_tokens:
+        if (tokens := number(pointer)) is not None:
+            cached = tokens
+            break
+    return Usage(sum(filter(None, prompt)), answer or 0, reason, cached)
 
 
 def _last_number(text: bytes, pointer: Pointer) -> int | None:
