@@ -8,7 +8,6 @@ much as an average one: else a client that had nothing yet would get all slots a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Final
 
@@ -30,7 +29,7 @@ class Consumption:
 
     def __init__(self) -> None:
         self._used: dict[Hashable, float] = {}
-        self._in_flight = Counter[Hashable]()
+        self._in_flight: dict[Hashable, int] = {}
         self._average = 1.0
         self._origin = 0.0
         """When a token counted as 1."""
@@ -48,12 +47,14 @@ class Consumption:
 
     def begin(self, client: Hashable) -> None:
         """A request of this client is in flight, until `end`."""
-        self._in_flight[client] += 1
+        self._in_flight[client] = self._in_flight.get(client, 0) + 1
 
     def end(self, client: Hashable) -> None:
         """A request of this client is not in flight any more."""
-        self._in_flight[client] -= 1
-        if not self._in_flight[client]:
+        left = self._in_flight[client] - 1
+        if left:
+            self._in_flight[client] = left
+        else:
             del self._in_flight[client]
 
     def at(self, now: float) -> Callable[[Hashable], float]:
