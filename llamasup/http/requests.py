@@ -56,6 +56,10 @@ _WRITTEN_ANEW: Final = HOP_BY_HOP | {
 }
 
 
+_NO_BODY: Final = Counted(0)
+"""It never changes, so one serves all."""
+
+
 class Stored(Protocol):
     """A large body, which is not kept in memory."""
 
@@ -83,7 +87,7 @@ class Request:
     id: bytes
     body: bytes | bytearray | Stored = b""
     expects_continue: bool = False
-    framing: Body = field(factory=lambda: Counted(0))
+    framing: Body = _NO_BODY
     secrets: frozenset[bytes] = frozenset()
     """Names of headers that hold a key of llamasup's own: they are never forwarded."""
 

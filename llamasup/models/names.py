@@ -120,7 +120,8 @@ class Names:
         return None
 
     def _called(self, folded: str) -> Choice | None:
-        for name in (folded, folded.removesuffix(".gguf"), folded.removesuffix(":latest")):
+        for ending in ("", ".gguf", ":latest"):
+            name = folded.removesuffix(ending)
             if choice := self._exact.get(name) or self._friendly.get(name):
                 return choice
         return None
