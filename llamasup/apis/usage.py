@@ -50,17 +50,17 @@ def usage_of_stream(dialect: Dialect, events: bytes) -> Usage | None:
     return Usage(usage.prompt_tokens, usage.answer_tokens, reason, usage.cached_tokens)
 
 
-def usage_at_least(request_size: int, events: int) -> Usage:
-    """What an answer that did not end took: a guess for the prompt, by the size of the request's
-    body, and a token for each event of its stream.
+def usage_at_least(request_size: int, tokens: int) -> Usage:
+    """What an answer of so many tokens took that does not say it: the prompt is guessed by the size
+    of the request's body.
 
     The guess is low: a body may hold pictures, and nobody should pay for what was not computed.
     """
-    prompt = min(request_size // _BYTES_OF_A_TOKEN, _MOST_GUESSED)
-    return Usage(prompt, events, "")
+    prompt = min(request_size // BYTES_OF_A_TOKEN, _MOST_GUESSED)
+    return Usage(prompt, tokens, "")
 
 
-_BYTES_OF_A_TOKEN: Final = 4
+BYTES_OF_A_TOKEN: Final = 4
 _MOST_GUESSED: Final = 4096
 
 

@@ -55,6 +55,9 @@ class Answer:
         self.margins: Margins | None = None
         """The parts of its content that are kept, if any."""
 
+        self.status = 0
+        """That of its head, once there is one."""
+
         self.is_stream = False
         """Does it come as a stream of server-sent events?"""
 
@@ -78,6 +81,7 @@ class Answer:
         if self.seen is Seen.EVENTS:
             return b""
         self._begins()
+        self.status = head.status
         return rewritten(head, self._request, framing_line, [*self.extra, *self._marks()])
 
     def comment(self, words: str) -> bytes:

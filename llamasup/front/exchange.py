@@ -299,7 +299,8 @@ class Exchange:
     def _prepare_answer(self, goal: ToModel) -> None:
         """Begin anew with what is remembered of the answer: another engine may have begun it."""
         if goal.work is Work.GENERATE and self._reporter.tells_usage:
-            self._answer.margins = Margins(dialect_at(goal.target.partition(b"?")[0]))
+            path = goal.target.partition(b"?")[0]
+            self._answer.margins = Margins(dialect_at(path), path)
         if self._interpreter is not None:
             self._answer.reply = self._interpreter.reply(goal.model or self._way.model)
 

@@ -6,7 +6,13 @@ from collections import deque
 from typing import Final
 
 from llamasup.apis.dialect import Dialect
-from llamasup.apis.usage import usage_at_least, usage_of_answer, usage_of_ends, usage_of_stream
+from llamasup.apis.usage import (
+    BYTES_OF_A_TOKEN,
+    usage_at_least,
+    usage_of_answer,
+    usage_of_ends,
+    usage_of_stream,
+)
 from llamasup.events import Usage
 
 _BEGINNING: Final = 4 << 10
@@ -16,12 +22,16 @@ _END: Final = 16 << 10
 class Margins:
     """The beginning and the end of one answer, whose content comes piece by piece."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        """The engine answers in this dialect."""
+    def __init__(self, dialect: Dialect, path: bytes) -> None:
+        """The engine answers at this path, in this dialect."""
         self._dialect = dialect
+        self.is_written = path.removesuffix(b"/").endswith(dialect.stream_paths)
+        """Does a model write it? Then its tokens can be guessed from its size."""
+
         self._beginning = bytearray()
         self._end: deque[bytes] = deque()
         self._size = 0
+        self._size_of_all = 0
         self.events = 0
         """How many events came, if it is a stream. llama-server sends one for each token."""
 
@@ -31,6 +41,7 @@ class Margins:
     def add(self, content: bytes) -> None:
         """Keep the next piece, as far as there is room."""
         self.events += content.count(b"data:")
+        self._size_of_all += len(content)
         room = _BEGINNING - len(self._beginning)
         if room > 0:
             self._beginning += content[:room]
@@ -56,5 +67,7 @@ class Margins:
         return read(self._dialect, self.content)
 
     def usage_at_least(self, request_size: int) -> Usage:
-        """What an unfinished answer took, as far as that is known."""
-        return usage_at_least(request_size, self.events)
+        """What an answer took that does not say it: it is unfinished, or its client has asked
+        llama-server for other members (`response_fields`)."""
+        tokens = self.events or (self._size_of_all // BYTES_OF_A_TOKEN if self.is_written else 0)
+        return usage_at_least(request_size, tokens)

@@ -100,7 +100,7 @@ class Reporter:
         """It was answered, with this answer or with an error. Raises ClientLeft."""
         if RequestEnded not in self._heard:
             return
-        usage, way = self._usage(answer, guess=answer.is_stream), self._way
+        usage, way = self._usage(answer, guess=answer.is_stream or _is_written(answer)), self._way
         who = self._connection.peer, self.key
         self._journal.tell(RequestEnded(self._id, way.model, way.age, usage, *who))
 
@@ -132,3 +132,8 @@ class Reporter:
         method = self._request.method.decode("latin-1")
         path = self._request.target.partition(b"?")[0].decode("latin-1")
         return cut(method, _LONGEST_METHOD), cut(path, _LONGEST_PATH)
+
+
+def _is_written(answer: Answer) -> bool:
+    """Is it an answer, and no error, that a model has written?"""
+    return answer.status == 200 and answer.margins is not None and answer.margins.is_written

@@ -43,6 +43,7 @@ async def left(llamasup: Llamasup, secret: str) -> int:
         (CHAT, {**chat(200), "stream_options": {"include_usage": True}}),
         ("/v1/messages", chat(200)),
         ("/completion", {"prompt": "x", "n_predict": 200, "stream": True}),
+        ("/completion", {"prompt": "x", "n_predict": 200, "response_fields": ["content"]}),
     ],
 )
 async def test_every_answer_is_charged_though_its_client_asks_for_no_usage(
