@@ -83,6 +83,7 @@ PURE = (
     "children.restarts",
     "children.signs",
     "children.suspects",
+    "config.absolute_paths",
     "config.addresses",
     "config.checks",
     "config.endpoint_checks",

@@ -10,23 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import cattrs
 from platformdirs import user_config_path
 
 from llamasup.config import secrets, toml_file
+from llamasup.config.absolute_paths import with_absolute_paths
 from llamasup.config.checks import contradictions
 from llamasup.config.layers import lay_environment, lay_flags
 from llamasup.config.problems import ConfigError
-from llamasup.config.schema import (
-    AnyModel,
-    Config,
-    EndpointSettings,
-    KeySettings,
-    ServerSettings,
-)
+from llamasup.config.schema import Config
 from llamasup.config.structure import refusals, strict
 from llamasup.config.tree import Origin, Tree
 
@@ -127,7 +122,7 @@ def _fitted(tree: Tree, environ: Mapping[str, str]) -> Config:
     tree.refuse(contradictions(tree))
     if tree.problems:
         raise ConfigError(tree.problems)
-    config = secrets.with_hashes(_with_absolute_paths(config, tree), tree, environ)
+    config = secrets.with_hashes(with_absolute_paths(config, tree), tree, environ)
     if tree.problems:
         raise ConfigError(tree.problems)
     return config
@@ -138,56 +133,3 @@ def dump(config: Config) -> str:
     of `server.keys_file` stand in it, as hashes."""
     server = attrs.evolve(config.server, keys_file="none")
     return toml_file.written(strict.unstructure(attrs.evolve(config, server=server)))
-
-
-def _with_absolute_paths(config: Config, tree: Tree) -> Config:
-    def absolute(*key: str, path: Path) -> Path:
-        return tree.origin(key).folder / path
-
-    def with_absolute_files(name: str, model: AnyModel) -> AnyModel:
-        if isinstance(model, ServerSettings):
-            return model
-        path = absolute("models", name, "path", path=model.path)
-        if model.mmproj == "none":
-            return attrs.evolve(model, path=path)
-        mmproj = absolute("models", name, "mmproj", path=model.mmproj)
-        return attrs.evolve(model, path=path, mmproj=mmproj)
-
-    def with_absolute_key_file(name: str, key: KeySettings) -> KeySettings:
-        if key.key_file == "none":
-            return key
-        return attrs.evolve(key, key_file=absolute("keys", name, "key_file", path=key.key_file))
-
-    def with_absolute_secrets(entry: EndpointSettings) -> EndpointSettings:
-        def found(path: Path | Literal["none"]) -> Path | Literal["none"]:
-            return "none" if path == "none" else absolute("endpoints", path=path)
-
-        return attrs.evolve(entry, key_file=found(entry.key_file), ca_file=found(entry.ca_file))
-
-    models = {name: with_absolute_files(name, model) for name, model in config.models.items()}
-    keys = {name: with_absolute_key_file(name, key) for name, key in config.keys.items()}
-    of_server: dict[str, Any] = {
-        name: absolute("server", name, path=path)
-        for name in ("keys_file", "tls_certificate", "tls_key")
-        if (path := getattr(config.server, name)) != "none"
-    }
-    discover = attrs.evolve(
-        config.discover,
-        folders=tuple(
-            absolute("discover", "folders", path=path) for path in config.discover.folders
-        ),
-    )
-    folders = {
-        name: absolute("folders", name, path=path)
-        for name, path in attrs.asdict(config.folders).items()
-        if path != "auto"
-    }
-    return attrs.evolve(
-        config,
-        server=attrs.evolve(config.server, **of_server),
-        keys=keys,
-        models=models,
-        discover=discover,
-        endpoints=tuple(map(with_absolute_secrets, config.endpoints)),
-        folders=attrs.evolve(config.folders, **folders),
-    )

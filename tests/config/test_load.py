@@ -68,44 +68,6 @@ def test_all_problems_are_told_at_once(folder: Path) -> None:
 # Paths
 
 
-def test_relative_paths_of_a_file_start_at_its_folder(folder: Path) -> None:
-    (folder / "etc").mkdir()
-    file = Path("etc/llamasup.toml")
-    file.write_text('[models.x]\npath = "m/x.gguf"\n[folders]\ncache = "c"\nrun = "auto"')
-    config = load(file)
-    assert config.models["x"].path == folder / "etc/m/x.gguf"
-    assert config.folders == Folders(cache=folder / "etc/c", run="auto")
-
-
-def test_relative_paths_of_flags_and_environment_start_at_the_current_folder(folder: Path) -> None:
-    (folder / "etc").mkdir()
-    file = Path("etc/llamasup.toml")
-    file.write_text('[models.x]\npath = "x"\n')
-    config = load(file, {"LLAMASUP_FOLDERS_RUN": "r"}, {"models.x.path": "m.gguf"})
-    assert config.models["x"].path == folder / "m.gguf"
-    assert config.folders.run == folder / "r"
-
-
-def test_folders_of_models_and_projectors_start_there_too(folder: Path) -> None:
-    (folder / "etc").mkdir()
-    file = Path("etc/llamasup.toml")
-    file.write_text(
-        '[discover]\nfolders = ["m", "/n"]\n[models.x]\npath = "x"\nmmproj = "p.gguf"\n'
-    )
-    config = load(file)
-    assert config.discover.folders == (folder / "etc/m", Path("/n"))
-    assert config.models["x"].mmproj == folder / "etc/p.gguf"
-    assert load(file, flags={"discover.folders": ["o"]}).discover.folders == (folder / "o",)
-
-
-def test_certificates_start_there_too(folder: Path) -> None:
-    (folder / "etc").mkdir()
-    file = Path("etc/llamasup.toml")
-    file.write_text('[server]\nlisten = "https://:1"\ntls_certificate = "c"\ntls_key = "/k"\n')
-    server = load(file).server
-    assert (server.tls_certificate, server.tls_key) == (folder / "etc/c", Path("/k"))
-
-
 def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     assert loaded('[models.x]\npath = "~/x.gguf"').models["x"].path == Path("/home/ada/x.gguf")
