@@ -368,7 +368,7 @@ class Child:
             if well and self.state is ChildState.STARTING and self._answers_itself():
                 return self.cause is None
             patience = self.launch.in_effect.config.engine.load_timeout
-            if not self.manners.is_heard:
+            if not self.manners.log_shows_progress:
                 await self._look_at_effort(effort_seen, patience / _LOOKS_AT_EFFORT)
             silence = trio.current_time() - self.last_progress
             if silence > patience and well is False:
@@ -401,7 +401,7 @@ class Child:
         return True
 
     def _hear(self, events: Sequence[Event]) -> None:
-        if self.state is ChildState.STARTING and self.manners.is_heard:
+        if self.state is ChildState.STARTING and self.manners.log_shows_progress:
             self.last_progress = trio.current_time()
         for event in self.manners.understood(events):
             if isinstance(event, Line):

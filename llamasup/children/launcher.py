@@ -1,4 +1,4 @@
-"""Prepares children: which engine, with which arguments, listening where."""
+"""Prepares llama-servers: which engine, with which arguments, listening where."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MOST_CACHE_RAM = 2 << 30
 
 
 class Launcher:
-    """Prepares children, and asks engines how much memory a child would take."""
+    """Prepares llama-servers, and asks engines how much memory one would take."""
 
     def __init__(
         self,

@@ -32,15 +32,15 @@ _SLOTS = "/slots"
 class Manners(ABC):
     """The manners of one kind of server."""
 
-    slots: ClassVar[str] = ""
+    slots_page: ClassVar[str] = ""
     """The page that changes while the server works; "" if there is none."""
 
     ends_with_stdin: ClassVar[bool] = False
     """Does the server end by itself when its stdin does?"""
 
-    is_heard: ClassVar[bool] = False
-    """Does each line of its log show that it makes progress while it starts? Another server may
-    write one whenever we ask whether it is ready."""
+    log_shows_progress: ClassVar[bool] = False
+    """While it starts, at least. Another server may write a line whenever we ask whether it is
+    ready."""
 
     has_rungs: ClassVar[bool] = False
     """Can it be started with less, when memory has run out?"""
@@ -75,9 +75,9 @@ class Manners(ABC):
 class LlamaServer(Manners):
     """A llama-server. Some forks know no /health, so any answer will do that is no 5xx."""
 
-    slots = _SLOTS
+    slots_page = _SLOTS
     ends_with_stdin = True
-    is_heard = True
+    log_shows_progress = True
     has_rungs = True
 
     @property

@@ -120,10 +120,10 @@ async def _answers(child: Watched, patience: float) -> bool:
 
 async def _slots(child: Watched, patience: float) -> tuple[int, bytes] | None:
     """What the child answers about its slots, None if nothing. Raises NotAsked."""
-    if not child.manners.slots:
+    if not child.manners.slots_page:
         return None
     with trio.move_on_after(min(patience, _LONGEST_PATIENCE)), suppress(probe.NoAnswer):
-        return await probe.ask(child.address, child.manners.slots)
+        return await probe.ask(child.address, child.manners.slots_page)
     return None
 
 

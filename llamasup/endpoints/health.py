@@ -121,7 +121,7 @@ class Health:
     def _rest(self, first: float, now: float, chance: float) -> None:
         if self._failures and now < self._rests_until:
             return
-        rest = min(_SELDOM, first * 2.0 ** min(self._failures, 10)) * (0.75 + chance / 2)
+        rest = _doubled(first, self._failures) * (0.75 + chance / 2)
         self._failures += 1
         self._rests_until = now + rest
         self._trial_until = now + rest + _TRIAL
@@ -136,7 +136,7 @@ class Health:
         if self.condition is Condition.HEALTHY:
             return WELL_FOR * spread
         if self.condition is Condition.REFUSING:
-            return _doubled(self._questions) * spread
+            return _doubled(_FIRST_REST, self._questions) * spread
         return (_QUICK if self._questions < 10 else _SOON) * spread
 
     def _become(self, condition: Condition, why: str, now: float) -> bool:
@@ -147,5 +147,5 @@ class Health:
         return is_news
 
 
-def _doubled(times: int) -> float:
-    return min(_SELDOM, _FIRST_REST * 2.0 ** min(times, 10))
+def _doubled(first: float, times: int) -> float:
+    return min(_SELDOM, first * 2.0 ** min(times, 10))

@@ -25,9 +25,7 @@ async def entered(outside: Outside, one: Errand, order: list[str], name: str = "
     order.append(name or str(one.instance))
 
 
-async def test_requests_spread_over_idle_instances(
-    autojump_clock: MockClock,
-) -> None:
+async def test_requests_spread_over_idle_instances(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     for name in "abc":
         fleet.add(name, slots=2)
@@ -62,9 +60,7 @@ async def test_who_waits_gets_the_next_free_slot_of_any_instance_and_clients_tak
     assert outside.waiting("m") == 0
 
 
-async def test_an_instance_that_was_tried_comes_last(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_instance_that_was_tried_comes_last(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     fleet.add("a")
     fleet.add("b")
@@ -75,9 +71,7 @@ async def test_an_instance_that_was_tried_comes_last(
     assert order == ["b", "a"]
 
 
-async def test_questions_need_no_slot(
-    autojump_clock: MockClock,
-) -> None:
+async def test_questions_need_no_slot(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     busy = fleet.add("a")
     outside = outside_of(fleet)
@@ -85,9 +79,7 @@ async def test_questions_need_no_slot(
     assert await outside.enter(errand(work=Work.ASK)) is busy
 
 
-async def test_a_look_takes_what_is_loaded_and_waits_for_nothing(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_look_takes_what_is_loaded_and_waits_for_nothing(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     cold, warm = fleet.add("cold"), fleet.add("warm")
     cold.offers = {"m": Offer("m", where=Where.FITS)}
@@ -119,9 +111,7 @@ async def test_a_request_waits_for_instances_that_are_away_as_long_as_they_may_n
         box.served()
 
 
-async def test_an_instance_that_refuses_us_is_not_waited_for(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_instance_that_refuses_us_is_not_waited_for(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     fleet.add("box").refused("it refuses our key")
     began = trio.current_time()
@@ -130,9 +120,7 @@ async def test_an_instance_that_refuses_us_is_not_waited_for(
     assert trio.current_time() == began
 
 
-async def test_a_queue_has_its_bounds(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_queue_has_its_bounds(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     fleet.add("a")
     outside = outside_of(fleet, pool__max_queue=1, pool__queue_timeout=5)
@@ -149,9 +137,7 @@ async def test_a_queue_has_its_bounds(
             await outside.enter(errand())
 
 
-async def test_requests_for_a_model_that_goes_are_told(
-    autojump_clock: MockClock,
-) -> None:
+async def test_requests_for_a_model_that_goes_are_told(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     fleet.add("a")
     outside = outside_of(fleet)
@@ -184,9 +170,7 @@ async def test_a_request_may_wait_again_after_it_was_let_in(autojump_clock: Mock
         outside.leave(waits)
 
 
-async def test_a_trial_is_one_request(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_trial_is_one_request(autojump_clock: MockClock) -> None:
     fleet = StillFleet()
     box = fleet.add("box", slots=4)
     outside = outside_of(fleet)
