@@ -29,6 +29,9 @@ gate      where the requests for one model wait; the gate's usher asks the keepe
 lease     one request's permission to use one upstream
 library   the models there are: those of the configuration, and those in its folders
 roster    the same models, with a keeper for each
+variant   another name of a model, with other params; both are answered by the same child
+filter    the operator's rules about the params of a model's requests
+key       what a client shows to be let in; the configuration keeps its hash, and what it may do
 upstream  what can answer a request: a leased child, an instance elsewhere, or control
 endpoint  an entry of `[[endpoints]]`: servers elsewhere that have models, too
 instance  one server at one address; an endpoint may have several
@@ -100,16 +103,17 @@ listed here.
                 `fits` (what `/modelFits` says), `roster`, `opening` (puts the pool together);
                 `outside` and `remote_lease` for instances elsewhere, `either_lease` for models that
                 are here and there; `offers` (what a llamasup in front is told) and `forecasts`
-    front/      `server` accepts, and closes connections that idle; `conversation` reads requests;
-                `exchange` has their steps, and `reporter` tells the journal of them; `table` (of
-                all routes) and `routes`; `doorkeeper` (lets requests in, by their keys);
-                `purposes` and `filters` (what a model may be asked, and with which params);
-                `callers` (client and priority); `bodies`, `rooms` and `shares` (memory); `guests`
-                (which connection is closed when there are too many); `keepalive`; `relay`, and
-                `asking_control` with it; `losses` (how often it is sent again); `rendering` (the
-                bytes for the client); `answer` (what of an answer the client has seen) and `way`
-                (what its head says); `margins` (what it took); `stream_events`; `interpreter` and
-                `translated_answer` (for an API that no engine speaks)
+    front/      connections: `server` accepts, `guests` says which one is closed when there are too
+                many, `conversation` reads requests; `bodies`, `rooms` and `shares` (what they hold
+                in memory), `wishes` (what a body asks for);
+                one request: `exchange` has its steps, and `reporter` tells the journal of them;
+                `table` (of all routes) and `routes`; `doorkeeper` (lets it in, by its key);
+                `callers` (client and priority); `purposes` and `filters` (what a model may be
+                asked, and with which params); `keepalive`; `relay` and `asking_control`; `losses`
+                (how often it is sent again);
+                its answer: `rendering` (the bytes for the client), `answer` (what the client has
+                seen of it), `way` (what its head says), `margins` (what it took), `stream_events`;
+                `interpreter` and `translated_answer` (for an API that no engine speaks)
     control/    `app` has an answer for each page, on Hypercorn (`server`, `asgi`); `operators` (who
                 may act as one); `catalogue` collects what `listing` tells of models, `changes`
                 follows them; `health`, `status`, `surveys` (what fits), `openapi`; `posted` is the
@@ -190,19 +194,20 @@ The way of a request
    From then on it is an `exchange`. Requests from the web pages of strangers are refused
    (`access.pages`).
 2. `front.routes` finds its goal: a model, an engine's own pages, control, or an error. Where there
-   are keys, `front.doorkeeper` finds whose request it is, and what that key may do and has left;
-   the key goes no further, and without a valid one nothing is loaded or shown. `pool.roster` knows
-   which model a name means, and looks into the folders again if none does. What the model
-   is not made for is refused (`front.purposes`), and the operator's rules are applied to the params
-   (`front.filters`). A request in Ollama's API goes on in an engine's words (`front.interpreter`).
-3. `pool.lease`: the request waits at the model's gate until a child is ready and has a free slot.
+   are keys, `front.doorkeeper` finds whose request it is, what that key may do, and what is left to
+   it. Without a valid key nothing is loaded or shown. The key itself goes no further.
+3. If it is for a model: Ollama's requests go on in an engine's words (`front.interpreter`).
+   `pool.roster` knows which model a name means, and looks into the folders again if none does. What
+   the model is not made for is refused (`front.purposes`), and the operator's rules are applied to
+   the params (`front.filters`).
+4. `pool.lease`: the request waits at the model's gate until a child is ready and has a free slot.
    The gate's usher asks the keeper to have one loaded. Requests never wait inside llama-server.
    Meanwhile `front.keepalive` may send comments to a client that asked for a stream.
-4. `front.relay` connects to the child, sends, and reads the head of the reply. An error is read
+5. `front.relay` connects to the child, sends, and reads the head of the reply. An error is read
    whole, a stream up to the first token of its answer (`front.stream_events`); pings before that
    are passed on to the client. If the child dies before that token, or says that memory ran out,
    the request is sent again to the next child (`recovery.max_replays` times).
-5. From then on the content goes from socket to socket as it comes. It keeps its length or gets
+6. From then on the content goes from socket to socket as it comes. It keeps its length or gets
    chunks of ours, so that the client recognises a cut answer. A stream that is cut ends with an
    error event of its API and the last chunk; any other answer ends with a broken connection. The
    same happens to answers that are not done when a drain's time is over; clients that have seen
