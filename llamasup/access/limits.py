@@ -122,9 +122,9 @@ def _refusal(key: Key, what: str, wait: float) -> RateLimited:
 def _lines(what: bytes, bucket: Bucket, most: int, now: float) -> list[bytes]:
     if not most:
         return []
-    left = math.floor(max(0.0, bucket.left(most, now)) + most * _SLIP / _MINUTE)
-    reset = _duration(bucket.seconds_to_full(now)).encode()
-    return [_LINES % (what, most, what, left, what, reset)]
+    to_full = bucket.seconds_to_full(now)
+    left = max(0, int(most - (to_full - _SLIP) * most / _MINUTE))
+    return [_LINES % (what, most, what, left, what, _duration(to_full).encode())]
 
 
 _LINES: Final = (
