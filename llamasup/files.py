@@ -1,4 +1,4 @@
-"""Opens files without waiting, and only regular ones.
+"""Opens files without waiting, and only regular ones; and tells whether their content changed.
 
 To open a FIFO can take for ever, and to open a device can set it to work.
 """
@@ -6,6 +6,7 @@ To open a FIFO can take for ever, and to open a device can set it to work.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from io import BufferedReader
@@ -25,6 +26,16 @@ def open_regular(path: Path) -> BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def digest_of(path: Path) -> bytes | None:
+    """A value that changes with the file's content, but not with its times; None if it cannot be
+    read. Its disk may hang."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
 
 
 def _check(path: Path, found: os.stat_result) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llamasup.files import open_regular
+from llamasup.files import digest_of, open_regular
 
 
 def test_a_regular_file_is_read_through_a_link_too(tmp_path: Path) -> None:
@@ -53,3 +53,14 @@ def test_what_is_not_there_is_told_as_ever(tmp_path: Path) -> None:
         open_regular(tmp_path / "x")
     with pytest.raises(IsADirectoryError):
         open_regular(tmp_path)
+
+
+def test_a_digest_changes_with_the_content_and_not_with_the_times(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    assert digest_of(file) is None
+    file.write_text("a")
+    first = digest_of(file)
+    os.utime(file, (1, 1))
+    assert digest_of(file) == first is not None
+    file.write_text("b")
+    assert digest_of(file) != first

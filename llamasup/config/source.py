@@ -15,7 +15,7 @@ from typing import Final
 from llamasup.config.load import current_folder, files_of_keys, keys_file, load
 from llamasup.config.problems import ConfigError, Problem
 from llamasup.config.schema import Config
-from llamasup.files import open_regular
+from llamasup.files import digest_of
 from llamasup.ownership import why_not_ours
 
 
@@ -47,7 +47,7 @@ class Source:
         # The digest is made before the load: a write in between must look like a change.
         self._other_files = self._files_of_keys()
         self.seen = self.digest()
-        content = _digest(self.file)
+        content = self._content()
         if content == _OF_NOTHING and self._had_content:
             raise ConfigError([Problem(str(self.file), "", *_EMPTIED)])
         self._had_content = content not in (None, _OF_NOTHING)
@@ -68,27 +68,21 @@ class Source:
     def digest(self) -> bytes | None:
         """A value that changes with the content of the file, and of the files of keys, but not with
         their times; None if the file cannot be read."""
-        digest = _digest(self.file)
+        digest = self._content()
         if not self._other_files or (digest is None and self.file is not None):
             return digest
-        digests = (digest, *map(_digest, self._other_files))
+        digests = (digest, *map(digest_of, self._other_files))
         return hashlib.sha256(repr(digests).encode()).digest()
+
+    def _content(self) -> bytes | None:
+        """The digest of the file alone."""
+        return None if self.file is None else digest_of(self.file)
 
     def _files_of_keys(self) -> tuple[Path, ...]:
         try:
             return files_of_keys(self.file, self._environ, self._flags, self._here)
         except ConfigError:
             return self._other_files
-
-
-def _digest(file: Path | None) -> bytes | None:
-    if file is None:
-        return None
-    try:
-        with open_regular(file) as opened:
-            return hashlib.file_digest(opened, "sha256").digest()
-    except OSError:
-        return None
 
 
 _OF_NOTHING: Final = hashlib.sha256(b"").digest()

@@ -3,7 +3,6 @@ to tell nobody."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import ssl
 from pathlib import Path
@@ -16,7 +15,7 @@ from llamasup.config.in_effect import InEffect
 from llamasup.config.schema import Server
 from llamasup.errors import OperatorError
 from llamasup.events import CertificateRefused, CertificateRenewed, Journal
-from llamasup.files import open_regular
+from llamasup.files import digest_of, open_regular
 from llamasup.http import tls
 
 PAUSE: Final = 5.0
@@ -114,11 +113,5 @@ def _unusable(file: Path, error: OSError) -> OperatorError:
 
 def _digest(files: tuple[Path, Path]) -> bytes | None:
     """A value that changes with the files' content; None if they cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        for path in files:
-            with open_regular(path) as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    except OSError:
-        return None
-    return digest.digest()
+    certificate, key = map(digest_of, files)
+    return certificate + key if certificate and key else None
