@@ -358,6 +358,8 @@ Decisions, and why: requests
   at. Listings are made from files' headers.
 - **The routes are one table,** with all that is said of them: the front, control, who may come in
   and `/openapi.json` cannot disagree, and what is published is fuzzed.
+- **Below `/upstream/` are engines of ours, and no instances elsewhere:** such an instance may be a
+  whole server, with other models and operators' pages, and it lets us in with our own key.
 - **What a name means is taken widely for a request, and strictly for an operator:** clients add
   tags, prefixes and names that nobody can change; but a restart by a wrong name must not hit the
   default model.
