@@ -214,7 +214,8 @@ class ControlApp:
         if since is None:
             await self._roster.refresh()
         key = key_of(asked, self._running.config)
-        return await self._offers.after(since, wait, lambda: self._catalogue.offered(key))
+        asker = asked.header(b"via").decode("latin-1").rpartition(" ")[2]
+        return await self._offers.after(since, wait, lambda: self._catalogue.offered(key), asker)
 
     async def _load(self, asked: Question) -> Answer:
         """Begin to load a model. It needs no admin key: a request would load the model, too."""

@@ -41,6 +41,9 @@ class Offer:
     origins: frozenset[str] = frozenset()
     """The llamasups that have it, where the instance is one."""
 
+    over: frozenset[str] = frozenset()
+    """The llamasups behind the instance that a request may go over."""
+
 
 class _Id(msgspec.Struct):
     id: str
@@ -60,6 +63,7 @@ class _Offered(msgspec.Struct):
     taken: int = 0
     cost: int = 0
     origins: list[str] = []
+    over: list[str] = []
 
 
 class Offers(msgspec.Struct):
@@ -130,6 +134,7 @@ def told(offers: Offers, settings: EndpointSettings, ourselves: str) -> Iterator
                 known.get(offered.where, Where.CANNOT),
                 max(offered.cost, 0),
                 origins - {ourselves},
+                frozenset(offered.over),
             ),
         )
 

@@ -48,13 +48,21 @@ class Offers:
         self._forecasts = Forecasts(pool)
 
     async def after(
-        self, since: int | None, wait: float, choices: Callable[[], list[Choice]]
+        self,
+        since: int | None,
+        wait: float,
+        choices: Callable[[], list[Choice]],
+        asker: str = "",
     ) -> Document:
-        """The document for these names, once it is another one than `since`, or `wait` is over."""
-        until = trio.current_time() + min(wait, LONGEST_WAIT)
+        """The document for these names, once it is another one than `since`, or `wait` is over.
+
+        `asker` names the llamasup that asks. It is not told what we have over itself: two that tell
+        each other of a third one's model would believe in it for ever.
+        """
+        until = trio.current_time() + min(LONGEST_WAIT, wait)
         while True:
             began = trio.current_time()
-            document = await self._document(choices())
+            document = await self._document(choices(), asker)
             took = trio.current_time() - began
             is_over = trio.current_time() >= until or self._stopping.is_set()
             if is_over or document["version"] != since:
@@ -79,7 +87,7 @@ class Offers:
             return
         raise ModelMoved(f'"{model}" {ModelMoved.WORDS} ({expected.decode("latin-1")})')
 
-    async def _document(self, choices: list[Choice]) -> Document:
+    async def _document(self, choices: list[Choice], asker: str) -> Document:
         await self._forecasts.refresh()
         ourselves = self._pool.outside.fleet.ourselves
         models: dict[str, Mapping[str, object]] = {}
@@ -87,7 +95,8 @@ class Offers:
             keepers = self._pool.keepers  # which may be others after each turn of other tasks
             for choice in choices[first : first + _AT_ONCE]:
                 keeper = keepers.get(choice.model)
-                models[choice.name] = self._offer(choice.model, keeper, ourselves)
+                if offer := self._offer(choice.model, keeper, ourselves, asker):
+                    models[choice.name] = offer
             await trio.lowlevel.checkpoint()
         version = blake2b(msgspec.json.encode(models), digest_size=6)
         return {
@@ -97,16 +106,22 @@ class Offers:
             "draining": self._stopping.is_set(),
         }
 
-    def _offer(self, model: str, keeper: Keeper | None, ourselves: str) -> Mapping[str, object]:
-        offers = self._elsewhere(model)
+    def _offer(
+        self, model: str, keeper: Keeper | None, ourselves: str, asker: str
+    ) -> Mapping[str, object]:
+        """What is told of one model; nothing if it is only there over the one who asks."""
+        offers = self._elsewhere(model, asker)
         origins = {origin for offer in offers for origin in offer.origins or {ourselves}}
         if keeper is not None:
             offers.append(self._own(keeper))
             origins.add(ourselves)
+        if not offers:
+            return {}
+        over = sorted({name for offer in offers for name in offer.over})
         usable = [offer for offer in offers if offer.where is not Where.CANNOT]
         nearest = min(usable, key=lambda offer: (offer.where.value, offer.cost), default=None)
         if nearest is None:
-            return {"where": "cannot", "slots": 0, "origins": sorted(origins)}
+            return {"where": "cannot", "slots": 0, "origins": sorted(origins), "over": over}
         alike = [offer for offer in usable if offer.where is nearest.where]
         return {
             "where": nearest.where.name.lower(),
@@ -114,6 +129,7 @@ class Offers:
             "taken": sum(offer.taken for offer in alike),
             "cost": nearest.cost,
             "origins": sorted(origins),
+            "over": over,
         }
 
     def _own(self, keeper: Keeper) -> Offer:
@@ -128,13 +144,16 @@ class Offers:
         forecast = self._forecasts.of(keeper.model)
         return Offer(keeper.model, keeper.plan.slots, waiting, forecast.where, forecast.cost)
 
-    def _elsewhere(self, model: str) -> list[Offer]:
-        """What instances elsewhere offer of it, as far as they can be used."""
+    def _elsewhere(self, model: str, asker: str) -> list[Offer]:
+        """What instances elsewhere offer of it, but not over the llamasup that asks."""
         now = trio.current_time()
         found = []
         for instance in self._pool.outside.fleet.models.get(model, ()):
-            if instance.is_usable(now):
-                there, origins = instance.candidate(model, now), instance.offers[model].origins
-                slots = max(0, int(min(there.room, _MOST_SLOTS))) + there.in_flight
-                found.append(Offer(model, slots, there.in_flight, there.where, there.cost, origins))
+            there, offer = instance.candidate(model, now), instance.offers[model]
+            origins, over = offer.origins, offer.over | {instance.llamasup} - {""}
+            if asker in over:
+                continue
+            where = there.where if instance.is_usable(now) else Where.CANNOT
+            slots = max(0, int(min(there.room, _MOST_SLOTS))) + there.in_flight
+            found.append(Offer(model, slots, there.in_flight, where, there.cost, origins, over))
         return found

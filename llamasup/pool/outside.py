@@ -147,7 +147,7 @@ class Outside:
             if instances is None:
                 gone = ModelNotFound(f'no instance elsewhere has the model "{model}" any more')
                 self._turn_away(model, gone)
-            elif any(instance.is_usable(now) for instance in instances):
+            elif self._usable(model, now):
                 self._usable_at[model] = now
         has_let_in = True
         while has_let_in:
@@ -175,7 +175,11 @@ class Outside:
         return choose(there) is not None
 
     def _usable(self, model: str, now: float) -> list[Instance]:
-        return [i for i in self.fleet.models.get(model, ()) if i.is_usable(now)]
+        """The instances that may get requests for the model, as soon as they have room."""
+        instances = self.fleet.models.get(model, ())
+        return [
+            i for i in instances if i.is_usable(now) and i.offers[model].where is not Where.CANNOT
+        ]
 
     def _let_in(self, errand: Errand) -> bool:
         now = trio.current_time()

@@ -20,6 +20,7 @@ import trustme
 
 from tests import harness
 from tests.conftest import EMPTY_MODEL
+from tests.endpoints.elsewhere import free_port
 from tests.harness import FAKE, Journal, Llamasup, chat, counted, eventually, request, running
 
 CHAT = "/v1/chat/completions"
@@ -270,3 +271,41 @@ def most_at_once(answers: list[tuple[float, float]], begin: float, end: float) -
     """How many of these requests were there at once, at most, as their clients saw it."""
     there = [(max(came, begin), gone) for came, gone in answers if came <= end and gone >= begin]
     return max((sum(c <= came <= g for c, g in there) for came, _ in there), default=0)
+
+
+async def test_two_that_know_each_other_do_not_keep_the_model_of_a_third_alive(
+    tmp_path: Path,
+) -> None:
+    ports = {name: free_port() for name in ("owner", "one", "two")}
+
+    def config(name: str, *others: str) -> dict[str, object]:
+        entries = [{"name": o, "url": f"http://127.0.0.1:{ports[o]}"} for o in others]
+        return {
+            "endpoints": [entry | {"cold_start_timeout": "1s"} for entry in entries],
+            "server.listen": f"127.0.0.1:{ports[name]}",
+        }
+
+    owner = inner_config(
+        tmp_path / "owner", ["x"], **{"server.listen": f"127.0.0.1:{ports['owner']}"}
+    )
+    async with (
+        running(config("one", "owner", "two")) as one,
+        running(config("two", "owner", "one")) as two,
+    ):
+        async with running(owner):
+
+            async def both_have_it() -> bool:
+                replies = [await here.ask("POST", CHAT, chat(1, model="x")) for here in (one, two)]
+                return [reply.status for reply in replies] == [200, 200]
+
+            await eventually(both_have_it)
+            await trio.sleep(0.5)
+
+        async def nobody_has_it() -> bool:
+            found = [await here.ask("GET", "/v1/models") for here in (one, two)]
+            states = {e["status"]["value"] for r in found for e in r.json()["data"]}
+            return "loaded" not in states
+
+        await eventually(nobody_has_it)
+        reply = await one.ask("POST", CHAT, chat(1, model="x"))
+        assert reply.error["code"] == "endpoint_unavailable"
