@@ -67,7 +67,7 @@ _MOST_GUESSED: Final = 4096
 def _in_document(layout: Layout, document: object) -> Usage | None:
     def number(pointer: Pointer) -> int | None:
         value = _at(document, pointer)
-        return value if isinstance(value, int) else None
+        return value if type(value) is int and 0 <= value <= _MOST_BELIEVED else None
 
     reason = _at(document, layout.end_reason or ())
     return _usage(layout, number, reason if isinstance(reason, str) else "")
@@ -96,13 +96,17 @@ def _last_number(text: bytes, pointer: Pointer) -> int | None:
     name = b'"%b"' % str(pointer[-1]).encode()
     at = text.rfind(name)
     while at >= 0:
-        if found := _NUMBER.match(text, at + len(name)):
-            return int(found[1])
+        found = _NUMBER.match(text, at + len(name))
+        if found and (tokens := int(found[1])) <= _MOST_BELIEVED:
+            return tokens
         at = text.rfind(name, 0, at)
     return None
 
 
-_NUMBER: Final = re.compile(rb"\s*+:\s*+(\d{1,15})(?!\d)")
+_NUMBER: Final = re.compile(rb"\s*+:\s*+(\d{1,15})(?![\d.eE])")
+
+_MOST_BELIEVED: Final = 100_000_000
+"""Tokens. No context is so large: a server elsewhere that says more would lock out a key."""
 
 
 def _last_text(events: bytes, pointer: Pointer | None) -> str:

@@ -82,6 +82,13 @@ def test_nor_is_what_says_it_in_another_form(body: bytes) -> None:
 # --- what the engine remembered, and what comes where it is not asked for ---
 
 
+@pytest.mark.parametrize("number", ["-5", "99999999999", "1" * 30, "true", "1e3"])
+def test_numbers_that_no_answer_can_have_are_not_believed(number: str) -> None:
+    usage = f'{{"usage": {{"prompt_tokens": {number}, "completion_tokens": {number}}}}}'
+    assert usage_of_answer(Chat(), usage.encode()) is None
+    assert usage_of_stream(Chat(), f"data: {usage}\n\n".encode()) is None
+
+
 @each_streaming
 def test_what_the_engine_remembered_was_not_computed(dialect: Dialect) -> None:
     cached = PROMPT_TOKENS[type(dialect)] - 1
