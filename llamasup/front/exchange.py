@@ -129,19 +129,10 @@ class Exchange:
         self._let_in(goal)
         if isinstance(goal, ToControl):
             await self._ask_control(goal)
-            return
-        if self._caller is None:
+        elif self._caller is None:
             await self._ask(goal)
         else:
             await self._ask_counted(self._caller, goal)
-
-    async def _ask(self, goal: ToEngine | ToModel) -> None:
-        if isinstance(goal, ToEngine):
-            await self._ask_engine(goal)
-        elif goal.translator is not None:
-            await self._ask_through(goal.translator, goal)
-        else:
-            await self._ask_model(goal)
 
     def _let_page_in(self, origin: bytes) -> None:
         """Raise Forbidden for a page that may not use us; else tell the browser that it may."""
@@ -150,7 +141,7 @@ class Exchange:
         self._answer.extra = pages.cors_lines(settings.cors_origins, origin)
 
     def _let_in(self, goal: Target) -> None:
-        """Find out whose request this is, if there are keys. His key goes no further.
+        """Find out whose request this is, if there are keys. The key itself goes no further.
 
         Raises InvalidKey and Forbidden.
         """
@@ -159,6 +150,10 @@ class Exchange:
             self._caller = caller
             self._reporter.key = caller.key.name
             self._request.secrets = caller.headers
+
+    async def _ask_control(self, goal: ToControl) -> None:
+        control, key = self._desk.control, self._reporter.key
+        await ask_control(self._connection, self._request, control, goal, self._answer, key)
 
     async def _ask_counted(self, caller: Caller, goal: ToEngine | ToModel) -> None:
         """Ask, and let the request count for its key. Raises RateLimited."""
@@ -172,9 +167,13 @@ class Exchange:
         finally:
             door.leave(caller)
 
-    async def _ask_control(self, goal: ToControl) -> None:
-        control, key = self._desk.control, self._reporter.key
-        await ask_control(self._connection, self._request, control, goal, self._answer, key)
+    async def _ask(self, goal: ToEngine | ToModel) -> None:
+        if isinstance(goal, ToEngine):
+            await self._ask_engine(goal)
+        elif goal.translator is not None:
+            await self._ask_through(goal.translator, goal)
+        else:
+            await self._ask_model(goal)
 
     async def _ask_engine(self, goal: ToEngine) -> None:
         """Let the child answer whose model the path names. Its pages name others relative to their
