@@ -8,6 +8,8 @@ Words
 The pictures are three: a house (rooms, a gate), a ladder, and a court (suspects, trials).
 
 model     a name that clients ask for
+variant   a model's second name: the same engine, but other params
+params    the members of a request's JSON, such as max_tokens
 engine    the llama-server program: found on PATH, or embedded (from PyPI)
 slot      one of the requests that a llama-server works on at the same time
 rung      one way to launch a model (context, KV type, GPU layers)
@@ -35,8 +37,10 @@ key       what a client shows to be let in; the configuration keeps its hash, an
 upstream  what can answer a request: a leased child, an instance elsewhere, or control
 endpoint  an entry of `[[endpoints]]`: servers elsewhere that have models, too
 instance  one server at one address; an endpoint may have several
+offer     what an instance says of a model that it has: where it is there, and its free slots
 fleet     all instances elsewhere, and the models that they have
 exchange  one request and its answer
+errand    a request on its way to an instance elsewhere; its trail notes which were tried
 replay    a request that is sent again, because its child died before the answer had begun
 relay     carries a request to an upstream, and the answer back
 dialect   how one API speaks: its paths, streams and errors

@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(
         prog="llamasup",
-        description="Own every llama-server child, and stand in front of them on one port.",
+        description="Start and stop llama-servers as requests need them, and answer for all of them"
+        " on one port.",
     )
     parser.add_argument("--version", action="version", version=f"llamasup {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -27,7 +27,10 @@ from llamasup.models.library import Library, Look
 def add_to(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser(
-        "check", help="validate the configuration, the model files and the engine"
+        "check",
+        help="check the configuration, the model files and the engine",
+        description="Check the configuration, the model files and the engine, and start no model."
+        " Whether endpoints answer says llamasup ping.",
     )
     options.add_to(parser)
     parser.add_argument("--show", action="store_true", help="print the configuration in effect")
@@ -60,7 +63,9 @@ def run(parsed: argparse.Namespace) -> int:
     is_demo = not (config.models or config.discover.folders or config.endpoints)
     models = "no models, so the demo" if is_demo else f"{len(look.models)} models"
     by = f"; {engine.program}" if engine else ""
-    print(f"{file or 'the default configuration'} is fine: {models}{by}")
+    count = len(config.endpoints)
+    elsewhere = f", {count} endpoint{'s' if count > 1 else ''}" if count else ""
+    print(f"{file or 'the default configuration'} is fine: {models}{elsewhere}{by}")
     if engine:
         print(f"  {engine.version}")
     for folder, found in look.found.items():
@@ -84,7 +89,7 @@ def unusable_files(config: Config, file: Path | None) -> Iterator[str]:
         for key, path in (("path", settings.path), ("mmproj", settings.mmproj)):
             if path != "none" and (why := defect_of(path)):
                 yield (
-                    f"{file or 'flag'}: models.{name}.{key}: {path}: {why};"
+                    f"{file or 'command line'}: models.{name}.{key}: {path}: {why};"
                     " write the path of a GGUF file"
                 )
 
@@ -94,8 +99,8 @@ def missing_programs(config: Config, file: Path | None) -> Iterator[str]:
     for name, settings in config.models.items():
         if isinstance(settings, ServerSettings) and not shutil.which(settings.command[0]):
             yield (
-                f"{file or 'flag'}: models.{name}.command: {settings.command[0]}: no such program;"
-                " write its full path, or the name of one on PATH"
+                f"{file or 'command line'}: models.{name}.command: {settings.command[0]}:"
+                " no such program; write its full path, or the name of one on PATH"
             )
 
 
@@ -110,7 +115,7 @@ def unusable_finds(config: Config, look: Look) -> Iterator[str]:
 
 def missing_models(config: Config, file: Path | None, look: Look) -> Iterator[str]:
     """A line for each folder that cannot be read, and each model that is named but not found."""
-    place = file or "flag"
+    place = file or "command line"
     for folder, why in look.unreadable.items():
         yield f"{place}: discover.folders: {folder}: {why}; make it, or write another folder"
     default = config.server.default_model

@@ -28,18 +28,29 @@ _PRIVATE = 0o600
 
 def add_to(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser("key", help="make, list and remove the keys of clients")
+    parser = commands.add_parser(
+        "key",
+        help="make, list and remove the keys of clients",
+        description="Make, list and remove the keys of clients. As soon as there is one, all"
+        " clients need one.",
+    )
     deeds = parser.add_subparsers(required=True, metavar="add|list|remove")
     for run, what in (
-        (_add, "make a key, and show it this once"),
+        (_add, "make a key, and show it this once (the key alone on stdout)"),
         (_list, "the names of all keys, and what they may do"),
         (_remove, "take a key out of server.keys_file"),
     ):
-        deed = deeds.add_parser(run.__name__.removeprefix("_"), help=what)
+        deed = deeds.add_parser(
+            run.__name__.removeprefix("_"), help=what, description=f"{what.capitalize()}."
+        )
         if run is not _list:
-            deed.add_argument("name", metavar="NAME", help="what logs call the key")
+            deed.add_argument(
+                "name", metavar="NAME", help="the key's name, as in logs and in [keys.NAME]"
+            )
         if run is _add:
-            deed.add_argument("--operator", action="store_true", help="make an operator's key")
+            deed.add_argument(
+                "--operator", action="store_true", help="it may see and change what concerns others"
+            )
         options.add_to(deed)
         deed.set_defaults(run=run)
 
@@ -52,9 +63,11 @@ def _add(parsed: argparse.Namespace) -> int:
     key = f"sk-{secrets.token_urlsafe(32)}"
     table = f'[keys.{_quoted(name)}]\nkey_hash = "{hash_of(key.encode())}"\n'
     table += "operator = true\n" if parsed.operator else ""
-    file = options.source(parsed).keys_file()
+    source = options.source(parsed)
+    file = source.keys_file()
     if file is None:
-        print(f"Add this to the configuration:\n\n{table}", file=sys.stderr)
+        where = source.file or "your llamasup.toml"
+        print(f"Add this to {where}, with limits if you like:\n\n{table}", file=sys.stderr)
     else:
         if name in _tables(file):
             raise OperatorError(f'{file}: there is a key "{name}"; remove it, or choose another')
@@ -67,8 +80,13 @@ def _add(parsed: argparse.Namespace) -> int:
 
 def _list(parsed: argparse.Namespace) -> int:
     """Print a line for each key. Returns 0."""
-    for name, settings in options.source(parsed).load().keys.items():
+    keys = options.source(parsed).load().keys
+    for name, settings in keys.items():
         print(f"{name}: {_described(settings)}")
+    if not keys:
+        print(
+            'there are no keys, so all may come; "llamasup key add NAME" makes one', file=sys.stderr
+        )
     return 0
 
 

@@ -38,6 +38,7 @@ from llamasup.processes.run_folder import own_run_folder
 
 _PATIENCE = TIME_TO_ASK + 15
 _INTERRUPTED = 130
+_REFUSALS = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
 _HEADINGS = ("MODEL", "FILE", "SIZE", "TRAINED", "NEEDS", "SOURCE", "FITS NOW", "")
 
 Fits = dict[str, Any]
@@ -46,9 +47,16 @@ Fits = dict[str, Any]
 
 def add_to(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser("models", help="show what every model needs, and what fits now")
+    parser = commands.add_parser(
+        "models",
+        help="show what every model needs, and what fits now",
+        description="Show what every model on this machine needs, and what fits now. If llamasup"
+        " serves at server.listen, it is asked; otherwise the models' files are read.",
+    )
     options.add_to(parser)
-    parser.add_argument("--json", action="store_true", help="as `/modelFits` says it")
+    parser.add_argument(
+        "--json", action="store_true", help="all of it as JSON, as /modelFits gives it"
+    )
     parser.set_defaults(run=run)
 
 
@@ -57,21 +65,29 @@ def run(parsed: argparse.Namespace) -> int:
     source = options.source(parsed)
     config, file = source.load(), source.file
     address, fits = ask_serving(config)
+    served_by = None if fits is None else str(address)
+    whence = f"as the llamasup on {address} says"
     if fits is None:
+        whence = f"by {file or 'the defaults'}; "
+        whence += (
+            f"{address} tells only operators what is loaded" if address else "nothing is loaded"
+        )
         fits = trio.run(look, config, os.environ)
     if fits is None:
         return _INTERRUPTED
     if parsed.json:
-        print(json.dumps({"served_by": address and str(address), **fits}, indent=1))
+        print(json.dumps({"served_by": served_by, **fits}, indent=1))
         return 0
-    whence = f"as the llamasup on {address} says" if address else f"by {file or 'the defaults'}"
-    print(f"{_free(fits)} for models, {whence}{'' if address else '; nothing is loaded'}\n")
+    print(f"{_free(fits)} for models, {whence}\n")
     print("\n".join(lines_of([_HEADINGS, *map(row, fits["models"])])))
     return 0
 
 
-def ask_serving(config: Config) -> tuple[Address, Fits] | tuple[None, None]:
-    """The answer of a llamasup at one of the configured addresses, if there is one."""
+def ask_serving(config: Config) -> tuple[Address | None, Fits | None]:
+    """The llamasup that serves at one of the configured addresses, if there is one, and its answer,
+    if it gives one: where there are keys, it takes an operator's, and none is sent to whoever
+    listens there."""
+    refusing = None
     for address in map(from_here, map(parse_address, config.server.listen)):
         with closing(_connection(address)) as connection:
             try:
@@ -82,7 +98,9 @@ def ask_serving(config: Config) -> tuple[Address, Fits] | tuple[None, None]:
                 continue
         if reply.status == http.HTTPStatus.OK and isinstance(fits, dict) and "models" in fits:
             return address, fits
-    return None, None
+        if reply.status in _REFUSALS and reply.getheader("X-Request-ID"):
+            refusing = address
+    return refusing, None
 
 
 def _connection(address: Address) -> http.client.HTTPConnection:

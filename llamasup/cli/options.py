@@ -15,36 +15,37 @@ from llamasup.errors import OperatorError
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the file and the flags."""
+    flags = parser.add_argument_group("flags that win over the file")
     parser.add_argument(
         "file",
         nargs="?",
         type=Path,
         metavar="FILE",
-        help="the configuration (default: $LLAMASUP_CONFIG, ./llamasup.toml, the user's"
-        " configuration folder, /etc/llamasup/llamasup.toml; none is fine)",
+        help="the configuration (default: $LLAMASUP_CONFIG, ./llamasup.toml,"
+        " ~/.config/llamasup/llamasup.toml, /etc/llamasup/llamasup.toml; none is fine)",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="PATH",
         help="serve this GGUF file under its name without .gguf (may be repeated)",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--models-dir",
         action="append",
         metavar="DIR",
         help="serve the GGUF files in this folder, also those to come (may be repeated)",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--listen",
         action="append",
         metavar="ADDRESS",
         help="host:port, https://host:port or unix:/path (may be repeated)",
     )
-    parser.add_argument("--engine", metavar="COMMAND", help="auto, embedded, a path or a command")
-    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
-    parser.add_argument(
+    flags.add_argument("--engine", metavar="COMMAND", help="auto, embedded, a path or a command")
+    flags.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    flags.add_argument(
         "--set",
         action="append",
         default=[],

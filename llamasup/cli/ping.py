@@ -23,6 +23,7 @@ from llamasup.endpoints import answers, names
 from llamasup.endpoints.credentials import with_credentials
 from llamasup.endpoints.instance import Instance
 from llamasup.endpoints.probe import question_headers
+from llamasup.engine.error_messages import message_of_reply
 from llamasup.errors import OperatorError
 from llamasup.http import tls
 from llamasup.http.question import NoAnswer, ask
@@ -39,7 +40,10 @@ _NOT_AT_ALL: Final[Any] = 0.0
 def add_to(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser(
-        "ping", help="ask an endpoint, or all of them and llamasup itself, for their models"
+        "ping",
+        help="ask an endpoint, or all of them and llamasup itself, for their models",
+        description="Ask an endpoint, or all of them and llamasup itself, for their models. The"
+        " exit status is 1 if one does not answer with them. No key is sent to llamasup itself.",
     )
     parser.add_argument(
         "name",
@@ -169,6 +173,7 @@ async def _answer(instance: Instance) -> tuple[int, str]:
         return 0, (isinstance(error, OSError) and error.strerror) or str(error)
     ids = answers.model_ids(body) if status == 200 else None
     if ids is None:
-        return status if status != 200 else -1, f"{status} {body[:200].decode(errors='replace')}"
+        return status if status != 200 else -1, f"{status} {message_of_reply(body)[:200]}"
     more = f" and {len(ids) - _MOST_SHOWN} more" if len(ids) > _MOST_SHOWN else ""
-    return 200, f"{len(ids)} models: {', '.join(ids[:_MOST_SHOWN])}{more}" if ids else "no models"
+    count = "1 model" if len(ids) == 1 else f"{len(ids)} models"
+    return 200, f"{count}: {', '.join(ids[:_MOST_SHOWN])}{more}" if ids else "no models"

@@ -31,7 +31,11 @@ _LARGE = 128 << 10
 
 def add_to(commands: Any) -> None:
     """Register the command."""
-    parser = commands.add_parser("serve", help="serve the configured models on one port")
+    parser = commands.add_parser(
+        "serve",
+        help="serve the configured models on one port",
+        description="Serve the configured models on one port; without any, a demo model.",
+    )
     options.add_to(parser)
     parser.set_defaults(run=run)
 

@@ -139,7 +139,7 @@ def _read(text: str, kind: Any) -> object:
 
 def lay_flags(tree: Tree, flags: Mapping[str, object], here: Path) -> None:
     """Lay dotted keys over the tree. The NAME in `models.NAME.key` may have dots."""
-    origin = Origin("flag", here)
+    origin = Origin("command line", here)
     for flag, value in flags.items():
         tree.put(_key_of_flag(flag), value, origin)
 

@@ -51,7 +51,7 @@ def refusals(error: BaseException, key: Key = ()) -> Iterator[Refusal]:
                 yield (*key, name), _of_another_kind(error.cl, name) or _unknown(error.cl, name)
         case KeyError():
             otherwise = ", or a command" if key[-1] == "path" else ""
-            yield key, Unfit("this is missing", f"add it to [{dotted(key[:-1])}]{otherwise}")
+            yield key, Unfit("this is missing", f"add it to {_heading(key[:-1])}{otherwise}")
         case Unfit():
             yield key, error
         case _:
@@ -95,6 +95,13 @@ def _key_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
     return structure_key
 
 
+def _heading(key: Key) -> str:
+    """A table's heading; of one in a list, also which it is."""
+    if key and isinstance(key[-1], int):
+        return f"[[{dotted(key[:-1])}]] number {key[-1] + 1}"
+    return f"[{dotted(key)}]"
+
+
 def _expect_container(value: object, kind: Any) -> object:
     """Refuse what is no list or table: cattrs would make a list of letters from a word."""
     origin = get_origin(kind)
@@ -102,6 +109,8 @@ def _expect_container(value: object, kind: Any) -> object:
         return _expect_table(value)
     if origin is tuple and not isinstance(value, list | tuple):
         fix = f"write [{shown(value)}]" if isinstance(value, str) else 'write one such as ["a"]'
+        if isinstance(value, dict) and attrs.has(get_args(kind)[0]):
+            fix = "write its heading in double brackets, such as [[endpoints]]"
         raise Unfit(f"{shown(value)} is not a list", fix)
     return value
 

@@ -235,7 +235,9 @@ class ControlApp:
         elsewhere, which only they can load."""
         choice = await self._roster.named(name)
         if choice.model not in self._pool.keepers:
-            raise ClientError(f'"{choice.name}" runs on an instance elsewhere: ask that one')
+            raise ClientError(
+                f'"{choice.name}" runs on an instance elsewhere: ask that server itself'
+            )
         return choice
 
     async def _restart(self, asked: Question) -> Answer:
@@ -267,7 +269,10 @@ class ControlApp:
                 """Called when no other change is being made. The key may have changed by then."""
                 self._operators.demand(asked, running)
                 if not (running.server.admin_key or running.keys):
-                    raise Forbidden("this takes an operator's key; write one as server.admin_key")
+                    raise Forbidden(
+                        "this takes the admin key, and there is none yet: write one as"
+                        " server.admin_key into llamasup.toml"
+                    )
                 return posted.read(tables, running)
 
             await self._running.change(changed)

@@ -88,7 +88,10 @@ class Doorkeeper:
                 return None
             raise
         if not caller.key.settings.operator:
-            raise Forbidden(f'this is for operators, and "{caller.key.name}" is no operator\'s key')
+            raise Forbidden(
+                f'this is for operators, and "{caller.key.name}" is no operator\'s key (one with'
+                " operator = true)"
+            )
         return caller
 
     def _demand_this_machine(self, request: Request, goal: Target, peer: str) -> None:

@@ -164,8 +164,8 @@ class Gate:
         if child is None or child.state is not ChildState.READY:
             state = child.state.value if child else self.keeper.state.shown
             raise ModelNotLoaded(
-                f'"{model}" is {state}, and to look at it loads nothing;'
-                " to have it loaded, add autoload=true to the query"
+                f'"{model}" is {state}, and this page loads no model: add autoload=true to its'
+                " query, or load it first (POST /models/load)"
             )
         if self._looks >= _LOOKS_AT_ONCE:
             many = QueueFull(f'{self._looks} others look at "{model}" at this moment; look again')

@@ -111,7 +111,10 @@ class Roster:
             raise ModelNotFound("the path names no model: write /upstream/NAME/")
         choice = await self.named(unquote(first))
         if choice.model not in self.look.models:
-            raise ClientError(f'"{choice.name}" runs on an instance elsewhere: ask that one')
+            raise ClientError(
+                f'"{choice.name}" runs on an instance elsewhere, and /upstream/ leads only to'
+                " engines here: ask that server itself"
+            )
         return choice, slash + rest
 
     def _chosen(self, asked: str | None) -> Choice:

@@ -56,6 +56,14 @@ def test_what_each_key_may_do_is_listed(capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
+def test_without_keys_the_list_says_how_to_make_one(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("llamasup.toml").write_text("")
+    assert main(["key", "list"]) == 0
+    said = capsys.readouterr()
+    assert not said.out
+    assert "llamasup key add NAME" in said.err
+
+
 def test_without_a_file_of_keys_the_lines_to_write_are_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

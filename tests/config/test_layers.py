@@ -156,11 +156,12 @@ def test_a_flag_may_configure_a_model_whose_name_has_dots(folder: Path) -> None:
 def test_a_wrong_flag_is_told_as_one(folder: Path) -> None:
     flags = {"server.listen.port": 1, "sever.listen": 1, "models.x.parallel": "2"}
     assert complaints('[server]\nlisten = ":1"', flags=flags) == [
-        "flag: server.listen.port: there is no place for it, server.listen is not a table; "
+        "command line: server.listen.port: there is no place for it, server.listen is not a table; "
         "write a table there",
-        "flag: models.x.path: this is missing; add it to [models.x], or a command",
-        'flag: models.x.parallel: "2" is not a whole number; write a number of slots such as 1',
-        'flag: sever: this is not a known key; did you mean "server"?',
+        "command line: models.x.path: this is missing; add it to [models.x], or a command",
+        'command line: models.x.parallel: "2" is not a whole number; write a number of slots such'
+        " as 1",
+        'command line: sever: this is not a known key; did you mean "server"?',
     ]
 
 

@@ -103,6 +103,13 @@ WRONG = {
     "[sever]": 'sever: this is not a known key; did you mean "server"?',
     # models
     "[models.x]": "models.x.path: this is missing; add it to [models.x], or a command",
+    '[endpoints]\nname = "x"': (
+        "endpoints: a table is not a list; write its heading in double brackets, such as"
+        " [[endpoints]]"
+    ),
+    '[[endpoints]]\nname = "x"': (
+        "endpoints[0].url: this is missing; add it to [[endpoints]] number 1"
+    ),
     '[models.x]\npath = "a"\ncommand = ["b"]': (
         "models.x: it has a path and a command; write only one of them"
     ),

@@ -320,7 +320,9 @@ def test_check_tells_which_files_are_no_models(home: Home) -> None:
     done = home.run("check", *flags)
     assert done.returncode == WRONG
     own, page, part = done.stderr.splitlines()
-    assert own.startswith(f"flag: models.own.path: {home.folder / 'own.gguf'}: it begins with")
+    assert own.startswith(
+        f"command line: models.own.path: {home.folder / 'own.gguf'}: it begins with"
+    )
     assert page.startswith(f"{cache / 'page.gguf'}: it begins with b'<htm', not with b'GGUF'")
     assert part.startswith(f"{cache / 'part.gguf'}: it is cut off")
 

@@ -155,6 +155,18 @@ async def test_a_llamasup_that_serves_is_asked(
                 assert b.endswith("a would go for it")
 
 
+async def test_one_that_tells_only_operators_is_said_to_serve(
+    faking: Fake, tmp_path: Path, unused: list[str]
+) -> None:
+    """Nobody is told that nothing is loaded, and no key goes to whoever listens there."""
+    async with running({**faking(name="a"), "keys.ann.key": "x" * 16}) as llamasup:
+        flags = [*unused[1:], f"--listen={llamasup.address}"]
+        done = await trio.to_thread.run_sync(models, tmp_path, *flags)
+        assert (done.returncode, done.stderr) == (0, "")
+        first = f"by the defaults; {llamasup.address} tells only operators what is loaded"
+        assert done.stdout.splitlines()[0].endswith(first)
+
+
 async def test_another_server_at_that_address_is_not_believed(
     count_model: Path, tmp_path: Path, unused: list[str]
 ) -> None:

@@ -39,7 +39,7 @@ async def test_it_says_what_each_has_and_whether_llamasup_itself_answers(tmp_pat
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 0, done.stderr
     assert lines[0].startswith("box0")
-    assert "1 models: far.gguf" in lines[0]
+    assert "1 model: far.gguf" in lines[0]
     assert lines[1].startswith("llamasup")
     assert " ok " in lines[1]
 
