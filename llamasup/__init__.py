@@ -298,7 +298,9 @@ An instance that is a llamasup tells more (`pool.offers`): where each model is, 
 what would go for it. The one in front keeps a question open, which is answered as soon as there is
 news, and chooses (`endpoints.balance`): where the model is loaded and has a free slot; else where
 it fits; else where the least must go, but not while there is a copy anywhere. The request says what
-is expected (`X-Llamasup-Expects`), and comes back if that has changed. `Via` names each llamasup on
+is expected (`X-Llamasup-Expects`). It comes back if that has changed: also while it waits, when
+others have their turn first. It is taken back if it waits for a load when a copy gets free
+elsewhere; a load that has no place yet is given up then. `Via` names each llamasup on
 the way: a request that goes in a circle is refused.
 
 Principles

@@ -224,6 +224,11 @@ class ModelMoved(ModelUnavailable):
     WORDS: ClassVar[str] = "is not here as expected"
     """By these words the llamasup in front knows the error."""
 
+    @classmethod
+    def of(cls, model: str, expected: bytes) -> ModelMoved:
+        """For a model of which this was expected."""
+        return cls(f'"{model}" {cls.WORDS} ({expected.decode("latin-1")})')
+
 
 class OutOfMemory(ModelUnavailable):
     """Memory ran out, even on the last rung."""

@@ -25,6 +25,8 @@ def standing(model: str, instances: Sequence[Instance]) -> Standing:
     healthy = [i for i in instances if i.health.condition is Condition.HEALTHY]
     if any(i.offers[model].where is Where.LOADED for i in healthy):
         return Standing(KeeperState.READY)
+    if any(i.offers[model].where is Where.LOADS for i in healthy):
+        return Standing(KeeperState.LOADING)
     if healthy:
         return Standing(KeeperState.UNLOADED)
     if any(_STATES[i.health.condition] is KeeperState.LOADING for i in instances):

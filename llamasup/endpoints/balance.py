@@ -20,15 +20,16 @@ class Where(Enum):
     """How near a model is to answering on an instance; the nearest has the lowest number."""
 
     LOADED = 0
-    """Also if it loads already."""
+    LOADS = 1
+    """It loads already, or waits for its place."""
 
-    FITS = 1
+    FITS = 2
     """It can be loaded without unloading another one."""
 
-    EVICTS = 2
+    EVICTS = 3
     """Other models would be unloaded for it."""
 
-    CANNOT = 3
+    CANNOT = 4
     """It cannot be loaded there now."""
 
 
@@ -62,7 +63,7 @@ def choose(
     where it fits; but nothing is unloaded for it. `turn` counts requests, and `prefix` stands for
     the beginning of the conversation.
     """
-    is_there = any(candidate.where is Where.LOADED for candidate in candidates)
+    is_there = any(candidate.where in (Where.LOADED, Where.LOADS) for candidate in candidates)
     usable = [
         candidate
         for candidate in candidates
@@ -87,6 +88,19 @@ def choose(
             start = turn % len(equals)
             in_turn = equals[start:] + equals[:start]
             return min(in_turn, key=_load)
+
+
+def is_free_elsewhere(here: Candidate, all_: Sequence[Candidate], promised: int) -> bool:
+    """Would a request that waits `here` for its model find it loaded and free on another one?
+
+    So many free slots are `promised` to other requests.
+    """
+    nearer = [
+        candidate.room
+        for candidate in all_
+        if candidate.where is Where.LOADED and candidate.priority >= here.priority
+    ]
+    return here.where is not Where.LOADED and sum(room for room in nearer if room > 0) > promised
 
 
 def _rank(candidate: Candidate) -> tuple[int, int, int]:

@@ -158,7 +158,7 @@ class Instance:
             if most != "auto":
                 room = min(room, most - self.in_flight)
         room = min(room, self.health.capacity(now) - self.in_flight)
-        where = Where.LOADED if ours else offer.where
+        where = Where.LOADS if ours and offer.where is not Where.LOADED else offer.where
         return Candidate(self.name, room, self.settings.priority, ours, where, offer.cost)
 
     def is_usable(self, now: float) -> bool:

@@ -318,6 +318,7 @@ class Exchange:
             prefix=lambda: prefix_of(request.body),
             trail=trail,
             here=goal.here,
+            expected=request.header(EXPECTS) or b"",
         )
         if desk.keepalive is None or not goal.streams:
             return lease

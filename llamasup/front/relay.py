@@ -281,6 +281,7 @@ async def _pass_on(
     rendering: Rendering,
     first: bytes,
 ) -> None:
+    upstream.progressed()  # from here on, no other upstream could answer
     begun = rendering.begun(first)
     try:
         if rest := connection.send_now(begun):

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import ssl
+from contextlib import suppress
 
 import trio
 
@@ -28,13 +29,14 @@ _CROWDED_PATIENCE = 5.0
 class Wire:
     """A connection to an upstream. Closed at the end of the `with` block."""
 
-    __slots__ = ("_sock", "at_once")
+    __slots__ = ("_is_interrupted", "_sock", "at_once")
 
     def __init__(self, sock: socket.socket) -> None:
         self.at_once = AT_ONCE
         """How many bytes are received at once at most."""
 
         self._sock = sock
+        self._is_interrupted = False
 
     def __enter__(self) -> Wire:
         return self
@@ -46,6 +48,12 @@ class Wire:
         """Close. Calling this again is harmless."""
         self._sock.close()
 
+    def interrupt(self) -> None:
+        """Give an OSError to the task that waits, or will, for the next bytes. If they come before,
+        nothing has happened. The connection itself stays as it is."""
+        self._is_interrupted = True
+        trio.lowlevel.notify_closing(self._sock)
+
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. Raises OSError. If cancelled, a part may have been sent."""
         try:
@@ -56,7 +64,8 @@ class Wire:
             return
         rest = memoryview(data)[sent:]
         while rest:
-            await trio.lowlevel.wait_writable(self._sock)
+            with suppress(trio.ClosedResourceError):  # an interruption is for those who receive
+                await trio.lowlevel.wait_writable(self._sock)
             try:
                 rest = rest[self._sock.send(rest) :]
             except (BlockingIOError, InterruptedError):
@@ -65,11 +74,15 @@ class Wire:
     async def receive(self) -> bytes:
         """The next bytes, b"" at the end. Raises OSError, also for a reset."""
         while True:
-            await trio.lowlevel.wait_readable(self._sock)
+            if self._is_interrupted:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "it was given up")
             try:
-                return read(self._sock, self.at_once)
-            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_readable(self._sock)
+                data = read(self._sock, self.at_once)
+            except (BlockingIOError, InterruptedError, trio.ClosedResourceError):
                 continue
+            self._is_interrupted = False
+            return data
 
 
 class TlsWire(Wire):

@@ -1,7 +1,8 @@
 """What it would take to load each model now, forecast without asking an engine.
 
-Needs and what other programs hold are remembered for some seconds. In between, a forecast is made
-again only if a model came into memory, or left it.
+Needs and what other programs hold are asked every few seconds, in the background: reading files and
+asking tools may take seconds, and must not hold up what is known at once, such as which models are
+in memory. A forecast is made again only if that has changed, or a model came into memory or left.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterable
 from typing import Final
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
 
+from llamasup import tending
 from llamasup.children.keeper import Keeper
 from llamasup.children.needs import Needed
 from llamasup.children.position import beginning
@@ -51,49 +53,66 @@ class Forecasts:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._needed: dict[str, Needed] = {}
+        self._needed: dict[str, Needed | None] = {}
+        """None for a model that cannot be loaded now."""
+
+        self._surveys = False
+        self._surveyed = trio.Event()
+        self._survey_due = -math.inf
         self._forecasts: dict[str, Forecast] = {}
         self._made_for: object = None
         """The circumstances for which they were made."""
-
-        self._fresh_until = -math.inf
-        self._refreshing = trio.Lock()
 
     def of(self, model: str) -> Forecast:
         """The last forecast for this model."""
         return self._forecasts.get(model, _CANNOT)
 
-    async def refresh(self) -> None:
-        """Make the forecasts again, if they may have changed. If this is cancelled, the last ones
-        stay."""
-        async with self._refreshing:
-            with one_glance():
-                await self._refresh()
+    async def now(self, keeper: Keeper) -> Forecast:
+        """The forecast for one model as things are at this moment."""
+        self._survey_if_due()
+        await self._surveyed.wait()
+        if keeper.model not in self._needed:
+            self._needed[keeper.model] = await self._need(keeper)
+        if keeper.dismissed:
+            return _CANNOT  # it was withdrawn meanwhile
+        return self._made(keeper, bool(self._queued()))
 
-    async def _refresh(self) -> None:
-        residency, now = self._pool.residency, trio.current_time()
+    async def refresh(self) -> None:
+        """Make the forecasts again, if they may have changed. Only the first survey of what models
+        need is waited for. If this is cancelled, the last forecasts stay."""
+        self._survey_if_due()
+        await self._surveyed.wait()
+        residency, queued = self._pool.residency, self._queued()
         places = {model: place.state for model, place in residency.places.items()}
-        queued = self._queued()
-        circumstances = places, queued
-        is_fresh = now < self._fresh_until
-        if is_fresh and circumstances == self._made_for:
+        circumstances = places, queued, self._survey_due
+        if circumstances == self._made_for:
             return
-        if not is_fresh:
-            self._needed.clear()
-            await residency.measure()
         made: dict[str, Forecast] = {}
         for keeper in list(self._pool.keepers.values()):
             if keeper.state not in IN_MEMORY:
-                forecast = await self._made(keeper)
-                if queued and forecast.where is Where.FITS:
-                    # What is free will be another model's, which comes first.
-                    forecast = evolve(forecast, where=Where.EVICTS)
-                made[keeper.model] = forecast
+                made[keeper.model] = self._made(keeper, bool(queued))
                 await trio.lowlevel.checkpoint()
         self._forecasts, self._made_for = made, circumstances
-        if not is_fresh:
-            took = trio.current_time() - now
-            self._fresh_until = now + max(_MEASURED_FOR, took * _SELDOM)
+
+    def _survey_if_due(self) -> None:
+        unknown = self._pool.keepers.keys() - self._needed.keys()
+        if not self._surveys and (unknown or trio.current_time() >= self._survey_due):
+            self._surveys = True
+            task = "a survey of what models need"
+            self._pool.nursery.start_soon(tending.alone, task, self._survey, name=task)
+
+    async def _survey(self) -> None:
+        began = trio.current_time()
+        try:
+            with one_glance():
+                await self._pool.residency.measure()
+                keepers = list(self._pool.keepers.values())
+                self._needed = {keeper.model: await self._need(keeper) for keeper in keepers}
+        finally:
+            now = trio.current_time()
+            self._survey_due = now + max(_MEASURED_FOR, (now - began) * _SELDOM)
+            self._surveys = False
+            self._surveyed.set()
 
     def _queued(self) -> list[str]:
         """The models that will be loaded, but have no place yet."""
@@ -103,32 +122,31 @@ class Forecasts:
             if keeper.state in _MAY_LACK_A_PLACE and keeper.model not in self._pool.residency.places
         ]
 
-    async def _made(self, keeper: Keeper) -> Forecast:
-        model, residency = keeper.model, self._pool.residency
-        if keeper.history.record.given_up:
+    def _made(self, keeper: Keeper, others_wait: bool) -> Forecast:
+        needed, places = self._needed.get(keeper.model), self._pool.residency.places
+        if needed is None or keeper.history.record.given_up:
             return _CANNOT
-        try:
-            if model not in self._needed:
-                self._needed[model] = await self._need(keeper)
-        except ModelUnavailable:
-            return _CANNOT
-        match residency.forecast(model, self._needed[model]):
+        match self._pool.residency.forecast(keeper.model, needed):
             case Load():
-                return Forecast(Where.FITS)
+                # What is free will be another model's, which comes first.
+                return Forecast(Where.EVICTS if others_wait else Where.FITS)
             case Evict(victims) | Drain(victims):
-                places = (residency.places.get(victim) for victim in victims)
-                return Forecast(Where.EVICTS, _held(place for place in places if place))
+                there = [places[victim] for victim in victims if victim in places]
+                return Forecast(Where.EVICTS, _held(there))
             case Wait():
-                return Forecast(Where.EVICTS, _held(residency.places.values()))
+                return Forecast(Where.EVICTS, _held(places.values()))
         return _CANNOT
 
-    async def _need(self, keeper: Keeper) -> Needed:
-        """What its next child takes. Raises ModelUnavailable."""
+    async def _need(self, keeper: Keeper) -> Needed | None:
+        """What its next child takes; None if it cannot be loaded."""
         plan = keeper.plan
-        rungs = await plan.rungs()
-        room = self._pool.residency.room_beside_others(keeper.model)
-        begins = await beginning(plan, rungs, room, plan.need)
-        return await plan.need(rungs[begins.place])
+        try:
+            rungs = await plan.rungs()
+            room = self._pool.residency.room_beside_others(keeper.model)
+            begins = await beginning(plan, rungs, room, plan.need)
+            return await plan.need(rungs[begins.place])
+        except ModelUnavailable:
+            return None
 
 
 def _held(places: Iterable[Place]) -> int:

@@ -18,6 +18,7 @@ from llamasup.children.keeper import Keeper
 from llamasup.config.in_effect import InEffect
 from llamasup.errors import (
     LlamasupError,
+    ModelMoved,
     ModelNotLoaded,
     QueueFull,
     QueueTimeout,
@@ -29,6 +30,7 @@ from llamasup.pool.work import Work
 from llamasup.states import ChildState
 
 _LOOK_AGAIN_AFTER = 1.0
+_LOADED = b"loaded"
 
 _QUESTIONS_AT_ONCE = 8
 """Requests without a slot that one child answers at a time. Each holds one of the engine's HTTP
@@ -42,12 +44,17 @@ class Visit:
     """One request's way through the gate, and out again."""
 
     __slots__ = (
-        *("alone", "answered", "child", "client", "counted_for"),
+        *("alone", "answered", "child", "client", "counted_for", "expected"),
         *("failure", "priority", "ticket", "work"),
     )
 
-    def __init__(self, work: Work, client: Callable[[], Client], priority: int) -> None:
+    def __init__(
+        self, work: Work, client: Callable[[], Client], priority: int, expected: bytes = b""
+    ) -> None:
         self.work = work
+        self.expected = expected
+        """What the llamasup in front expects of the model, if the request may go back to it."""
+
         self.client = client
         self.priority = priority
         self.alone = False
@@ -96,6 +103,9 @@ class Gate:
             for line in (None, Work.GENERATE, Work.ASK)
         }
         self._dock = Dock(nursery, self._queues[None].__len__, self.admit)
+        self._guests: set[Visit] = set()
+        """Those waiting that may go back to the llamasup in front."""
+
         self._looks = 0
         self._has_usher = False
         self._interest = trio.CancelScope()
@@ -108,16 +118,18 @@ class Gate:
     async def enter(self, visit: Visit) -> Child:
         """Wait for a child, and for a slot if the work needs one; `leave` gives both back.
 
-        Raises QueueFull, QueueTimeout, or the reason why there will be no child. If this is
-        cancelled, nothing is held.
+        Raises QueueFull, QueueTimeout, ModelMoved if another llamasup may have a free slot, or the
+        reason why there will be no child. If this is cancelled, nothing is held.
         """
         child = self._open_child()
         if child and not self._queues[visit.line] and self._has_room(child, visit.line):
             self._let_in(visit, child)
             return child
+        if visit.expected == _LOADED and child is None:
+            raise ModelMoved.of(self.keeper.model, visit.expected)
         self._join(visit)
         patience = self._in_effect.config.pool.queue_timeout
-        with trio.move_on_after(patience):
+        with trio.move_on_after(patience), self._as_guest(visit):
             await self._wait(visit)
         if visit.failure:
             raise visit.failure
@@ -181,6 +193,8 @@ class Gate:
         """If `held`, let no request in for now; otherwise let them in again."""
         if held is not self.held:
             self.held = held
+            if held:
+                self._send_guests_back()
             self.admit()
 
     def outlook(self, visit: Visit) -> str:
@@ -272,6 +286,23 @@ class Gate:
     def _full(self, waiting: int) -> QueueFull:
         words = f'all slots of "{self.keeper.model}" are busy, and {waiting} requests wait'
         return full(self._in_effect.config.pool, words)
+
+    @contextmanager
+    def _as_guest(self, visit: Visit) -> Iterator[None]:
+        """A block in which the request waits, and may have to go back."""
+        if visit.expected:
+            self._guests.add(visit)
+        try:
+            yield
+        finally:
+            self._guests.discard(visit)
+
+    def _send_guests_back(self) -> None:
+        for visit in self._guests:
+            if visit.ticket is not None:
+                self._queues[visit.line].remove(visit.ticket)
+                visit.failure = ModelMoved.of(self.keeper.model, visit.expected)
+                _answer(visit)
 
     async def _wait(self, visit: Visit) -> None:
         assert visit.answered is not None

@@ -79,13 +79,13 @@ class Offers:
         keeper = self._pool.keepers.get(model)
         if keeper is None or model in self._pool.outside.fleet.models:
             return
-        own = self._own(keeper)
-        if own.where is not Where.LOADED and expected == b"fits":
-            await self._forecasts.refresh()
-            own = self._own(keeper)
-        if own.where is Where.LOADED or (expected, own.where) == (b"fits", Where.FITS):
+        if self._is_here(keeper):
             return
-        raise ModelMoved(f'"{model}" {ModelMoved.WORDS} ({expected.decode("latin-1")})')
+        if expected == b"fits" and (await self._forecasts.now(keeper)).where is Where.FITS:
+            return
+        if self._is_here(keeper):
+            return  # by now
+        raise ModelMoved.of(model, expected)
 
     async def _document(self, choices: list[Choice], asker: str) -> Document:
         await self._forecasts.refresh()
@@ -132,6 +132,11 @@ class Offers:
             "over": over,
         }
 
+    def _is_here(self, keeper: Keeper) -> bool:
+        """Is it loaded, or loads, and is not about to go for others?"""
+        is_in_memory = keeper.child is not None or keeper.state in IN_MEMORY
+        return is_in_memory and not self._pool.is_held(keeper.model)
+
     def _own(self, keeper: Keeper) -> Offer:
         waiting = self._pool.waiting(keeper.model)
         if self._pool.is_held(keeper.model):
@@ -140,7 +145,7 @@ class Offers:
             slots = keeper.child.slots
             return Offer(keeper.model, slots.size, slots.taken + waiting, Where.LOADED)
         if keeper.state in IN_MEMORY:
-            return Offer(keeper.model, keeper.plan.slots, waiting, Where.LOADED)
+            return Offer(keeper.model, keeper.plan.slots, waiting, Where.LOADS)
         forecast = self._forecasts.of(keeper.model)
         return Offer(keeper.model, keeper.plan.slots, waiting, forecast.where, forecast.cost)
 

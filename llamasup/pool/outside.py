@@ -7,7 +7,7 @@ cannot be reached, its requests wait for the endpoint's `cold_start_timeout`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +15,7 @@ import trio
 
 from llamasup.access.consumption import Consumption
 from llamasup.config.in_effect import InEffect
-from llamasup.endpoints.balance import Where, choose
+from llamasup.endpoints.balance import Where, choose, is_free_elsewhere
 from llamasup.endpoints.fleet import Fleet
 from llamasup.endpoints.health import Condition
 from llamasup.endpoints.instance import Instance
@@ -28,7 +28,7 @@ from llamasup.errors import (
     QueueTimeout,
 )
 from llamasup.pool.queue import Client, Crowded, FairQueue, Ticket, full
-from llamasup.pool.trail import Trail
+from llamasup.pool.trail import MOST_MOVES, Trail
 from llamasup.pool.work import Work
 
 _COME_AGAIN_AFTER: Final = 5.0
@@ -56,6 +56,12 @@ class Errand:
         self.instance: Instance | None = None
         """Where it is, once it was let in."""
 
+        self.was = Where.CANNOT
+        """Where its model was there, as far as we knew when it was let in."""
+
+        self.recall: Callable[[], bool] = lambda: False
+        """Takes it back from there, to be sent elsewhere; False if that cannot be."""
+
         self.failure: LlamasupError | None = None
         self.answered = trio.Event()
         self.ticket: Ticket[Errand] | None = None
@@ -72,6 +78,9 @@ class Outside:
         self._in_effect = in_effect
         self._lines: OrderedDict[str, FairQueue[Errand]] = OrderedDict()
         """Of the models that requests wait for, in the order of their turns."""
+
+        self._early: defaultdict[str, list[Errand]] = defaultdict(list)
+        """Requests that wait elsewhere for their model to be loaded, or did when they were sent."""
 
         self._turn = 0
         self._usable_at: dict[str, float] = {}
@@ -115,7 +124,15 @@ class Outside:
         """The instance is done with the request, and another one may enter."""
         instance, errand.instance = errand.instance, None
         if instance is not None and errand.work is Work.GENERATE:
+            self._forget(errand)
             instance.leave(errand.model)
+
+    def _forget(self, errand: Errand) -> None:
+        early = self._early.get(errand.model, [])
+        if errand in early:
+            early.remove(errand)
+            if not early:
+                del self._early[errand.model]
 
     def to_look_at(self, errand: Errand) -> Instance:
         """An instance for a request that only looks: it waits for none. Raises ModelNotLoaded."""
@@ -156,6 +173,22 @@ class Outside:
                 if self._has_room(model):
                     self._let_next_in(model)
                     has_let_in = True
+        for model in list(self._early):
+            self._recall(model)
+
+    def _recall(self, model: str) -> None:
+        """Take back requests that wait for a load elsewhere, as many as find the model loaded and
+        free now. If nothing else needs such a load, and it has not begun, it will not."""
+        now, early = trio.current_time(), self._early[model]
+        there = [i.candidate(model, now) for i in self._usable(model, now)]
+        promised = 0
+        for errand in list(early):
+            assert errand.instance is not None  # it has not left
+            if model not in errand.instance.offers:
+                continue
+            here = errand.instance.candidate(model, now)
+            if is_free_elsewhere(here, there, promised) and errand.recall():
+                promised += 1  # it leaves in a moment
 
     def _let_next_in(self, model: str) -> None:
         line = self._lines[model]
@@ -190,6 +223,9 @@ class Outside:
             return False
         errand.instance = instance
         if errand.work is Work.GENERATE:
+            errand.was = instance.offers[errand.model].where
+            if errand.was is not Where.LOADED or errand.trail.moves >= MOST_MOVES:
+                self._early[errand.model].append(errand)
             instance.enter(errand.model)
         return True
 

@@ -54,7 +54,9 @@ class Pool:
         self.outside = outside or Outside(Fleet(journal, nursery), in_effect)
         self.consumption = self.outside.consumption
         self._in_effect = in_effect
-        self._nursery = nursery
+        self.nursery = nursery
+        """For tasks that live as long as the pool."""
+
         self._journal = journal
         self._gates: dict[str, Gate] = {}
         self._loading: set[Keeper] = set()
@@ -95,7 +97,7 @@ class Pool:
         if gate.keeper.idle:
             del self._gates[gate.keeper.model]
         else:
-            self._nursery.start_soon(tending.alone, "a withdrawal", self._until_gone, gate)
+            self.nursery.start_soon(tending.alone, "a withdrawal", self._until_gone, gate)
 
     async def _until_gone(self, gate: Gate) -> None:
         """Forget the model when its child is gone, unless it is offered again by then."""
@@ -119,7 +121,7 @@ class Pool:
         is_there = keeper.child is not None and keeper.child.state is ChildState.READY
         if keeper not in self._loading and not is_there:
             self._loading.add(keeper)
-            self._nursery.start_soon(tending.alone, "a preload", self._preload, keeper)
+            self.nursery.start_soon(tending.alone, "a preload", self._preload, keeper)
 
     async def _preload(self, keeper: Keeper) -> None:
         try:
@@ -171,6 +173,7 @@ class Pool:
         prefix: Callable[[], bytes] = bytes,
         trail: Trail | None = None,
         here: bool = False,
+        expected: bytes = b"",
     ) -> Leasing:
         """A lease on `model` for `work`, to be used with `async with`.
 
@@ -181,13 +184,14 @@ class Pool:
 
         `prefix` stands for the beginning of the conversation, and `trail` for where the request has
         been before; both matter only for instances elsewhere. None of them is used if the answer
-        has to come from `here`.
+        has to come from `here`. `expected` is what a llamasup in front of this one believes of the
+        model: the request goes back to it if that has changed.
         """
         gate = self._gates.get(model)
         if here or not self.outside.has(model):
             if gate is None:
                 raise ModelNotFound(f'there is no model "{model}" any more')
-            return _own(gate, Visit(work, client, priority), digest)
+            return _own(gate, Visit(work, client, priority, expected), digest)
         kind = RemoteGlance if work is Work.LOOK else RemoteLease
 
         def remote() -> RemoteLease:
@@ -202,9 +206,9 @@ class Pool:
         return EitherLease(own, lambda: gate.is_free(work), remote)
 
     def _gate(self, plan: Plan) -> Gate:
-        keeper = Keeper(plan, self.residency, self._journal, self._nursery)
+        keeper = Keeper(plan, self.residency, self._journal, self.nursery)
         in_effect, consumption = self._in_effect, self.consumption
-        return Gate(keeper, self._nursery, in_effect, self.residency.note_idle, consumption)
+        return Gate(keeper, self.nursery, in_effect, self.residency.note_idle, consumption)
 
 
 def _own(gate: Gate, visit: Visit, digest: Callable[[], Awaitable[bytes]] | None) -> ChildLease:

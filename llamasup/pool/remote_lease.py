@@ -13,11 +13,12 @@ from llamasup.http.requests import Request
 from llamasup.http.wire import Wire
 from llamasup.pool.lease import Lease
 from llamasup.pool.outside import Errand, Outside
-from llamasup.pool.trail import MOST_MOVES
+from llamasup.pool.trail import MOST_MOVES, MOST_RECALLS
 from llamasup.pool.work import Work
 from llamasup.shortages import is_shortage
 from llamasup.upstream import Signature, Verdict
 
+_EXPECTED: Final = (Where.LOADED, Where.LOADS, Where.FITS)
 _LOADING: Final = "Loading model"
 _COME_AGAIN: Final = 1.0
 """Seconds for which an instance that sends a request away gets no more, if others have room."""
@@ -39,6 +40,7 @@ class RemoteLease(Lease):
         self._instance: Instance
         self._has_answered = False
         self._sent_away = False
+        self._taken_back = False
         self._expected: Where | None = None
         """Where another llamasup has the model, as far as we know; None if that is all the same."""
 
@@ -76,6 +78,7 @@ class RemoteLease(Lease):
         try:
             self._wire = await self._instance.connect()
             self._expected = self._expectation()
+            self._errand.recall = self._take_back
             return True
         except OSError as error:
             self._outside.leave(self._errand)
@@ -93,8 +96,17 @@ class RemoteLease(Lease):
         instance, errand = self._instance, self._errand
         if not instance.llamasup or errand.trail.moves >= MOST_MOVES:
             return None
-        offer = instance.offers.get(errand.model)
-        return offer.where if offer and offer.where in (Where.LOADED, Where.FITS) else None
+        return errand.was if errand.was in _EXPECTED else None
+
+    def _take_back(self) -> bool:
+        """Have the request sent again, as another instance would answer sooner. False if that is
+        too late, or was done too often."""
+        if self._has_answered or self._errand.trail.recalls >= MOST_RECALLS:
+            return False
+        assert self._wire is not None  # it has been entered
+        self._taken_back = True
+        self._wire.interrupt()
+        return True
 
     def _note_away(self, why: str) -> None:
         self._errand.trail.tried.add(self._instance.name)
@@ -180,6 +192,9 @@ class RemoteLease(Lease):
             self._instance.ask_again()
             return
         self._sent_away = True
+        if self._taken_back:
+            self._errand.trail.recalls += 1
+            return
         self._errand.trail.tried.add(self._instance.name)
         self._errand.trail.failures += 1
         self._instance.failed("it took a request, and gave no answer")

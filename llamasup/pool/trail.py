@@ -14,6 +14,9 @@ them, and must not end a whole fleet."""
 MOST_MOVES: Final = 4
 """How often a request may be sent on because its model was not where it was expected."""
 
+MOST_RECALLS: Final = 2
+"""How often a request may be taken back from an instance that still loads its model."""
+
 
 @define
 class Trail:
@@ -27,6 +30,9 @@ class Trail:
 
     moves: int = 0
     """How often its model was not where it was expected."""
+
+    recalls: int = 0
+    """How often it was taken back, as its model was free elsewhere."""
 
     @property
     def is_too_long(self) -> bool:

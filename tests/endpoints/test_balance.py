@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamasup.endpoints.balance import Balance, Candidate, Where, choose
+from llamasup.endpoints.balance import Balance, Candidate, Where, choose, is_free_elsewhere
 
 
 def chosen(*candidates: Candidate, **how: object) -> str | None:
@@ -33,6 +33,9 @@ def at(name: str, where: Where, room: float = 1, cost: int = 0, priority: int = 
         ([at("a", Where.EVICTS, cost=2), at("b", Where.EVICTS, cost=1)], "b"),
         ([at("a", Where.EVICTS, cost=2), at("b", Where.FITS)], "b"),
         ([at("a", Where.EVICTS), at("b", Where.LOADED, room=0)], None),
+        ([at("a", Where.LOADS), at("b", Where.LOADED)], "b"),
+        ([at("a", Where.LOADS), at("b", Where.FITS)], "a"),
+        ([at("a", Where.EVICTS), at("b", Where.LOADS, room=0)], None),
         ([at("a", Where.CANNOT)], None),
         ([at("a", Where.LOADED), at("b", Where.FITS, priority=1)], "b"),
     ],
@@ -96,3 +99,23 @@ def test_only_instances_with_room_are_chosen_and_no_copy_evicts_beside_another(
         for candidate in candidates
         if candidate.room and candidate.where.value <= found.where.value
     )
+
+
+@pytest.mark.parametrize(
+    ("here", "others", "promised", "is_free"),
+    [
+        (at("a", Where.LOADS), [at("b", Where.LOADED)], 0, True),
+        (at("a", Where.EVICTS), [at("b", Where.LOADED)], 0, True),
+        (at("a", Where.LOADS), [at("b", Where.LOADED)], 1, False),
+        (at("a", Where.LOADS), [at("b", Where.LOADED), at("c", Where.LOADED)], 1, True),
+        (at("a", Where.LOADS), [at("b", Where.LOADED), at("c", Where.LOADED, room=-3)], 0, True),
+        (at("a", Where.LOADS), [at("b", Where.LOADED, room=0)], 0, False),
+        (at("a", Where.LOADS), [at("b", Where.FITS)], 0, False),
+        (at("a", Where.LOADED), [at("b", Where.LOADED)], 0, False),
+        (at("a", Where.LOADS, priority=1), [at("b", Where.LOADED)], 0, False),
+    ],
+)
+def test_a_request_that_waits_for_a_load_goes_where_a_copy_is_free(
+    here: Candidate, others: list[Candidate], promised: int, is_free: bool
+) -> None:
+    assert is_free_elsewhere(here, [here, *others], promised) is is_free

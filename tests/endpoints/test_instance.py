@@ -47,7 +47,7 @@ async def test_what_was_just_sent_counts_before_it_is_told() -> None:
     instance = healthy(Offer("a", slots=2, where=Where.FITS))
     instance.enter("a")
     candidate = instance.candidate("a", 1)
-    assert (candidate.room, candidate.where) == (1, Where.LOADED)
+    assert (candidate.room, candidate.where) == (1, Where.LOADS)
     instance.leave("a")
     assert instance.candidate("a", 1).where is Where.FITS
 

@@ -157,6 +157,36 @@ async def test_a_reset_is_an_os_error(pair: tuple[socket.socket, socket.socket])
         await Wire(ours).receive()
 
 
+async def test_a_wait_for_the_next_bytes_can_be_interrupted_unless_they_have_come(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    wire = Wire(ours)
+
+    async def wait() -> None:
+        with pytest.raises(ConnectionAbortedError):
+            await wire.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        wire.interrupt()
+    await wait()  # it is still so
+    wire = Wire(ours)
+    got: list[bytes] = []
+
+    async def receive() -> None:
+        got.append(await wire.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        theirs.send(b"a")
+        await eventually(lambda: got)
+    wire.interrupt()
+    await wait()
+
+
 async def test_a_reader_that_gives_up_takes_nothing(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:

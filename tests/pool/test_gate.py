@@ -97,11 +97,18 @@ class Crowd:
         self._nursery = nursery
         self._scopes: list[trio.CancelScope] = []
 
-    def comes(self, key: str = "", priority: int = 0, work: Work = Work.GENERATE) -> None:
+    def comes(
+        self,
+        key: str = "",
+        priority: int = 0,
+        work: Work = Work.GENERATE,
+        expected: bytes = b"",
+    ) -> None:
         number = len(self._scopes)
         self._scopes.append(trio.CancelScope())
         self.waiting.append(number)
-        self._nursery.start_soon(self._visit, number, Visit(work, lambda: Client(key), priority))
+        visit = Visit(work, lambda: Client(key), priority, expected)
+        self._nursery.start_soon(self._visit, number, visit)
 
     async def _visit(self, number: int, visit: Visit) -> None:
         with self._scopes[number]:
@@ -430,6 +437,34 @@ async def test_no_request_waits_longer_than_the_queue_timeout(autojump_clock: Mo
         told = stage.crowd.told[1]
         assert told.startswith('504 "stub" had no time for this request within 60 s; ask again')
         assert stage.gate.waiting == 0
+
+
+async def test_who_waits_goes_back_to_a_llamasup_in_front_when_others_have_their_turn() -> None:
+    async with scene() as stage:
+        stage.keeper.comes(slots=1)
+        await stage.crowd_of("a", "own")
+        stage.crowd.comes("guest", expected=b"loaded")
+        await wait_all_tasks_blocked()
+        stage.gate.hold(True)
+        await wait_all_tasks_blocked()
+        assert stage.crowd.told == {2: '503 "stub" is not here as expected (loaded)'}
+        assert stage.crowd.waiting == [1]
+        stage.crowd.comes("guest", expected=b"loaded")
+        await wait_all_tasks_blocked()
+        assert 3 in stage.crowd.told
+        stage.gate.hold(False)
+        assert await stage.served() == [0, 1]
+
+
+async def test_only_who_expects_a_loaded_model_does_not_wait_for_its_load() -> None:
+    async with scene() as stage:
+        for expected in (b"loaded", b"loads", b"fits"):
+            stage.crowd.comes(expected=expected)
+        await wait_all_tasks_blocked()
+        assert list(stage.crowd.told) == [0]
+        stage.keeper.comes(slots=2)
+        await wait_all_tasks_blocked()
+        assert stage.crowd.served == [1, 2]
 
 
 async def test_a_waiting_client_can_see_how_many_come_before() -> None:

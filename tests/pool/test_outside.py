@@ -196,3 +196,30 @@ async def test_two_busy_instances_and_a_cancellation_leave_nothing_behind(
             await outside.enter(errand())
     outside.leave(holder)
     assert (box.in_flight, outside.waiting("m")) == (0, 0)
+
+
+async def test_a_request_that_waits_for_a_load_is_taken_back_when_a_copy_gets_free(
+    autojump_clock: MockClock,
+) -> None:
+    fleet = StillFleet()
+    cold, warm = fleet.add("cold"), fleet.add("warm")
+    cold.offers = {"m": Offer("m", slots=2, where=Where.FITS)}
+    outside = outside_of(fleet)
+    first, *early = errand(), errand(), errand()
+    recalled: list[Errand] = []
+
+    def recall(one: Errand) -> bool:
+        recalled.append(one)
+        return True
+
+    for one in (first, *early):
+        await outside.enter(one)
+        one.recall = lambda one=one: recall(one)  # type: ignore[misc]
+    assert [one.instance for one in (first, *early)] == [warm, cold, cold]
+    outside.leave(first)
+    assert recalled == early[:1]
+    outside.leave(early[0])
+    assert await outside.enter(errand()) is warm
+    recalled.clear()
+    outside.admit()
+    assert recalled == []
