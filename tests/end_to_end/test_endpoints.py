@@ -64,7 +64,7 @@ async def test_an_instance_that_comes_back_is_used_within_a_second(tmp_path: Pat
         async with knowing(box) as llamasup:
             assert (await llamasup.ask("POST", "/v1/completions", chat(1))).status == 200
             box.kill()
-            await trio.sleep(2)
+            await trio.sleep(0.7)
             statuses: list[int] = []
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(asked, llamasup, 1, chat(1), statuses)

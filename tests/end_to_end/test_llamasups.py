@@ -182,6 +182,17 @@ async def test_two_that_know_each_other_send_nothing_in_a_circle(tmp_path: Path)
             assert (reply.status, reply.error["code"]) == (508, "loop_detected")
 
 
+async def test_an_answer_names_each_llamasup_on_its_way_in_a_line_of_its_own(
+    tmp_path: Path,
+) -> None:
+    async with running(inner_config(tmp_path / "a", ["x"])) as a, in_front_of(a) as outer:
+        for one, hops in ((a, 1), (outer, 2)):
+            async with one.connect() as client:
+                await client.send(request("POST", CHAT, chat(1, model="x")))
+                head = await client.read_until(b"\r\n\r\n")
+            assert head.lower().count(b"\r\nvia: 1.1 llamasup") == hops
+
+
 async def test_a_client_that_leaves_the_outer_one_leaves_the_engine(tmp_path: Path) -> None:
     async with running(inner_config(tmp_path / "a", ["x"])) as a, in_front_of(a) as outer:
         async with outer.connect() as client:
@@ -227,7 +238,7 @@ class Record(trio.abc.Instrument):
         for (other, name), since in self._free_since.items():
             if name == model and other is not pool:
                 where, there = self.pools.index(pool), self.pools.index(other)
-                words = f"{model} on {where} while it was on {there}"
+                words = f"{model} on {where}, free on {there} for {now - since:.2f} s"
                 self.second_loads.append((now - since, words))
 
 
