@@ -24,9 +24,10 @@ from llamasup.pool.forecasts import IN_MEMORY, Forecasts
 from llamasup.pool.pool import Pool
 
 _PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 0.2
 _IDLE: Final = 9
 """The pauses take so many times as long as the work: thousands of models are looked at less often,
-instead of all the time."""
+instead of all the time. But no pause is so long that the llamasup in front decides by old news."""
 
 _AT_ONCE: Final = 50
 """Models; then other tasks get a turn."""
@@ -67,7 +68,7 @@ class Offers:
             is_over = trio.current_time() >= until or self._stopping.is_set()
             if is_over or document["version"] != since:
                 return document
-            with trio.move_on_after(max(_PAUSE, took * _IDLE)):
+            with trio.move_on_after(min(max(_PAUSE, took * _IDLE), _LONGEST_PAUSE)):
                 await self._stopping.wait()
 
     async def demand(self, model: str, expected: bytes) -> None:
