@@ -353,10 +353,15 @@ async def test_the_course_of_a_load_is_told(faking: Fake, planning: Planning) ->
         child = str(await keeper.ready())
         keeper.unload()
         await eventually(lambda: keeper.idle)
-    kinds = [type(event) for event in heard if not isinstance(event, events.LoadProgressed)]
-    assert kinds == [events.LoadBegan, events.Ready, events.ChildGone]
+    states = [event.state for event in heard if isinstance(event, events.StateChanged)]
+    assert states == [
+        *(KeeperState.LOADING, KeeperState.WAITING, KeeperState.LOADING),
+        *(KeeperState.READY, KeeperState.UNLOADED),
+    ]
+    steps = [e for e in heard if not isinstance(e, events.LoadProgressed | events.StateChanged)]
+    assert list(map(type, steps)) == [events.LoadBegan, events.Ready, events.ChildGone]
     assert all(event.model == "fake" for event in heard)
-    assert heard[-1] == events.ChildGone("fake", child)
+    assert steps[-1] == events.ChildGone("fake", child)
 
 
 async def test_steps_down_the_ladder_are_told_with_their_cause(
