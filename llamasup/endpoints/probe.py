@@ -88,12 +88,15 @@ async def _note_llamasup(instance: Instance, offers: answers.Offers, ourselves: 
 
 
 async def _all(pairs: Iterator[tuple[str, answers.Offer]]) -> dict[str, answers.Offer]:
-    """These models by their names. There may be thousands, so other tasks get turns in between."""
+    """These models by their names. There may be thousands, so other tasks get turns in between, and
+    first of all after the decoding."""
     found: dict[str, answers.Offer] = {}
-    while some := dict(islice(pairs, _AT_ONCE)):
-        found |= some
+    while True:
         await trio.lowlevel.checkpoint()
-    return found
+        some = dict(islice(pairs, _AT_ONCE))
+        if not some:
+            return found
+        found |= some
 
 
 def _offers_target(instance: Instance) -> str:

@@ -210,7 +210,7 @@ async def test_a_request_that_waits_at_the_end_of_the_drain_is_told_so_and_when_
         await streaming.send(request("POST", CHAT, chat(100_000)))
         await beginning(streaming)
         await unseen.send(request("POST", CHAT, chat(5, stream=False)))
-        await waiting.send(request("POST", "/v1/embeddings", {"input": "x"}))
+        await waiting.send(request("POST", "/v1/completions", {"prompt": "x", "max_tokens": 5}))
         await comforted.send(request("POST", CHAT, chat(5)))
         assert await comforted.read_until(b"waiting for a slot")
         assert await comforted.read_until(b"\n\n\r\n")

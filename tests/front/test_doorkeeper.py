@@ -304,7 +304,7 @@ async def test_answers_and_refusals_tell_how_much_is_left(faking: Faking) -> Non
             left.append((reply.status, reply.headers["x-ratelimit-remaining-requests"]))
         assert left == [(200, "1"), (200, "0"), (429, "0")]
         assert codes(reply) == [(429, "rate_limit_exceeded")]
-        assert int(reply.headers["retry-after"]) in range(25, 40)
+        assert int(reply.headers["retry-after"]) in range(25, 41)  # 30 s, and 10 at most to spread
         assert reply.headers["x-ratelimit-limit-requests"] == "2"
         assert (await llamasup.ask("GET", "/v1/models", headers=AS_ALICE)).status == 200
         assert (await llamasup.ask("POST", CHAT, chat(1), AS_OPERATOR)).status == 200

@@ -394,17 +394,18 @@ async def test_a_client_sees_of_each_answer_what_the_table_says(
     seen: dict[str, object] = {}
     held_up: dict[str, float] = {}
     async with stage(faking(), tmp_path, monkeypatch) as (llamasup, upstream):
-        for name, (parts, expected, streams) in TABLE.items():
-            upstream.parts = parts
-            with loop_holdups() as holdups:
+        with loop_holdups() as holdups:
+            for name, (parts, expected, streams) in TABLE.items():
+                upstream.parts = parts
                 async with llamasup.connect() as client:
                     seen[name] = outcome(await reply_to(client, chat(1, stream=streams)), expected)
                     if isinstance(expected, Told | Passed):
                         await client.send(request("GET", "/health"))
                         assert (await client.reply()).status == 200, name
-            held_up[name] = holdups.longest(CONVERSATION)
-            await eventually(lambda: not upstream.open)
-            await eventually(nobody_is_attended)
+                held_up[name] = holdups.longest(CONVERSATION)
+                holdups.taken()
+                await eventually(lambda: not upstream.open)
+                await eventually(nobody_is_attended)
         assert (await llamasup.model_status("fake"))["loads"] == 1  # nobody blamed the child
     assert seen == {name: expected for name, (_, expected, _) in TABLE.items()}
     assert {name: took for name, took in held_up.items() if took > 0.01} == {}
