@@ -20,6 +20,7 @@ from llamasup.children.plan import Plan
 from llamasup.config.addresses import UnixAddress
 from llamasup.config.in_effect import InEffect
 from llamasup.config.load import load
+from llamasup.engine.failures import Cause
 from llamasup.events import Journal
 from llamasup.memory.gauge import Gauge
 from llamasup.memory.ladder import Rung
@@ -57,6 +58,7 @@ class InstantPlan:
     idle_unload = patience = climb_interval = 0.0
     settings = SimpleNamespace(unloadable=True)
     slots = 1
+    missing = ""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -71,6 +73,12 @@ class InstantPlan:
         return None
 
     async def look_at_devices(self) -> None:
+        pass
+
+    async def explained(self, cause: Cause) -> Cause:
+        return cause
+
+    async def measured(self, rung: Rung, resident: int) -> None:
         pass
 
     async def learned(self) -> None:
