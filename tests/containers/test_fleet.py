@@ -96,6 +96,14 @@ class Load:
             assert time.monotonic() < deadline, f"{ip} got no request"
             time.sleep(0.05)
 
+    def until_more_answers(self) -> None:
+        """Wait until every client has met whoever is there now, and more than once."""
+        wanted = len(self.answers) + 3 * len(self._threads)
+        deadline = time.monotonic() + PATIENCE
+        while len(self.answers) < wanted:
+            assert time.monotonic() < deadline, "the clients get no answers any more"
+            time.sleep(0.05)
+
     def _ask_on(self) -> None:
         while not self._stop.is_set():
             who, what = ask()
@@ -144,11 +152,11 @@ def test_one_address_dies_comes_back_and_is_drained_and_nothing_is_lost(
             for name in (dies, drains):
                 load.until_served_by(address(name))
             podman("kill", dies)
-            time.sleep(2)
+            load.until_more_answers()
             podman("start", dies)
             load.until_served_by(address(dies))
             podman("stop", "-t", "20", drains)
-            time.sleep(1)
+            load.until_more_answers()
             podman("start", drains)
             load.until_served_by(address(drains))
         assert load.losses == [], podman("logs", outer)
