@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
+
+import trio
 
 from llamasup.access.keyring import demand_use, discreet, may_use
 from llamasup.children.keeper import Keeper
@@ -24,6 +27,9 @@ from llamasup.models.names import Choice
 from llamasup.models.profile import Profile
 from llamasup.pool.pool import Pool
 from llamasup.pool.roster import Roster
+
+_AT_ONCE: Final = 100
+"""Models; then other tasks get a turn."""
 
 
 def standing(keeper: Keeper) -> Standing:
@@ -108,7 +114,12 @@ class Catalogue:
         files = [plan.path for plan in plans.values() if plan.path]
         projectors = [plan.projector for plan in plans.values() if plan.projector]
         profiles = await self._headers.profiles([*files, *projectors])
-        return [self._told(choice, keepers[choice.model], profiles) for choice in choices]
+        listed = []
+        for at, choice in enumerate(choices):
+            listed.append(self._told(choice, keepers[choice.model], profiles))
+            if at % _AT_ONCE == _AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
+        return listed
 
     def _told(self, choice: Choice, keeper: Keeper, profiles: Mapping[Path, Profile]) -> Listed:
         plan = keeper.plan
